@@ -1,0 +1,280 @@
+"""One pass over a store: statistics of every latent, and the images that show what it answers to.
+
+The images are split by content hash BEFORE anything is ranked: what is kept on the side "explain"
+may be shown to an explainer, what is kept on the side "score" tests its label. A second, bounded
+look reads kept images again: to know which leave a latent at zero, and where on the image it fires.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from interp.activity import Look, Pairs, second_look, see
+from interp.negatives import Candidates, candidates, choose_hard, choose_silent, neighbours, quotas
+from interp.picks import (
+    Picks,
+    contains,
+    joined,
+    negative_picks,
+    quantile_picks,
+    top_picks,
+)
+from interp.survey import ImageIndex, Survey
+from interp.tables import example_table, latent_table, write_table
+from sae.errors import UserError
+from sae.files import FORMAT, read_config, write_json
+from sae.model import SAE, require_match
+from sae.progress import Progress
+from sae.store import EmbeddingStore
+from sae.store_writer import package_version
+
+FOLDER, INFO, LATENTS, EXAMPLES = "collect", "collect.json", "latents.parquet", "examples.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectConfig:
+    """How much is kept of each latent. Memory grows with latents times these."""
+
+    n_top: int = 16
+    """Strongest images per latent, side and domain."""
+    n_sample: int = 64
+    """Active images per latent and side, drawn evenly: the positives of the score."""
+    n_strata: int = 5
+    """Equal parts, by activation, into which that sample is cut."""
+    n_silent: int = 32
+    """Inactive images per latent and side, with the domain mix of the active ones."""
+    n_hard: int = 16
+    """Inactive images per latent and side that are strongest for its nearest latents."""
+    n_neighbours: int = 8
+    """Nearest latents, by cosine of the decoder rows, that give hard images."""
+    reservoir: int = 2048
+    """Images per side and domain from which the silent ones are drawn."""
+    dense_above: float = 0.10
+    """Share of images from which on an active latent counts as dense."""
+
+    def __post_init__(self) -> None:
+        for name in ("n_top", "n_sample", "n_strata", "n_neighbours", "reservoir"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("n_silent", "n_hard"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        if self.n_silent > self.reservoir:
+            raise UserError(f"n_silent {self.n_silent} is larger than reservoir {self.reservoir}")
+        if not 0 < self.dense_above <= 1:
+            raise UserError(f"dense_above is {self.dense_above}; it must be in (0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectInfo(CollectConfig):
+    """collect.json: what was collected, from what, with which settings."""
+
+    format: int = FORMAT
+    version: str
+    store: str
+    """The store's folder, relative to the run folder, posix."""
+    store_identity: str
+    sae_identity: str
+    domains: list[str]
+    grid: list[int]
+    """[h, w] of a heat map; [] without patches."""
+    n_images: int
+    n_latents: int
+    n_live: int
+    n_dead: int
+    n_dense: int
+    n_examples: int
+    exact_classes: bool
+    """False when classes were too many to count: then they come from the even samples only."""
+
+
+def collect(
+    store: EmbeddingStore,
+    model: SAE,
+    run_dir: Path,
+    config: CollectConfig | None = None,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+    overwrite: bool = False,
+    n_images: int | None = None,
+) -> CollectInfo:
+    """Write run_dir/collect/{latents.parquet, examples.parquet, collect.json}; the last comes last.
+
+    `n_images` a batch changes speed and memory, not the result; by default it fits the SAE.
+    A folder finished with the same settings is left alone. Raises `UserError` when it was made
+    with others (and not `overwrite`), or when store and SAE do not fit.
+    """
+    config = config or CollectConfig()
+    progress = progress or _silently
+    require_match(model.config, store.info)
+    expected = _identities(store, model, config)
+    place = Path(os.path.relpath(store.path.resolve(), run_dir.resolve())).as_posix()
+    if not overwrite and (done := _finished(run_dir / FOLDER, expected)):
+        return _moved(done, run_dir, place)
+    (run_dir / FOLDER / INFO).unlink(missing_ok=True)
+    device = torch.device(device)
+    model = model.to(device).eval()
+    survey = _first_pass(store, model, device, config, progress, n_images)
+    picks, look = _examples(store, model, device, survey, config, progress, n_images)
+    latents = latent_table(survey.tally, survey.index, survey.sample.result(), config.dense_above)
+    write_table(run_dir / FOLDER / LATENTS, latents)
+    write_table(run_dir / FOLDER / EXAMPLES, example_table(picks, look.heat, store.images))
+    info = _info(expected, place, store, survey, latents, len(picks.rows))
+    write_json(run_dir / FOLDER / INFO, info)
+    return info
+
+
+def read_info(run_dir: Path) -> CollectInfo:
+    """Read collect.json. Raises `UserError` when `collect` has not finished."""
+    remedy = f"run `interp collect` for {run_dir} again"
+    return read_config(run_dir / FOLDER / INFO, CollectInfo, remedy)
+
+
+def sae_identity(model: SAE) -> str:
+    """sha256 over the rule and all numbers of an SAE, 64 hex digits; independent of its files."""
+    digest = hashlib.sha256(f"{model.config.activation} {model.config.k}".encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _silently(done: int, total: int) -> None:
+    """Show no progress."""
+
+
+def _identities(store: EmbeddingStore, model: SAE, config: CollectConfig) -> dict[str, object]:
+    """Fields of `CollectInfo` that must agree for a finished folder to be reused."""
+    return {
+        **dataclasses.asdict(config),
+        "store_identity": store.info.identity,
+        "sae_identity": sae_identity(model),
+    }
+
+
+def _finished(folder: Path, expected: dict[str, object]) -> CollectInfo | None:
+    """The finished folder's info; None when there is none. Raises when it was made differently."""
+    if not (folder / INFO).exists():
+        return None
+    info = read_config(folder / INFO, CollectInfo)
+    for name, value in expected.items():
+        if getattr(info, name) != value:
+            raise UserError(
+                f"{folder} was collected with {name} {getattr(info, name)!r}, not {value!r}; "
+                "add --overwrite to collect again, or use another run"
+            )
+    return info
+
+
+def _moved(info: CollectInfo, run_dir: Path, place: str) -> CollectInfo:
+    """The same info with the store where it lies now; written again only when it has moved."""
+    if info.store == place:
+        return info
+    info = dataclasses.replace(info, store=place)
+    write_json(run_dir / FOLDER / INFO, info)
+    return info
+
+
+def _first_pass(
+    store: EmbeddingStore,
+    model: SAE,
+    device: torch.device,
+    config: CollectConfig,
+    progress: Progress,
+    n_images: int | None,
+) -> Survey:
+    index = ImageIndex.of(store.images, tuple(store.domains))
+    survey = Survey(index, model.n_latents, config.n_top, config.n_sample, config.reservoir)
+    n_done = 0
+    for seen in see(store, model, device, n_images=n_images):
+        survey.update(seen)
+        n_done += len(seen.rows)
+        progress(n_done, store.info.n_images)
+    return survey
+
+
+def _examples(
+    store: EmbeddingStore,
+    model: SAE,
+    device: torch.device,
+    survey: Survey,
+    config: CollectConfig,
+    progress: Progress,
+    n_images: int | None,
+) -> tuple[Picks, Look]:
+    """Choose all examples; the second look's progress counts on from the first pass."""
+    n_active = survey.tally.n_active  # (n_latents, 2, n_domains)
+    top, reservoir = survey.top.result(), survey.reservoir.result()
+    near = neighbours(model.W_dec, n_active.sum((1, 2)) > 0, config.n_neighbours)
+    hard = candidates(top, near, quotas(n_active, config.n_hard))
+    positive = joined(
+        top_picks(top, n_active.shape[2]), quantile_picks(survey.sample.result(), config.n_strata)
+    )
+    heat = positive.pairs() if store.info.grid else Pairs(*np.zeros((2, 0), np.int64))
+    positive = positive._replace(
+        maps=np.arange(len(positive.rows)) if store.info.grid else positive.maps
+    )
+    look = second_look(
+        store,
+        model,
+        device,
+        hard.pairs(),
+        heat,
+        reservoir.rows[reservoir.rows >= 0],
+        functools.partial(_onwards, progress, store.info.n_images),
+        n_images,
+    )
+    negative = _negatives(survey, hard, positive, look, config)
+    return joined(positive, *negative).sorted(), look
+
+
+def _negatives(
+    survey: Survey, found: Candidates, positive: Picks, look: Look, config: CollectConfig
+) -> tuple[Picks, Picks]:
+    n_active = survey.tally.n_active
+    # In another batch an activation at the edge of the k kept may round the other way: an image
+    # that was active in the first pass must not become a negative in the second.
+    silent = (look.acts == 0) & ~contains(found.pairs(), positive.pairs())
+    hard = choose_hard(found, silent, quotas(n_active, config.n_hard))
+    taken = (look.watched, positive.pairs(), Pairs(hard.rows, hard.latents))
+    both = Pairs(*(np.concatenate(columns) for columns in zip(*taken, strict=True)))
+    drawn = choose_silent(survey.reservoir.result(), both, quotas(n_active, config.n_silent))
+    return negative_picks("silent", drawn), negative_picks("hard", hard)
+
+
+def _onwards(progress: Progress, n_before: int, done: int, total: int) -> None:
+    progress(n_before + done, n_before + total)
+
+
+def _info(
+    expected: dict[str, object],
+    place: str,
+    store: EmbeddingStore,
+    survey: Survey,
+    latents: pa.Table,
+    n_examples: int,
+) -> CollectInfo:
+    status = latents["status"].to_pylist()
+    return CollectInfo(
+        **expected,  # type: ignore[arg-type]
+        store=place,
+        version=package_version(),
+        domains=list(store.domains),
+        grid=list(store.info.grid),
+        n_images=store.info.n_images,
+        n_latents=len(status),
+        n_live=status.count("live"),
+        n_dead=status.count("dead"),
+        n_dense=status.count("dense"),
+        n_examples=n_examples,
+        exact_classes=survey.tally.classes is not None,
+    )

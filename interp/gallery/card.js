@@ -1,0 +1,261 @@
+"use strict";
+/* One latent as a card. What is not there is said to be missing; it is never shown as 0. */
+
+(() => {
+  const { el, text } = G;
+
+  /** The card's element; `meta` is the run's, `around` holds the ids before and after it in the list. */
+  G.card = (card, meta, around) => {
+    const view = { card, meta, pictures: card.images };
+    return el("article.card", { "aria-labelledby": "title" },
+      head(view, around),
+      card.stats.status === "dead" ? dead() : [
+        el("div.figures", {}, scorePanel(view), factsPanel(view)),
+        el("div.figures", {}, histogramPanel(view), domainPanel(view)),
+        tops(view), quantiles(view), heldOut(view),
+      ],
+      provenance(view));
+  };
+
+  /* ---- head ---- */
+
+  function head({ card, meta }, { before, after }) {
+    const said = card.explanation;
+    return el("header.head", {},
+      el("div.eyebrow", {},
+        el("a.back", { href: G.href(null), "aria-label": "Back to the list" }, "‹ All latents"),
+        el("span.number", { title: "The latent's number in the SAE" }, `#${card.id}`),
+        badges(card),
+        el("span.source", { title: "The CLIP model, the layer and the tokens that the SAE reads" },
+          G.source(meta)),
+        el("span.steps", {}, step(before, "‹", "Previous latent in the list (k)"), step(after, "›", "Next latent in the list (j)"))),
+      title(card),
+      said && said.second_label ? el("p.second", { title: "The explainer saw two things" }, "and also ", el("em", {}, text(said.second_label))) : null,
+      said && said.description ? el("p.description", {}, text(said.description)) : null,
+      said && said.failure ? el("p.notice", {}, "The explainer gave no label: ", text(said.failure), ".") : null,
+      !said && card.stats.status !== "dead" ? el("p.notice", {}, "Nobody has looked at this latent yet; ", el("code", {}, "interp explain"), " names it.") : null);
+  }
+
+  /** Model, layer and tokens in words. */
+  G.source = (meta) => {
+    const layer = meta.layer === "projected" ? "projected embedding" : `block ${meta.layer}`;
+    const tokens = { cls: "class token", patch: "patch tokens", all: "all tokens" }[meta.tokens];
+    return [text(meta.clip), " · ", text(layer), " · ", tokens];
+  };
+
+  function title({ explanation: said, stats }) {
+    const label = said && said.label;
+    const none = stats.status === "dead" ? "Dead latent" : said ? "No label" : "Not labelled yet";
+    return label ? el(`h1${label.length > 48 ? ".long" : ""}`, { id: "title" }, text(label)) : el("h1.none", { id: "title" }, none);
+  }
+
+  function badges({ stats, explanation: said }) {
+    const meaning = {
+      live: "Active on some images, and not on too many",
+      dense: "Active on so many images that a single label seldom fits",
+      dead: "Not active on any image of the store",
+    };
+    return [
+      el(`span.badge.${stats.status}`, { title: meaning[stats.status] }, stats.status),
+      said && said.failure ? el("span.badge.failed", { title: "The explainer gave no usable answer" }, "no label") : null,
+      said && said.verdict && said.verdict !== "single" ? el("span.badge", { title: "The explainer's own finding" }, text(said.verdict)) : null,
+      said && said.level ? el("span.badge", { title: "What kind of thing the label names" }, text(said.level)) : null,
+    ];
+  }
+
+  function step(id, sign, name) {
+    return id === null ? el("span.step.off", { "aria-hidden": true }, sign) : el("a.step", { href: G.href(id), title: name, "aria-label": name }, sign);
+  }
+
+  function dead() {
+    return el("p.notice", {}, "This latent is active on no image of the store, so there is nothing to show and nothing to name.");
+  }
+
+  /* ---- figures ---- */
+
+  function panel(name, title, ...content) {
+    return el(`section.panel.${name}`, {}, el("h2", {}, title), content);
+  }
+
+  function scorePanel({ card: { score, explanation } }) {
+    const meaning = "AUROC: how often an unseen active image gets a higher score from the judge than an unseen silent one. 0.5 is guessing, 1 is perfect.";
+    const name = el("span", { title: meaning }, "How well the label predicts");
+    if (!score) {
+      const why = explanation && explanation.label ? ["Not scored yet; ", el("code", {}, "interp score"), " tests the label on unseen images."] : ["There is no label to test."];
+      return panel("score", name, el("p.missing", {}, why));
+    }
+    if (score.failure) return panel("score", name, el("p.missing", {}, "Not scored: ", text(score.failure), "."));
+    const stale = score.stale ? el("p.missing", {}, "This score belongs to another label, ", el("em", {}, text(score.label)), "; run ", el("code", {}, "interp score"), " again.") : null;
+    const interval = score.auroc_low === null ? "" : `${G.fixed(score.auroc_low)} to ${G.fixed(score.auroc_high)}`;
+    return panel("score", name, stale,
+      el("p.big", { title: meaning }, el("strong", {}, G.fixed(score.auroc)),
+        el("span", {}, "AUROC", interval ? el("br") : null, interval ? el("span", { title: "95% interval" }, `${interval} at 95%`) : null)),
+      el("div.whisker-rows", {},
+        whisker("all", "Against all silent images", { value: score.auroc, low: score.auroc_low, high: score.auroc_high, radius: 6 }),
+        whisker("random", "Against silent images drawn at random: is the topic right?", { value: score.auroc_easy, radius: 4 }),
+        whisker("look-alikes", "Against look-alikes, images of neighbouring latents: is the label specific?", { value: score.auroc_hard, radius: 4 }),
+        el("span"), G.axis([[0, "0"], [0.5, "chance"], [1, "1"]]), el("span")));
+  }
+
+  function whisker(name, meaning, mark) {
+    const value = mark.value === null ? "none" : G.fixed(mark.value);
+    return [el("span.name", { title: meaning }, name), G.dotAndWhisker({ ...mark, name: `${meaning}: ${value}` }), el("span.value", { title: meaning }, value)];
+  }
+
+  function factsPanel({ card: { stats, score }, meta }) {
+    const scored = score && !score.failure ? score : null;
+    const found = scored && `${scored.n_positive} + ${scored.n_negative}`;
+    const facts = [
+      ["Active on", G.percent(stats.frequency), `${G.count(stats.n_active)} of ${G.count(meta.n_images)} images`],
+      ["Mean activation", G.act(stats.mean), "Over the active images; an image's activation is the largest of its tokens"],
+      ["Largest activation", G.act(stats.max), "Over all images, in the SAE's units"],
+      ["Class entropy", stats.entropy === null ? "–" : `${G.fixed(stats.entropy, 1)} bits`, "Of the active images' classes: 0 is one class only; n bits are like 2ⁿ equally frequent classes"],
+      scored && ["Balanced accuracy", G.fixed(scored.balanced_accuracy), "At a fixed score of 50; 0.5 is guessing"],
+      scored && ["Follows strength", G.fixed(scored.spearman), "Spearman's rank correlation of the judge's score and the activation among the active images, -1 to 1"],
+      scored && ["Tested on", found, "Unseen active + silent images"],
+      scored && scored.n_missing > 0 && ["No answer", G.count(scored.n_missing), "Images without a usable answer; they count as chance"],
+    ];
+    return panel("numbers", "In numbers", el("dl.facts", {}, facts.filter(Boolean).map(([name, value, meaning]) =>
+      el("div", { title: meaning }, el("dt", {}, name), el("dd", {}, value)))));
+  }
+
+  function histogramPanel({ card: { stats } }) {
+    return panel("hist", el("span", { title: "Active images by activation; the height is logarithmic" }, "How strongly it answers"),
+      G.histogram(stats.hist, stats.max),
+      el("p.caption", {}, "active images by activation, logarithmic"));
+  }
+
+  function domainPanel({ card: { stats }, meta }) {
+    const most = Math.max(...stats.rates.map((rate) => rate || 0));
+    const rows = meta.domains.map((name, i) => ({
+      name, share: most > 0 ? stats.rates[i] / most : 0, value: G.percent(stats.rates[i]), tone: tone(i),
+      title: `Active on ${G.percent(stats.rates[i])} of the ${name} images`,
+    }));
+    const classes = stats.classes.map(([name, n]) => ({
+      name, share: n / stats.classes[0][1], value: G.count(n), tone: "plain", title: `${G.count(n)} of the ${G.count(stats.n_active)} active images are of the class ${name}`,
+    }));
+    return panel("domains", el("span", { title: "Share of each domain's images on which the latent is active" }, "Where it answers"),
+      G.bars(rows),
+      stats.share !== null && meta.domains.length > 1 ? el("p.caption", { title: "The domain's rate over the sum of all domains' rates" }, lean(stats.share, meta)) : null,
+      classes.length ? [el("h3", {}, "Most frequent classes"), G.bars(classes)] : null);
+  }
+
+  function lean(share, { share_of: name, domains }) {
+    const even = 1 / domains.length;
+    if (share >= 0.98) return [text(name), " only"];
+    if (share <= 0.02) return ["never or hardly ever ", text(name)];
+    if (Math.abs(share - even) < 0.08) return "no clear preference";
+    return ["leans ", share > even ? "towards " : "away from ", text(name), ` (share ${G.fixed(share)})`];
+  }
+
+  const tone = (domain) => `tone${domain % 5}`;
+
+  /* ---- images ---- */
+
+  function tops({ card, meta, pictures }) {
+    return el("section.images", {}, el("h2", {}, el("span", { title: "From the half of the images that the explainer may see" }, "Strongest images"),
+      meta.tokens === "cls" ? null : heatSwitch()),
+      card.top.map((row, domain) => el("div.domain-row", {},
+        el("h3", {}, el(`i.swatch.${tone(domain)}`, { "aria-hidden": true }), text(meta.domains[domain])),
+        row.length ? el("div.tiles.large", {}, row.map(([at, act, heat]) =>
+          tile(pictures[at], meta, heat, `activation ${G.act(act)}`, el("span", { title: "Activation" }, G.act(act)))))
+          : el("p.missing", {}, "Active on none of them."))));
+  }
+
+  function heatSwitch() {
+    const pressed = !document.body.classList.contains("no-heat");
+    return el("button.switch", { type: "button", id: "heat", "aria-pressed": String(pressed), title: "Show where the latent is active (h)", on: { click: () => G.toggleHeat() } }, "Where in the image");
+  }
+
+  G.toggleHeat = () => {
+    const off = document.body.classList.toggle("no-heat");
+    const button = document.getElementById("heat");
+    if (button) button.setAttribute("aria-pressed", !off);
+  };
+
+  function quantiles({ card, meta, pictures }) {
+    if (!card.quantiles.length) return null;
+    const names = card.quantiles.length === 5 ? ["weakest fifth", "weak", "middle", "strong", "strongest fifth"] : card.quantiles.map((_, i) => `part ${i + 1} of ${card.quantiles.length}`);
+    return el("section.images", {}, el("h2", {}, el("span", { title: "Active images drawn at random, sorted by activation: the tail is seen too" }, "Across its range")),
+      el("div.strata", {}, card.quantiles.map((part, i) => {
+        const acts = part.map(([, act]) => act);
+        return el("div.stratum", {}, el("div.tiles.pair", {}, part.map(([at, act, heat]) => tile(pictures[at], meta, heat, `activation ${G.act(act)}`))),
+          el("p", {}, names[i], acts.length ? el("span", { title: "Activation of these images" }, `${G.act(Math.min(...acts))} – ${G.act(Math.max(...acts))}`) : null));
+      })));
+  }
+
+  function heldOut({ card, meta, pictures }) {
+    if (!card.verdicts.length) return null;
+    const answers = card.verdicts.map(([at, truth, act, kind, score, heat]) => {
+      const right = score === null ? null : (score >= 50) === Boolean(truth); // as balanced accuracy counts
+      return { at, truth, act, score, heat, hard: kind === "hard", right, title: said(truth, act, kind, score) };
+    });
+    const half = (name, meaning, chosen) => {
+      const right = chosen.filter((answer) => answer.right).length;
+      return el("div.half", {}, el("h3", { title: meaning }, name, el("span.tally", {}, `${right} of ${chosen.length} right`)),
+        el("div.tiles.small", {}, chosen.map((answer) => judged(answer, pictures, meta))));
+    };
+    const silent = answers.filter(({ truth }) => !truth);
+    return el("section.images", {}, el("h2", {}, el("span", { title: "Images that the explainer never saw; the judge knows only the label" }, "Test on unseen images")),
+      el("div.strip-box", {}, el("div.lanes", { "aria-hidden": true }, el("span", {}, "active"), el("span", {}, "silent")),
+        el("div", {}, G.strip(answers), G.axis([[0, "0"], [0.5, "50"], [1, "100"]]),
+          el("p.caption", {}, "the judge’s answer, from 0 (the label does not fit) to 100 (it fits); ",
+            el("span.key.hard", {}, "look-alikes"), ", ", el("span.key.random", {}, "random images")))),
+      half("Active: the label should fit", "The latent is active on these images; strongest first", answers.filter(({ truth }) => truth)),
+      silent.some(({ hard }) => hard) ? half("Silent look-alikes: it should not", "Strongest images of neighbouring latents, on which this one is silent", silent.filter(({ hard }) => hard)) : null,
+      silent.some(({ hard }) => !hard) ? half("Silent, drawn at random", "Random images on which this latent is silent", silent.filter(({ hard }) => !hard)) : null);
+  }
+
+  function said(truth, act, kind, score) {
+    const fact = truth ? `active (${G.act(act)})` : kind === "hard" ? "silent, a look-alike" : "silent, random";
+    return `${fact}; judge: ${score === null ? "no answer" : `${Math.round(score)} of 100`}`;
+  }
+
+  function judged({ at, heat, score, right, title }, pictures, meta) {
+    const [sign, name] = right === null ? ["?", "no answer"] : right ? ["✓", "right"] : ["✗", "wrong"];
+    const mark = el("span.mark", { title: `${name}: ${title}` }, el("b", { "aria-label": name }, sign), score === null ? null : Math.round(score));
+    return tile(pictures[at], meta, heat, `${title}, ${name}`, mark, right === null ? "unsure" : name);
+  }
+
+  /** One image with an optional line below it. The whole image is shown, on white. */
+  function tile([id, domain, label, path, there], meta, heat, fact, caption = null, state = "") {
+    const about = [meta.domains[domain], label, path].filter(Boolean).join(" · ");
+    const frame = el(`span.frame.${tone(domain)}`, {});
+    if (there) {
+      const image = el("img", { src: G.thumb(id), alt: `${label || meta.domains[domain]}, ${fact}`, loading: "lazy", decoding: "async" });
+      if (heat) image.addEventListener("load", () => frame.append(heatMap(heat, meta.grid, image)), { once: true });
+      frame.append(image);
+    } else {
+      frame.append(el("span.gone", {}, "image missing"));
+    }
+    return el(`figure.tile${state ? `.${state}` : ""}`, { title: `${about}\n${fact}` }, frame, caption ? el("figcaption", {}, caption) : null);
+  }
+
+  /** Patch activations over the centred square that CLIP sees; white is 0, red the image's largest. */
+  function heatMap(packed, [rows, columns], image) {
+    const values = Uint8Array.from(atob(packed), (c) => c.charCodeAt(0));
+    const canvas = el("canvas.heat", { width: columns, height: rows, "aria-hidden": true });
+    const context = canvas.getContext("2d");
+    const pixels = context.createImageData(columns, rows);
+    values.forEach((value, i) => pixels.data.set([225, 40, 90, Math.round(value * 0.72)], 4 * i));
+    context.putImageData(pixels, 0, 0);
+    const { naturalWidth: w, naturalHeight: h } = image;
+    canvas.style.width = `${(100 * Math.min(w, h)) / Math.max(w, h)}%`;
+    return canvas;
+  }
+
+  /* ---- provenance ---- */
+
+  function provenance({ card: { explanation: e, score: s } }) {
+    const line = (name, value) => (value === null || value === "" ? null : [el("dt", {}, name), el("dd", {}, value)]);
+    const model = ({ model, provider, prompt }) => [text(model), provider ? [" at ", text(provider)] : null, prompt ? [", prompt ", el("code", { title: prompt }, text(prompt.slice(0, 12)))] : null].flat();
+    return el("details.provenance", {}, el("summary", {}, "Where this comes from"), el("dl", {},
+      line("Explainer", e ? model(e) : "none yet"),
+      e && line("It was shown", `${G.plural(e.n_shown, "image")}, ${G.plural(e.n_calls, "call")}, ${G.dollars(e.usd)}`),
+      e && line("Its confidence", e.confidence === null ? "" : `${e.confidence} of 100, as it says itself`),
+      e && line("Candidates", e.candidates.length ? e.candidates.map((name, i) => [i ? ", " : "", text(name)]).flat() : ""),
+      e && line("Remarks", e.lint.length ? text(e.lint.join(", ")) : ""),
+      line("Scorer", s ? model(s) : "none yet"),
+      s && line("It was asked", `about ${G.plural(s.n_positive + s.n_negative, "image")}, ${G.plural(s.n_calls, "call")}, ${G.dollars(s.usd)}`)));
+  }
+})();

@@ -1,0 +1,135 @@
+"""The label linter: deterministic, for machine-made labels and for human edits alike."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+MAX_WORDS = 8
+MAX_CHARACTERS = 64
+MAX_DESCRIPTION_WORDS = 40
+MAX_DESCRIPTION_CHARACTERS = 280
+REPEATED_SHARE = 0.005
+"""The same label on more of the latents than this says nothing about any of them."""
+
+
+class Linted(NamedTuple):
+    """A label after cleaning, and what is still wrong with it (or was stripped)."""
+
+    label: str
+    remarks: tuple[str, ...]
+    """Codes, e.g. "too_long", "medium_word"; sorted, without repeats."""
+
+
+_MEDIUM = (
+    "sketch|sketches|sketched|drawing|drawings|drawn|line art|line drawing|illustration|"
+    "illustrations|illustrated|photo|photos|photograph|photographs|photographed|photographic|"
+    "picture|pictures|pictured|image|images|grid|grids|collage|collages|tile|tiles|panel|panels|"
+    "black and white|black-and-white"
+)
+_HEDGE = "often|usually|sometimes|especially|particularly|typically|generally|mostly|etc"
+_VAGUE = "various|different|multiple|general|miscellaneous|diverse"
+_JARGON = "feature|features|neuron|neurons|latent|latents|detector|detectors|activation|"
+_JARGON += "activations|concept|concepts"
+_BLAND = frozenset(
+    re.split(
+        r"\W+",
+        "a an the of in on at with and or background backgrounds object objects thing things shape "
+        "shapes line lines pattern patterns texture textures something item items element elements "
+        "detail details",
+    )
+)
+_COUNTS = "three|four|five|six|seven|eight|nine|ten|eleven|twelve|dozen"
+
+
+def _words(alternatives: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![\w-])(?:{alternatives})(?![\w-])")
+
+
+_RULES: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("medium_word", _words(_MEDIUM)),
+    ("hedge", _words(_HEDGE)),
+    ("vague", _words(_VAGUE)),
+    ("jargon", _words(_JARGON)),
+    ("digits", re.compile(r"\d")),
+    ("count", _words(_COUNTS)),
+    ("markup", re.compile(r"https?:|www\.|[<>{}`|\\]|\]\(")),
+)
+_OVERLAY = _words("magenta|outline|outlines|outlined|faded")
+_TILE_LETTER = re.compile(r"(?<![\w'])[A-HJ-NPR-Z](?![\w'-])")
+_MEDIUM_OF = (
+    "sketch|sketches|drawing|drawings|line drawing|line drawings|illustration|illustrations|photo|"
+    "photos|photograph|photographs|picture|pictures|image|images"
+)
+_MEDIUM_NOUN = "sketched|drawn|hand-drawn|photographed|pictured|illustrated|sketch|photo"
+# "sketch of a dog", "sketched dog"; but not "picture frame", where the word is part of the thing.
+_MEDIUM_BEFORE = re.compile(
+    r"^(?:an? |the )?(?:(?:simple|rough|detailed|black and white) )?"
+    rf"(?:(?:{_MEDIUM_OF}) (?:of|showing|with|depicting)|{_MEDIUM_NOUN}) (?:an? |the )?(?=\w)"
+)
+
+
+def lint_label(label: str, class_names: Collection[str] = (), *, outlined: bool = False) -> Linted:
+    """Clean a label and list what is wrong with it.
+
+    Cleaning: control characters, quotes and a final stop go, all is lower case, and a word for
+    the medium in front of a noun is stripped ("sketched dog" -> "dog", remark "medium_stripped").
+    `outlined`: the model saw our magenta outlines, so words for them are remarked ("overlay").
+    `class_names`: a label equal to one of them (lower case) is remarked, not forbidden.
+    """
+    plain = _plain(label)
+    remarks = {"tile_letter"} if _TILE_LETTER.search(_without_first_word(plain)) else set()
+    cleaned = plain.lower()
+    stripped = _MEDIUM_BEFORE.sub("", cleaned)
+    if stripped != cleaned and not _is_bland(stripped):
+        remarks.add("medium_stripped")
+        cleaned = stripped
+    remarks.update(code for code, pattern in _RULES if pattern.search(cleaned))
+    remarks.update(_shape_remarks(cleaned))
+    if outlined and _OVERLAY.search(cleaned):
+        remarks.add("overlay")
+    if cleaned in class_names:
+        remarks.add("class_name")
+    return Linted(cleaned, tuple(sorted(remarks)))
+
+
+def lint_description(description: str) -> Linted:
+    """Clean a description (its case and stops stay) and say when it is too long."""
+    plain = _plain(description, ends="")
+    long = len(plain.split()) > MAX_DESCRIPTION_WORDS or len(plain) > MAX_DESCRIPTION_CHARACTERS
+    return Linted(plain, ("description_long",) if long else ())
+
+
+def repeated(labels: Iterable[str], share: float = REPEATED_SHARE) -> dict[str, int]:
+    """Labels that stand on more than `share` of the latents (and on two or more), with counts."""
+    counts = Counter(_plain(label).lower() for label in labels)
+    least = share * counts.total()
+    return {label: n for label, n in counts.most_common() if n > 1 and n > least}
+
+
+def _plain(text: str, ends: str = " .\"'“”‘’") -> str:
+    visible = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in text)
+    return " ".join(visible.split()).strip(ends or None)
+
+
+def _without_first_word(label: str) -> str:
+    # A capital at the start may be a one-letter article ("A dog").
+    return label.partition(" ")[2]
+
+
+def _is_bland(label: str) -> bool:
+    return all(word in _BLAND for word in re.findall(r"[\w-]+", label))
+
+
+def _shape_remarks(label: str) -> Iterable[str]:
+    if not label:
+        yield "empty"
+    elif _is_bland(label):
+        yield "bland"
+    if len(label.split()) > MAX_WORDS or len(label) > MAX_CHARACTERS:
+        yield "too_long"
+    if label.count(",") > 1 or len(re.findall(r"\b(?:and|or)\b", label)) > 1:
+        yield "joined"

@@ -1,0 +1,178 @@
+"""The explainer and the judge that need no key: CLIP names a latent, and tests a name."""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from interp.eyes import Eyes, Seer, embed_terms
+from interp.judge import Judgement
+from interp.pictures import Images, read_images
+from interp.records import Evidence, Example, Explanation
+from interp.sampling import check_side
+from interp.vocabulary import Term, texts_of
+
+N_NAMING_IMAGES = 16
+"""The strongest explain images that a name is read off."""
+N_CANDIDATES = 5
+MIN_IMAGES = 3
+"""Fewer top images than this give no name."""
+UNCLEAR_BELOW = 20
+"""Confidence (0-100) under which the best name is hardly better than the next."""
+
+LOG_FLOOR = math.log(1e-7)
+
+PRIOR_WEIGHT = 0.5
+"""How much of a term's usual score is taken off. On latents of the drawn world .5 named the planted
+concept best; 1 prefers rare terms, 0 the common ones."""
+
+JUDGE_MIDPOINT = 0.75
+"""Similarity, in standard deviations above the background's mean, that means "cannot tell"."""
+JUDGE_STEEPNESS = 1.6
+"""Both are the logistic fit of truth to similarity on the drawn world's latents."""
+
+
+class LocalNamer:
+    """Names a latent by the term whose CLIP similarity its strongest images raise most.
+
+    `background` is an unselected lot of images of the explain side: what a term scores anyway.
+    """
+
+    name = "local"
+    prompt = ""
+
+    def __init__(
+        self, clip: Seer, vocabulary: Sequence[Term], background: Iterable[Image.Image]
+    ) -> None:
+        self._eyes = Eyes(clip)
+        self._terms = [term.name for term in vocabulary]
+        self._texts = embed_terms(clip, [term.texts for term in vocabulary])  # (c, d)
+        self._scale = clip.logit_scale
+        self._usual = self._log_p(background)  # (b, c)
+
+    async def explain(self, evidence: Evidence, images: Images) -> Explanation:
+        """Name the latent from its top images on the explain side; no label if they are too few."""
+        latent = evidence.stats.latent
+        tops = evidence.of("explain", "top")[:N_NAMING_IMAGES]
+        check_side(tops, "explain")
+        shown = read_images(images, tops)
+        if len(shown) < MIN_IMAGES:
+            return _unnamed(latent, list(shown))
+        scores = wpmi(self._log_p(shown.values()), self._usual)  # (c,)
+        return _named(latent, list(shown), *_best(scores, self._terms))
+
+    def _log_p(self, images: Iterable[Image.Image]) -> Tensor:
+        """(b, c) log p(term | image), a softmax over the vocabulary as CLIP classifies."""
+        similarity = self._eyes.see(images) @ self._texts.T  # (b, c)
+        return F.log_softmax(self._scale * similarity, dim=-1)
+
+
+class LocalJudge:
+    """Scores images by their CLIP similarity to a label, against what other images reach.
+
+    0 to 100; 50, "cannot tell", lies `JUDGE_MIDPOINT` deviations above the background's mean. The
+    description is not read: CLIP's text tower is at its best with a few words.
+    """
+
+    prompt = ""
+
+    def __init__(self, clip: Seer, background: Iterable[Image.Image]) -> None:
+        self.name = f"local:{clip.name}"
+        self._clip = clip
+        self._eyes = Eyes(clip)
+        self._background = self._eyes.see(background)  # (b, d)
+
+    async def judge(
+        self, label: str, description: str, images: Sequence[Image.Image], codes: Sequence[str]
+    ) -> Judgement:
+        """A score for every code; none is ever missing."""
+        text = embed_terms(self._clip, [texts_of(label, self._clip.name)])[0]  # (d,)
+        usual = self._background @ text  # (b,)
+        similarity = self._eyes.see(images) @ text  # (n,)
+        z = (similarity - usual.mean()) / usual.std(correction=0).clamp_min(1e-6)
+        scores = 100 * torch.sigmoid(JUDGE_STEEPNESS * (z - JUDGE_MIDPOINT))
+        rounded = [round(score, 1) for score in scores.tolist()]
+        return Judgement(scores=dict(zip(codes, rounded, strict=True)))
+
+
+def wpmi(log_p: Tensor, log_p_background: Tensor, prior_weight: float = PRIOR_WEIGHT) -> Tensor:
+    """(c,) weighted pointwise mutual information of terms and a latent's images.
+
+    Mean log p(term | image) over the (m, c) images less `prior_weight` times the log of the mean
+    p(term | image) over the (b, c) background: CLIP-Dissect's hard form (Oikarinen and Weng 2023).
+    """
+    prior = log_p_background.exp().mean(0).log()  # (c,)
+    return log_p.clamp_min(LOG_FLOOR).mean(0) - prior_weight * prior.clamp_min(LOG_FLOOR)
+
+
+class _Choice(NamedTuple):
+    """The best terms and how clear the first is."""
+
+    names: list[str]
+    confidence: int
+
+
+def _best(scores: Tensor, terms: Sequence[str]) -> _Choice:
+    # Equal scores fall to the earlier term: `sort` is stable, `topk` is not.
+    order = scores.sort(descending=True, stable=True)
+    first, second = order.values[:2].tolist()
+    names = [terms[index] for index in order.indices[:N_CANDIDATES].tolist()]
+    return _Choice(names, round(100 * math.tanh((first - second) / 2)))
+
+
+def _named(
+    latent: int, shown: Sequence[Example], names: Sequence[str], confidence: int
+) -> Explanation:
+    return _explanation(
+        latent,
+        shown,
+        label=names[0],
+        description=f"named by CLIP similarity from {len(shown)} images; "
+        f"next best: {', '.join(names[1:])}",
+        verdict="unclear" if confidence < UNCLEAR_BELOW else "single",
+        confidence=confidence,
+        candidates=tuple(names),
+    )
+
+
+def _unnamed(latent: int, shown: Sequence[Example]) -> Explanation:
+    return _explanation(latent, shown, failure="too_few_images")
+
+
+def _explanation(
+    latent: int,
+    shown: Sequence[Example],
+    *,
+    label: str | None = None,
+    description: str = "",
+    verdict: str = "",
+    confidence: int | None = None,
+    failure: str | None = None,
+    candidates: tuple[str, ...] = (),
+) -> Explanation:
+    codes = dict(zip(string.ascii_uppercase, (e.image_id for e in shown), strict=False))
+    return Explanation(
+        latent=latent,
+        label=label,
+        second_label=None,
+        description=description,
+        verdict=verdict,
+        level="",
+        confidence=confidence,
+        failure=failure,
+        lint=(),
+        model=LocalNamer.name,
+        provider=None,
+        prompt="",
+        codes=codes,
+        candidates=candidates,
+        calls=(),
+        usd=0.0,
+    )

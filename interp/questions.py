@@ -1,0 +1,151 @@
+"""What crosses the border to a vision model: the question, its answer, and why there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+Kind = Literal[
+    "rate_limit",  # 429
+    "in_flight",  # 402: too much credit reserved by requests still running
+    "server",  # 5xx, 408, 409
+    "timeout",
+    "connection",
+    "error_body",  # 200 with an error in the body, or finish_reason "error"
+    "broken_body",  # 200 whose body is no JSON
+    "html",  # a page instead of an answer
+    "empty",  # no choice, or no text in it
+    "not_json",  # the model's text holds no JSON object
+    "wrong_keys",  # JSON, but not for the letters that were asked
+    "invalid",  # the right keys with values out of their range or type
+    "truncated",  # cut by max_tokens, also after doubling it
+    "refused",  # the model would not answer
+    "moderated",  # 403: the pictures or the text were flagged
+    "forbidden",  # 403 for another reason
+    "bad_request",  # 400, 413, 422
+]
+
+_WAITING_CURES: frozenset[str] = frozenset(
+    {
+        "rate_limit",
+        "in_flight",
+        "server",
+        "timeout",
+        "connection",
+        "error_body",
+        "broken_body",
+        "html",
+        "empty",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded image as it is sent."""
+
+    data: bytes
+    media_type: str
+    """"image/png" or "image/jpeg"."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request to one model. Equal questions have equal ledger keys."""
+
+    system: str
+    parts: tuple[str | Picture, ...]
+    """The user's message, in the order in which the model reads it."""
+    schema: dict[str, Any] | None
+    """JSON schema of the answer; None asks for free text."""
+    schema_name: str
+    max_tokens: int
+    """Always sent: without it the gateway reserves the model's maximum in credit."""
+    temperature: float
+    prompt: str
+    """Fingerprint of the templates and the schema (`interp.prompts.fingerprint`)."""
+    attempt: int = 0
+    """1 for the question that asks to mend an unusable answer; part of the key."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one answer used."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    usd: float
+    """As the server bills it; NaN when it does not say (never 0 for unknown)."""
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.usd + other.usd,
+        )
+
+
+NOTHING_USED = Usage(0, 0, 0.0)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A model's answer, already durable in the ledger when anybody sees it."""
+
+    text: str
+    model: str
+    """The model that says it answered; gateways may differ from what was asked."""
+    provider: str | None
+    usage: Usage
+    """Of all calls in `calls`."""
+    finish_reason: str
+    key: str
+    """In the ledger."""
+    earlier: tuple[str, ...] = ()
+    """Keys of answers paid before this one: cut ones that were asked again with more room."""
+
+    @property
+    def calls(self) -> tuple[str, ...]:
+        """Keys of everything that was paid for this answer."""
+        return (*self.earlier, self.key)
+
+
+class ReplyError(Exception):
+    """A question without a usable answer: a state to record, never a label."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        message: str,
+        retry_after: float | None = None,
+        *,
+        calls: tuple[str, ...] = (),
+        usage: Usage = NOTHING_USED,
+    ) -> None:
+        """`retry_after` in seconds; `calls` and `usage` tell what was paid all the same."""
+        super().__init__(f"{kind}: {message}")
+        self.kind: Kind = kind
+        self.message = message
+        self.retry_after = retry_after
+        self.calls = calls
+        self.usage = usage
+
+    @property
+    def transient(self) -> bool:
+        """Whether asking the same thing again later can end otherwise."""
+        return is_transient(self.kind)
+
+
+def is_transient(kind: str) -> bool:
+    """Whether asking the same thing again later can end otherwise."""
+    return kind in _WAITING_CURES
+
+
+class VisionModel(Protocol):
+    """Anything that answers a question about pictures: the client, or a fake in a test."""
+
+    name: str
+
+    async def ask(self, question: Question) -> Reply:
+        """Raises `ReplyError` for this question, `UserError` when no question can be answered."""
+        ...

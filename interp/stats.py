@@ -1,0 +1,142 @@
+"""How well scores tell positives from negatives, and how sure that is: numpy in, numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = Sequence[float] | NDArray[np.floating]
+
+Z95 = 1.959963984540054
+"""Standard normal quantile of a two-sided 95% interval."""
+
+
+class Interval(NamedTuple):
+    """A two-sided 95% interval; NaN where there is nothing to go on."""
+
+    low: float
+    high: float
+
+
+def auroc(pos: Numbers, neg: Numbers) -> float:
+    """Chance that a positive scores above a negative, ties counting half; NaN if a side is empty.
+
+    The Mann-Whitney U statistic over n_pos * n_neg. Missing scores are the caller's to impute.
+    """
+    n_pos, n_neg = len(pos), len(neg)
+    if not n_pos or not n_neg:
+        return float("nan")
+    rank_sum = _ranks(np.concatenate([_floats(pos), _floats(neg)]))[:n_pos].sum()
+    return float((rank_sum - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg))
+
+
+def auroc_interval(pos: Numbers, neg: Numbers, seed: int, n_resamples: int = 2000) -> Interval:
+    """95% interval of `auroc` over images: percentiles of a stratified bootstrap.
+
+    Where the bootstrap cannot speak (it reaches 0 or 1, or all resamples agree) the Hanley-McNeil
+    variance is inverted instead, as Wilson's interval does for a share: never of zero width.
+    """
+    # Simulated at 8, 20 and 50 images a side and areas of .7, .9 and .98 it covers 93.5 to 99.5%;
+    # the bootstrap alone falls to 61% (8 a side, .98) and 82% (20 a side, .98).
+    if not len(pos) or not len(neg):
+        return Interval(float("nan"), float("nan"))
+    rng = np.random.default_rng(seed)
+    wins = np.sign(_floats(pos)[:, None] - _floats(neg)[None, :]) / 2 + 0.5  # (n_pos, n_neg)
+    n_pos, n_neg = wins.shape
+    pos_weights = rng.multinomial(n_pos, np.full(n_pos, 1 / n_pos), n_resamples)
+    neg_weights = rng.multinomial(n_neg, np.full(n_neg, 1 / n_neg), n_resamples)
+    resampled = ((pos_weights @ wins) * neg_weights).sum(1) / wins.size  # (n_resamples,)
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    if low > 0 and high < 1 and low < high:
+        return Interval(float(low), float(high))
+    return _score_interval(float(wins.mean()), n_pos, n_neg)
+
+
+def hanley_mcneil(area: float, n_pos: int, n_neg: int) -> float:
+    """Standard error of an AUROC of `area` (Hanley and McNeil 1982, equation 2); 0 at 0 and 1."""
+    if not n_pos or not n_neg:
+        return float("nan")
+    two_pos = area / (2 - area)  # chance that two positives both beat one negative
+    two_neg = 2 * area**2 / (1 + area)
+    variance = (
+        area * (1 - area) + (n_pos - 1) * (two_pos - area**2) + (n_neg - 1) * (two_neg - area**2)
+    ) / (n_pos * n_neg)
+    return float(np.sqrt(max(variance, 0.0)))
+
+
+def balanced_accuracy(pos: Numbers, neg: Numbers, threshold: float = 50.0) -> float:
+    """Mean of the share of positives at or above `threshold` and of negatives below it.
+
+    A NaN score (no answer) is wrong on either side; NaN when a side is empty.
+    """
+    if not len(pos) or not len(neg):
+        return float("nan")
+    hits = np.mean(_floats(pos) >= threshold)
+    rejections = np.mean(_floats(neg) < threshold)
+    return float((hits + rejections) / 2)
+
+
+def spearman(x: Numbers, y: Numbers) -> float:
+    """Rank correlation with averaged ranks for ties; NaN below 3 pairs or when a side is constant.
+
+    Raises `ValueError` when the lengths differ.
+    """
+    if len(x) != len(y):
+        raise ValueError(f"{len(x)} values against {len(y)}")
+    if len(x) < 3:
+        return float("nan")
+    rank_x, rank_y = _ranks(_floats(x)), _ranks(_floats(y))
+    if np.ptp(rank_x) == 0 or np.ptp(rank_y) == 0:
+        return float("nan")
+    return float(np.corrcoef(rank_x, rank_y)[0, 1])
+
+
+def wilson(n_hits: int, n: int) -> Interval:
+    """95% interval of a share (Wilson 1927), inside [0, 1], never of zero width; NaN at n = 0."""
+    if not n:
+        return Interval(float("nan"), float("nan"))
+    share, z2 = n_hits / n, Z95**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    low = 0.0 if n_hits == 0 else float(centre - half)
+    return Interval(low, 1.0 if n_hits == n else float(centre + half))
+
+
+def _floats(values: Numbers) -> NDArray[np.float64]:
+    return np.asarray(values, dtype=np.float64)
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks from 1; equal values share their mean rank."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[inverse]
+
+
+def _score_interval(area: float, n_pos: int, n_neg: int) -> Interval:
+    """All areas whose own standard error would still admit `area`."""
+
+    def excess(candidate: float) -> float:
+        return abs(area - candidate) - Z95 * hanley_mcneil(candidate, n_pos, n_neg)
+
+    low = 0.0 if area == 0 else _root(excess, outside=0.0, inside=area)
+    high = 1.0 if area == 1 else _root(excess, outside=1.0, inside=area)
+    return Interval(low, high)
+
+
+def _root(excess: Callable[[float], float], outside: float, inside: float) -> float:
+    """Bisect between a point that is too far (or the bound itself) and one that is not.
+
+    At an area of 0 or 1 the error is 0 too, so `inside` may sit on the edge: start just off it.
+    """
+    inside += (outside - inside) * 1e-9
+    for _ in range(60):
+        middle = (outside + inside) / 2
+        if excess(middle) > 0:
+            outside = middle
+        else:
+            inside = middle
+    return inside

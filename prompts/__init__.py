@@ -1,0 +1,1 @@
+"""Jinja prompt files; package data, found by `interp.prompts`."""

@@ -1,0 +1,33 @@
+"""CLIP embeddings of sketches and photos, and sparse autoencoders on them.
+
+model = sae.load("results/demo/sae")          # -> sae.SAE
+store = sae.EmbeddingStore.open("store")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sae.clip import load_clip
+    from sae.model import SAE, Codes, load
+    from sae.store import EmbeddingStore
+
+__all__ = ["SAE", "Codes", "EmbeddingStore", "load", "load_clip"]
+
+_HOMES = {
+    "SAE": "sae.model",
+    "Codes": "sae.model",
+    "load": "sae.model",
+    "EmbeddingStore": "sae.store",
+    "load_clip": "sae.clip",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names, imported when first used: torch alone takes seconds."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sae' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,18 @@
+"""The one error that a user can mend, and the exit codes of both command lines."""
+
+from __future__ import annotations
+
+OK = 0
+BUG = 1
+USAGE = 2
+BUDGET = 3
+FAILURES = 4
+INTERRUPTED = 130
+
+
+class UserError(Exception):
+    """One clear line: the value, the place and the next command. Shown without a traceback."""
+
+    def __init__(self, message: str, exit_code: int = USAGE) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

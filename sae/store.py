@@ -1,0 +1,199 @@
+"""The on-disk form of embeddings. Never imports open_clip.
+
+store/
+    store.json             what this is (`StoreInfo`); written last: without it, unfinished
+    images.parquet         one line per row: image_id, path, domain, label, width, height
+    skipped.csv            path, domain, reason of every file that gave no embedding
+    plan.json              the settings (store_writer.py); a run that goes on must have the same
+    00000.safetensors      x: (images, t, d), raw embeddings; CLS is token 0 when tokens = all
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sae.errors import UserError
+from sae.files import read_config
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DTYPES = {"float16": torch.float16, "float32": torch.float32}
+GAP_ROWS = 64
+"""Wanted rows nearer than this are read in one piece, and what lies between is thrown away."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which vectors of which model."""
+
+    clip: str
+    layer: str
+    """"projected", or a block's number, never negative."""
+    tokens: Literal["cls", "patch", "all"]
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """store.json."""
+
+    format: int
+    clip: str
+    clip_sha: str
+    layer: str
+    tokens: str
+    dtype: str
+    d: int
+    tokens_per_image: int
+    grid: list[int]
+    """[h, w] of the patches; [] without patches."""
+    n_images: int
+    n_skipped: int
+    """Lines of skipped.csv: unreadable files and duplicates."""
+    shard_rows: list[int]
+    roots: dict[str, str]
+    """Each domain's folder of images, relative to the store's folder."""
+    identity: str
+    """sha256 over model, layer, tokens, dtype and the image ids in order."""
+    version: str
+
+
+class Skipped(NamedTuple):
+    """One file that gave no embedding."""
+
+    path: str  # posix, relative to the domain's root
+    domain: str
+    reason: str
+
+
+class Batch(NamedTuple):
+    """Some images of a store."""
+
+    rows: NDArray[np.int64]  # (b,) global rows
+    x: Tensor  # (b, t, d) in the stored type
+
+
+class EmbeddingStore:
+    """A finished store, read-only. Only the list of images is held in memory, once asked for."""
+
+    def __init__(self, path: Path, info: StoreInfo) -> None:
+        self.path = path
+        self.info = info
+        self._starts = np.cumsum([0, *info.shard_rows])  # (n_shards + 1,) first row of each shard
+
+    @classmethod
+    def open(cls, path: str | Path) -> EmbeddingStore:
+        """Raises `UserError` when the store is unfinished, damaged, or of an unknown format."""
+        path = Path(path)
+        remedy = f"run `sae embed --out {path}` again to finish it"
+        info = read_config(path / "store.json", StoreInfo, remedy)
+        for shard in range(len(info.shard_rows)):
+            if not shard_path(path, shard).exists():
+                raise UserError(f"{shard_path(path, shard)} is missing; delete {path} and {remedy}")
+        return cls(path, info)
+
+    @cached_property
+    def images(self) -> pd.DataFrame:
+        """One line per global row: image_id, path, domain, label, width, height."""
+        import pandas as pd
+
+        frame = pd.read_parquet(self.path / "images.parquet")
+        if len(frame) != self.info.n_images:
+            raise UserError(
+                f"{self.path / 'images.parquet'} has {len(frame)} lines, but store.json says "
+                f"{self.info.n_images}; delete the store and run `sae embed` again"
+            )
+        return frame
+
+    @property
+    def domains(self) -> list[str]:
+        """In the order in which they were given."""
+        return list(self.info.roots)
+
+    def batches(
+        self, n_images: int = 4096, rows: NDArray[np.int64] | None = None
+    ) -> Iterator[Batch]:
+        """All images, or the ascending `rows`, `n_images` at a time; only the last may be fewer."""
+        wanted = np.arange(self.info.n_images) if rows is None else np.asarray(rows, dtype=np.int64)
+        for start in range(0, len(wanted), n_images):
+            part = wanted[start : start + n_images]
+            yield Batch(part, self._read_ascending(part))
+
+    def read(self, rows: NDArray[np.int64]) -> Tensor:
+        """(len(rows), t, d) in the stored type; any order, repeats allowed."""
+        unique, where = np.unique(np.asarray(rows, dtype=np.int64), return_inverse=True)
+        return self._read_ascending(unique)[torch.from_numpy(where)]
+
+    def image_path(self, row: int) -> Path:
+        """Where the image lies now. Raises `UserError` when its domain's folder has gone."""
+        image = self.images.iloc[row]
+        root = Path(os.path.normpath(self.path.resolve() / self.info.roots[image["domain"]]))
+        if not root.is_dir():
+            raise UserError(
+                f"the images of domain {image['domain']!r} are no longer at {root}; "
+                f"put them back, or change `roots` in {self.path / 'store.json'}"
+            )
+        return root / str(image["path"])
+
+    def _read_ascending(self, rows: NDArray[np.int64]) -> Tensor:
+        if len(rows) and (rows[0] < 0 or rows[-1] >= self.info.n_images):
+            raise IndexError(
+                f"rows {rows[0]}..{rows[-1]} of a store of {self.info.n_images} images"
+            )
+        pieces = [torch.empty(0, self.info.tokens_per_image, self.info.d, dtype=self._dtype)]
+        shards = np.searchsorted(self._starts, rows, side="right") - 1  # (b,)
+        for shard in np.unique(shards):
+            local = rows[shards == shard] - self._starts[shard]
+            pieces += _read_shard(
+                shard_path(self.path, int(shard)), local, self._shard_shape(shard)
+            )
+        return pieces[1] if len(pieces) == 2 else torch.cat(pieces)
+
+    def _shard_shape(self, shard: int) -> list[int]:
+        return [self.info.shard_rows[shard], self.info.tokens_per_image, self.info.d]
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return DTYPES[self.info.dtype]
+
+
+def shard_path(store: Path, shard: int) -> Path:
+    """Where a shard's embeddings lie."""
+    return store / f"{shard:05d}.safetensors"
+
+
+def read_skipped(path: Path) -> list[Skipped]:
+    """The lines of a skipped.csv."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [Skipped(**line) for line in csv.DictReader(file)]
+
+
+def _read_shard(path: Path, rows: NDArray[np.int64], shape: list[int]) -> list[Tensor]:
+    """Ascending rows of one shard, in pieces."""
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) > GAP_ROWS) + 1)
+    try:
+        with safe_open(path, framework="pt") as file:
+            x = file.get_slice("x")
+            if x.get_shape() != shape:
+                raise UserError(f"{path} holds {x.get_shape()}, but store.json says {shape}")
+            return [_read_run(x, run) for run in runs]
+    except (SafetensorError, FileNotFoundError) as error:
+        raise UserError(f"{path} is damaged or missing ({error}); embed the images again") from None
+
+
+def _read_run(x: Any, rows: NDArray[np.int64]) -> Tensor:
+    first, last = int(rows[0]), int(rows[-1])
+    piece: Tensor = x[first : last + 1]  # (last - first + 1, t, d)
+    return piece if len(rows) == len(piece) else piece[torch.from_numpy(rows - first)]

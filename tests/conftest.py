@@ -1,0 +1,46 @@
+"""A small finished walk over the built-in world, made once for all tests that look at one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from interp.cli import app as interp_app
+from sae import console
+from sae.cli import app as sae_app
+
+
+class Walk(NamedTuple):
+    """Folders of a walk; nothing is explained or scored yet."""
+
+    world: Path
+    store: Path
+    sae: Path
+    run: Path
+
+
+def sae(*words: object) -> int:
+    """Run the command line `sae` in this process; the exit code comes back."""
+    return console.run(sae_app, "sae", [str(word) for word in words])
+
+
+def interp(*words: object) -> int:
+    """Run the command line `interp` in this process; the exit code comes back."""
+    return console.run(interp_app, "interp", [str(word) for word in words])
+
+
+@pytest.fixture(scope="session")
+def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
+    """300 drawings, the tiny CLIP, 16 latents, collected. Read-only: copy what you change."""
+    folder = tmp_path_factory.mktemp("walk")
+    made = Walk(folder / "world", folder / "store", folder / "sae", folder / "run")
+    domains = [f"sketch={made.world / 'sketch'}", f"photo={made.world / 'photo'}"]
+    assert sae("world", "--n", 300, "--out", made.world, "--workers", 1) == 0
+    assert sae("embed", "--domain", *domains, "--out", made.store, "--workers", 0) == 0
+    latents = ("--n-latents", 16, "--k", 2, "--epochs", 20)
+    assert sae("train", made.store, "--out", made.sae, *latents) == 0
+    wide = ("--dense-above", 0.9)
+    assert interp("collect", made.sae, made.store, "--run", made.run, *wide) == 0
+    return made

@@ -1,0 +1,330 @@
+import io
+import os
+import random
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from sae import images
+from sae.errors import UserError
+from sae.images import BadImage, decode, find_images, fraction, parse_domains, read_image
+
+ORIENTATION = 0x0112
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def noise(mode: str = "RGB", size: tuple[int, int] = (30, 24)) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def header_only_png(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        crc = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + crc
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def colour(image: Image.Image, x: int = 0, y: int = 0) -> tuple[int, ...]:
+    assert image.mode == "RGB"
+    pixel = image.getpixel((x, y))
+    assert isinstance(pixel, tuple)
+    return pixel
+
+
+def test_content_id_is_the_sha256_of_the_bytes() -> None:
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert images.content_id(b"abc") == known
+    assert fraction(known, "split") == 0xBA7816BF / 2**32
+    assert fraction(known, "holdout") == 0x8F01CFEA / 2**32
+
+
+def test_fractions_are_uniform_and_the_two_uses_independent() -> None:
+    ids = [images.content_id(str(i).encode()) for i in range(4000)]
+    split = np.array([fraction(i, "split") for i in ids])
+    holdout = np.array([fraction(i, "holdout") for i in ids])
+    assert np.histogram(split, 4, (0, 1))[0].min() > 900
+    assert abs(np.corrcoef(split, holdout)[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_lossless_pixels_come_back_as_they_were(kind: str) -> None:
+    image = noise()
+    shown = decode(encoded(image, kind, lossless=True))
+    assert np.array_equal(np.asarray(shown), np.asarray(image))
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
+    grey = np.array([[0, 0x1234, 0x8000, 0xFFFF]], dtype=np.uint16)
+    assert np.asarray(decode(encoded(Image.fromarray(grey))))[0, :, 0].tolist() == [0, 18, 128, 255]
+
+
+def test_transparency_lies_on_white() -> None:
+    rgba = Image.new("RGBA", (3, 1))
+    rgba.putdata([(10, 20, 30, 0), (10, 20, 30, 255), (0, 0, 0, 128)])
+    assert np.asarray(decode(encoded(rgba))).tolist() == [[[255] * 3, [10, 20, 30], [127] * 3]]
+    assert colour(decode(encoded(Image.new("LA", (2, 2), (0, 0))))) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("mode", "transparent", "hidden"),
+    [("P", b"\x00\xff", 0), ("P", 1, 1), ("L", 7, 7), ("RGB", (9, 9, 9), (9, 9, 9)), ("1", 0, 0)],
+)
+def test_a_transparent_colour_is_white(mode: str, transparent: object, hidden: object) -> None:
+    image = Image.new(mode, (4, 4), hidden)  # type: ignore[arg-type]
+    if mode == "P":
+        image.putpalette([200, 0, 0, 0, 200, 0])
+    data = encoded(image, transparency=transparent)
+    assert colour(decode(data)) == (255, 255, 255)
+
+
+def test_sixteen_bit_transparent_grey_is_white() -> None:
+    grey = Image.fromarray(np.array([[500, 501]], dtype=np.uint16))
+    shown = np.asarray(decode(encoded(grey, transparency=500)))
+    assert shown[0, :, 0].tolist() == [255, 501 // 256]
+
+
+def test_one_bit_and_cmyk_become_rgb() -> None:
+    assert colour(decode(encoded(Image.new("1", (4, 4), 1)))) == (255, 255, 255)
+    red = decode(encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG"))
+    assert np.abs(np.array(colour(red, 8, 8)) - (255, 0, 0)).max() < 6
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_an_animation_gives_its_first_frame(kind: str) -> None:
+    first, second = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
+    data = encoded(first, kind, save_all=True, append_images=[second], lossless=True)
+    assert Image.open(io.BytesIO(data)).n_frames == 2  # type: ignore[attr-defined]
+    assert colour(decode(data)) == (255, 0, 0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_every_exif_orientation_is_shown_upright(kind: str, orientation: int) -> None:
+    upright = Image.new("RGB", (32, 16), "white")
+    upright.paste("red", (0, 0, 16, 8))  # top left
+    undo = {6: 8, 8: 6}.get(orientation, orientation)
+    stored = upright.transpose(images._TURNS[undo]) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    shown = decode(encoded(stored, kind, exif=exif))
+    assert shown.size == (32, 16)
+    assert shown.info == {}
+    assert np.array_equal(np.asarray(ImageOps.exif_transpose(shown)), np.asarray(shown))
+    assert np.abs(np.asarray(shown).astype(int) - np.asarray(upright)).mean() < 12
+
+
+def test_broken_exif_is_ignored() -> None:
+    data = encoded(noise(), "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\x7f broken")
+    assert decode(data).size == (30, 24)
+    exif = Image.Exif()
+    exif[ORIENTATION] = 77
+    assert decode(encoded(noise(), "JPEG", exif=exif)).size == (30, 24)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM", "ICO"])
+def test_other_formats_are_refused_whatever_their_name(kind: str) -> None:
+    with pytest.raises(BadImage, match="not a JPEG, PNG or WebP"):
+        decode(encoded(noise(), kind))
+
+
+@pytest.mark.parametrize("size", [(13000, 13000), (9000, 9000), (8000, 6251), (70000, 70000)])
+def test_too_many_pixels_are_refused_from_the_header_alone(size: tuple[int, int]) -> None:
+    with pytest.raises(BadImage, match="50 megapixels"):
+        decode(header_only_png(*size))
+
+
+def test_a_thread_of_an_image_is_refused_as_clip_would_scale_it_up_to_gigabytes() -> None:
+    with pytest.raises(BadImage, match="200 to 1"):
+        decode(header_only_png(201, 1))
+    assert decode(encoded(Image.new("RGB", (200, 1)))).size == (200, 1)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95, 0.999])
+def test_a_truncated_file_is_refused(kind: str, share: float) -> None:
+    data = encoded(noise(size=(120, 90)), kind)
+    cut = min(int(len(data) * share), len(data) - 13)  # a PNG's last 12 bytes carry nothing
+    with pytest.raises(BadImage):
+        decode(data[:cut])
+
+
+def test_an_empty_file_is_called_empty() -> None:
+    with pytest.raises(BadImage, match="empty"):
+        decode(b"")
+
+
+def test_pillow_warns_nobody(recwarn: pytest.WarningsRecorder) -> None:
+    for data in (header_only_png(9600, 9600), encoded(noise("P"), transparency=b"\x00\x80")):
+        try:
+            decode(data)
+        except BadImage:
+            continue
+    assert [str(w.message) for w in recwarn] == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert decode(encoded(noise("P"), transparency=b"\x00\x80")).mode == "RGB"
+
+
+def seeds() -> list[bytes]:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    exif[0x010F] = "maker"
+    exif.get_ifd(0x8769)[0x9003] = "2020:01:01 00:00:00"
+    deep = Image.fromarray(np.arange(400, dtype=np.uint16).reshape(20, 20) * 100)
+    frames = {"save_all": True, "append_images": [noise().rotate(90)]}
+    return [
+        encoded(noise(), "JPEG", exif=exif),
+        encoded(noise(), "JPEG", progressive=True),
+        encoded(noise("CMYK"), "JPEG"),
+        encoded(noise(), "PNG", exif=exif),
+        encoded(noise("P"), "PNG", transparency=b"\x00\x80"),
+        encoded(deep, "PNG", transparency=500),
+        encoded(noise(), "PNG", **frames),
+        encoded(noise(), "WEBP", exif=exif),
+        encoded(noise(), "WEBP", lossless=True),
+        encoded(noise(), "WEBP", **frames),
+    ]
+
+
+def with_right_checksums(png: bytearray) -> bytes:
+    at = 8
+    while at + 12 <= len(png):
+        end = at + 8 + int.from_bytes(png[at : at + 4], "big")
+        if end + 4 > len(png):
+            break
+        png[end : end + 4] = zlib.crc32(png[at + 4 : end]).to_bytes(4, "big")
+        at = end + 4
+    return bytes(png)
+
+
+def mutated(n: int) -> Iterator[bytes]:
+    """Bytes set, cut out, put in, cut off; half of the PNGs with their checksums mended."""
+    rng = random.Random(0)
+    originals = seeds()
+    for _ in range(n):
+        data = bytearray(rng.choice(originals))
+        kind, at = rng.random(), rng.randrange(len(data))
+        if kind < 0.1:
+            data = data[:at]
+        elif kind < 0.2:
+            del data[at : at + rng.randrange(1, 30)]
+        elif kind < 0.3:
+            data[at:at] = rng.randbytes(rng.randrange(1, 20))
+        else:
+            reach = min(len(data), rng.choice([160, len(data)]))
+            for _ in range(rng.randrange(1, 8)):
+                data[rng.randrange(reach)] = rng.choice([0, 1, 128, 255, rng.randrange(256)])
+        yield with_right_checksums(data) if data[:4] == b"\x89PNG" and at % 2 else bytes(data)
+
+
+def test_of_mutated_bytes_only_bad_image_escapes() -> None:
+    reasons = []
+    for data in mutated(4000):
+        try:
+            assert decode(data).mode == "RGB"
+        except BadImage as error:
+            reasons.append(error.reason)
+    assert 800 < len(reasons) < 3600
+    assert all(reason and "\n" not in reason for reason in reasons)
+
+
+def test_what_is_no_file_is_refused_and_said_so(tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe.png")
+    said = {}
+    for name in ("folder.png", "broken.png", "pipe.png", "gone.png"):
+        with pytest.raises(BadImage) as caught:
+            read_image(tmp_path / name)
+        said[name] = caught.value.reason
+    assert "folder" in said["folder.png"]
+    assert "broken link" in said["broken.png"]
+    assert "pipe" in said["pipe.png"]
+    assert "gone" in said["gone.png"]
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(noise()))
+    assert read_image(path)[0] == images.content_id(path.read_bytes())
+    monkeypatch.setattr(images, "MAX_BYTES", 100)
+    with pytest.raises(BadImage, match="above the cap of 100"):
+        read_image(path)
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_candidates_come_by_domain_and_path_with_their_class(tmp_path: Path) -> None:
+    s, p = tmp_path / "s", tmp_path / "p"
+    touch(s / "cat" / "b.PNG", s / "cat" / "a.jpg", s / "cat-2" / "x" / "c.webp", s / "top.jpeg")
+    touch(s / "notes.txt", s / ".hidden" / "a.png", s / ".a.png", s / "png", p / "cat" / "z.gif")
+    (s / "dog" / "folder.png").mkdir(parents=True)
+    touch(s / "dog" / "folder.png" / "inside.png")
+    (s / "broken.jpg").symlink_to("nowhere")
+    found = find_images({"sketch": s, "photo": p})
+    assert [(f.path.relative_to(tmp_path).as_posix(), f.domain, f.label) for f in found] == [
+        ("s/broken.jpg", "sketch", ""),
+        ("s/cat-2/x/c.webp", "sketch", "cat-2"),
+        ("s/cat/a.jpg", "sketch", "cat"),
+        ("s/cat/b.PNG", "sketch", "cat"),
+        ("s/dog/folder.png", "sketch", "dog"),
+        ("s/top.jpeg", "sketch", ""),
+        ("p/cat/z.gif", "photo", "cat"),
+    ]
+
+
+def test_a_link_that_leads_back_to_its_own_folder_ends(tmp_path: Path) -> None:
+    touch(tmp_path / "cat" / "a.png")
+    (tmp_path / "cat" / "loop").symlink_to(tmp_path)
+    assert [f.path.name for f in find_images({"x": tmp_path})] == ["a.png"]
+
+
+def test_a_missing_or_empty_root_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere"):
+        find_images({"x": tmp_path / "nowhere"})
+    touch(tmp_path / "a.txt")
+    with pytest.raises(UserError, match="has no image"):
+        find_images({"x": tmp_path})
+
+
+def test_domains_are_read_in_order() -> None:
+    assert parse_domains(["sketch=a/b", "photo=c=d"]) == {
+        "sketch": Path("a/b"),
+        "photo": Path("c=d"),
+    }
+    assert list(parse_domains(["z=1", "a=2"])) == ["z", "a"]
+
+
+@pytest.mark.parametrize(
+    ("items", "says"),
+    [
+        (["data/sketch"], "NAME=DIR"),
+        (["=x"], "NAME=DIR"),
+        (["a b=x"], "NAME=DIR"),
+        (["a="], "NAME=DIR"),
+        (["a=x", "a=y"], "given twice"),
+        (["a=x", "b=./x"], "same folder"),
+        ([], "no images were named"),
+    ],
+)
+def test_a_domain_that_makes_no_sense_is_refused(items: list[str], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        parse_domains(items)

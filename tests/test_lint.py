@@ -1,0 +1,101 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from interp.lint import lint_description, lint_label, repeated
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "parallel hatching that follows a curved edge",
+        "two round wheels seen side-on",
+        "long thin stroke ending in a hook",
+        "dog's head seen from the left",
+        "u-shaped bend",
+        "tiled floor",
+    ],
+)
+def test_good_labels_pass_unchanged(label):
+    assert lint_label(label) == (label, ())
+
+
+@pytest.mark.parametrize(
+    ("label", "remark"),
+    [
+        ("line drawing", "medium_word"),
+        ("grid of windows", "medium_word"),
+        ("black and white stripes", "medium_word"),
+        ("stripes, often on fur", "hedge"),
+        ("various animals", "vague"),
+        ("object", "bland"),
+        ("lines and shapes", "bland"),
+        ("the background", "bland"),
+        ("neuron for wheels", "jargon"),
+        ("3 wheels", "digits"),
+        ("three wheels", "count"),
+        ("roof like in picture B", "tile_letter"),
+        ("wings, tails, beaks or claws", "joined"),
+        ("a very long label that has more than eight words in it", "too_long"),
+        ("x" * 65, "too_long"),
+        ("see https://example.org", "markup"),
+        ("<b>dog</b>", "markup"),
+        ("", "empty"),
+        (" . ", "empty"),
+    ],
+)
+def test_each_fault_has_its_remark(label, remark):
+    assert remark in lint_label(label).remarks
+
+
+@pytest.mark.parametrize(
+    ("label", "cleaned"),
+    [
+        ("Sketched dog.", "dog"),
+        ("a sketch of a dog", "dog"),
+        ("Photo of the red wheel", "red wheel"),
+        ("hand-drawn spiral", "spiral"),
+    ],
+)
+def test_a_word_for_the_medium_is_stripped_and_the_rest_linted_again(label, cleaned):
+    assert lint_label(label) == (cleaned, ("medium_stripped",))
+    assert "count" in lint_label("sketch of three dogs").remarks
+
+
+def test_a_word_for_the_medium_stays_where_it_is_part_of_the_thing_or_all_there_is():
+    assert lint_label("picture frame").label == "picture frame"
+    assert lint_label("a sketch of lines").label == "a sketch of lines"
+
+
+def test_case_quotes_stops_and_control_characters_are_cleaned():
+    assert lint_label(' "A\tDog\u202e with\x00 ears." ').label == "a dog with ears"
+
+
+def test_words_for_our_own_overlay_are_remarked_only_when_it_was_shown():
+    assert "overlay" in lint_label("magenta outline", outlined=True).remarks
+    assert "overlay" not in lint_label("outline of a leaf").remarks
+
+
+def test_a_label_equal_to_a_class_name_is_remarked():
+    assert lint_label("Dog", {"dog"}).remarks == ("class_name",)
+
+
+def test_long_descriptions_are_remarked_and_keep_their_case():
+    assert lint_description("A  Dog. Not a cat.") == ("A Dog. Not a cat.", ())
+    assert lint_description("word " * 41).remarks == ("description_long",)
+    assert lint_description("w" * 281).remarks == ("description_long",)
+
+
+def test_labels_on_too_many_latents_are_counted():
+    labels = ["Small circles"] * 3 + ["small circles."] + [f"label {n}" for n in range(396)]
+    assert repeated(labels) == {"small circles": 4}
+    assert repeated(labels[:1]) == {}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=100))
+def test_any_text_is_linted_to_plain_lower_case_and_always_the_same(text):
+    once = lint_label(text)
+    assert once.label == once.label.lower().strip()
+    assert not any(ord(c) < 32 for c in once.label)
+    assert lint_label(text) == once

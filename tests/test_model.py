@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from sae.errors import UserError
+from sae.model import SAE, Codes, SAEConfig, load, require_match
+from sae.sparsity import TopK
+
+
+@pytest.fixture
+def model() -> SAE:
+    """d 5, 12 latents, k 3, with every parameter and buffer away from its default."""
+    generator = torch.Generator().manual_seed(0)
+    model = SAE(SAEConfig(d=5, n_latents=12, k=3, clip="tiny", layer="projected", tokens="cls"))
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.copy_(torch.randn(value.shape, generator=generator))
+        model.scale.fill_(0.25)
+    model.normalise_decoder()
+    return model
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(40, 5, generator=torch.Generator().manual_seed(1))
+
+
+def dense_reference(pre: Tensor, k: int) -> Tensor:
+    """ReLU, then all but the k largest of each row to zero."""
+    acts = pre.clamp(min=0)
+    order = acts.argsort(dim=1, descending=True, stable=True)
+    return acts.scatter(1, order[:, k:], 0)
+
+
+def test_codes_hold_the_largest_activations_first() -> None:
+    codes = TopK(2).keep(torch.tensor([[0.5, -1.0, 3.0, 2.0]]))
+    assert codes.acts.tolist() == [[3.0, 2.0]]
+    assert codes.latents.tolist() == [[2, 3]]
+
+
+def test_codes_are_padded_with_zero_where_fewer_fire() -> None:
+    pre = torch.tensor([[-1.0, 4.0, -3.0], [-1.0, -2.0, -3.0]])
+    codes = TopK(2).keep(pre)
+    assert codes.acts.tolist() == [[4.0, 0.0], [0.0, 0.0]]
+    assert codes.dense(3).tolist() == [[0.0, 4.0, 0.0], [0.0, 0.0, 0.0]]
+
+
+def test_padding_does_not_erase_an_activation_of_the_same_latent() -> None:
+    codes = Codes(torch.tensor([[2.0, 0.0]]), torch.tensor([[1, 1]]))
+    assert codes.dense(3).tolist() == [[0.0, 2.0, 0.0]]
+
+
+def test_encode_equals_the_dense_reference(model: SAE, x: Tensor) -> None:
+    pre = ((x - model.mean) / model.scale - model.b_dec) @ model.W_enc.T + model.b_enc
+    torch.testing.assert_close(model.encode_pre(x), pre)
+    torch.testing.assert_close(model.encode(x).dense(12), dense_reference(pre, 3))
+
+
+def test_ties_keep_exactly_k_different_latents_of_the_right_size() -> None:
+    pre = torch.tensor([[1.0, 2.0, 1.0, 1.0, 2.0, 1.0]]).repeat(5, 1)
+    codes = TopK(3).keep(pre)
+    assert torch.equal(codes.acts, dense_reference(pre, 3).sort(descending=True).values[:, :3])
+    assert torch.equal(pre.gather(1, codes.latents), codes.acts)
+    assert all(len(set(row)) == 3 for row in codes.latents.tolist())
+
+
+def test_decode_equals_the_dense_product_in_raw_scale(model: SAE, x: Tensor) -> None:
+    codes = model.encode(x)
+    expected = (codes.dense(12) @ model.W_dec + model.b_dec) * model.scale + model.mean
+    torch.testing.assert_close(model.decode(codes), expected)
+    torch.testing.assert_close(model(x).x_hat, expected)
+
+
+def test_float16_embeddings_are_encoded_in_float32(model: SAE, x: Tensor) -> None:
+    codes = model.encode(x.half())
+    assert codes.acts.dtype == torch.float32
+    torch.testing.assert_close(codes.acts, model.encode(x.half().float()).acts)
+
+
+def test_embeddings_of_another_width_are_refused(model: SAE) -> None:
+    with pytest.raises(ValueError, match=r"expected embeddings \(n, 5\), got \(2, 6\)"):
+        model.encode(torch.zeros(2, 6))
+
+
+def test_the_projected_gradient_has_no_part_along_the_decoder_rows(model: SAE, x: Tensor) -> None:
+    (model(x).x_hat - x).square().sum().backward()
+    gradient = model.W_dec.grad
+    assert gradient is not None
+    before = (gradient * model.W_dec).sum(1).detach()
+    assert before.abs().max() > 1e-3
+    model.project_decoder_gradient()
+    along = (gradient * model.W_dec).sum(1)
+    assert along.abs().max() < 1e-5 * before.abs().max()
+
+
+def test_a_saved_and_loaded_model_gives_identical_codes(
+    model: SAE, x: Tensor, tmp_path: Path
+) -> None:
+    model.save(tmp_path / "sae")
+    loaded = load(tmp_path / "sae")
+    assert loaded.config == model.config
+    assert torch.equal(loaded.encode(x).acts, model.encode(x).acts)
+    assert torch.equal(loaded.encode(x).latents, model.encode(x).latents)
+    assert torch.equal(loaded(x).x_hat, model(x).x_hat)
+    assert sorted(path.name for path in (tmp_path / "sae").iterdir()) == [
+        "config.json",
+        "sae.safetensors",
+    ]
+
+
+def test_a_save_that_fails_leaves_no_config(
+    model: SAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.save(tmp_path)
+    monkeypatch.setattr("sae.model.save_file", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        model.save(tmp_path)
+    with pytest.raises(UserError, match=r"config\.json is missing"):
+        load(tmp_path)
+
+
+def test_loading_names_what_is_wrong(model: SAE, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a folder"):
+        load(tmp_path / "nowhere")
+    model.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    weights = (tmp_path / "sae.safetensors").read_bytes()
+
+    (tmp_path / "config.json").write_text(json.dumps(config | {"n_latents": 13}))
+    with pytest.raises(UserError, match=r"W_dec has shape \(12, 5\).*asks for \(13, 5\)"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"format": 2}))
+    with pytest.raises(UserError, match="format 2"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"activation": "jumprelu"}))
+    with pytest.raises(UserError, match="'jumprelu' is not known"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "sae.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(UserError, match="is damaged"):
+        load(tmp_path)
+    (tmp_path / "sae.safetensors").unlink()
+    with pytest.raises(UserError, match=r"sae\.safetensors is missing"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"k": 13}, "k 13 is larger than n_latents 12"),
+        ({"k": 0}, "at least 1"),
+        ({"n_latents": 0}, "at least 1"),
+    ],
+)
+def test_an_impossible_shape_is_refused(values: dict[str, int], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        SAEConfig(**({"d": 5, "n_latents": 12, "k": 3} | values))
+
+
+def test_a_store_of_another_layer_is_refused_and_unknown_origin_is_not() -> None:
+    config = SAEConfig(d=5, n_latents=12, k=3, clip="tiny", layer="3", tokens="all")
+    info = SimpleNamespace(d=5, clip="tiny", layer="3", tokens="patch")
+    require_match(config, info)  # type: ignore[arg-type]
+    require_match(replace(config, clip="", layer=""), info)  # type: ignore[arg-type]
+    for name, value in (("d", 6), ("clip", "other"), ("layer", "projected")):
+        other = SimpleNamespace(**(vars(info) | {name: value}))
+        with pytest.raises(UserError, match=f"{name} .* but the store has"):
+            require_match(config, other)  # type: ignore[arg-type]

@@ -1,0 +1,307 @@
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sae.errors import UserError
+from sae.store import EmbeddingStore, Skipped, StoreInfo, read_skipped, shard_path
+from sae.store_writer import ImageRow, Plan, StoreWriter, relative_roots
+
+N_IMAGES, N_TOKENS, D = 700, 2, 3
+SHARD_ROWS = [300, 0, 299, 101]  # of 300, 300, 300 and 150 candidates
+
+
+def plan(**changes: object) -> Plan:
+    values: dict[str, object] = {
+        "clip": "tiny",
+        "clip_sha": "0" * 16,
+        "layer": "3",
+        "tokens": "patch",
+        "dtype": "float16",
+        "d": D,
+        "tokens_per_image": N_TOKENS,
+        "grid": [1, 2],
+        "shard_images": 300,
+        "n_files": 1050,
+        "files": "a digest",
+        "roots": {"sketch": "../s", "photo": "../p"},
+    }
+    return Plan(**(values | changes))  # type: ignore[arg-type]
+
+
+def embeddings() -> Tensor:
+    return torch.randn(N_IMAGES, N_TOKENS, D, generator=torch.Generator().manual_seed(0)).half()
+
+
+def image_rows() -> list[ImageRow]:
+    domains = ["sketch" if row < 400 else "photo" for row in range(N_IMAGES)]
+    return [
+        ImageRow(f"{row:064x}", f"cat/{row}.png", domain, "cat", row + 1, 7)
+        for row, domain in enumerate(domains)
+    ]
+
+
+def skipped_of(shard: int) -> list[Skipped]:
+    n = len(plan().span(shard)) - SHARD_ROWS[shard]
+    return [Skipped(f"bad {shard} {i}.png", "photo", "broken, and\nlong") for i in range(n)]
+
+
+def write_shards(path: Path, n_shards: int = 4) -> StoreWriter:
+    writer = StoreWriter(path, plan())
+    starts = np.cumsum([0, *SHARD_ROWS])
+    for shard in range(writer.n_done, n_shards):
+        part = slice(starts[shard], starts[shard + 1])
+        writer.write_shard(embeddings()[part], image_rows()[part], skipped_of(shard))
+    return writer
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> EmbeddingStore:
+    write_shards(tmp_path / "store").finish()
+    return EmbeddingStore.open(tmp_path / "store")
+
+
+def test_what_was_written_is_read(store: EmbeddingStore) -> None:
+    assert torch.equal(store.read(np.arange(N_IMAGES)), embeddings())
+    assert [tuple(row) for row in store.images.itertuples(index=False)] == image_rows()
+    assert store.domains == ["sketch", "photo"]
+    assert store.info.n_images == N_IMAGES
+    assert store.info.n_skipped == 350
+    assert store.info.shard_rows == SHARD_ROWS
+    assert read_skipped(store.path / "skipped.csv") == [s for k in range(4) for s in skipped_of(k)]
+
+
+def test_a_finished_store_holds_only_what_the_design_names(store: EmbeddingStore) -> None:
+    shards = [f"0000{k}.safetensors" for k in range(4)]
+    lists = ["images.parquet", "plan.json", "skipped.csv", "store.json"]
+    assert sorted(p.name for p in store.path.iterdir()) == shards + lists
+    assert load_file(store.path / "00000.safetensors").keys() == {"x"}
+
+
+@pytest.mark.parametrize("n_images", [1, 64, 300, 301, 700, 4096])
+def test_batches_are_full_across_shards_and_equal_the_whole(
+    store: EmbeddingStore, n_images: int
+) -> None:
+    batches = list(store.batches(n_images))
+    assert {len(b.rows) for b in batches[:-1]} <= {n_images}
+    assert all(len(b.rows) == len(b.x) and b.x.dtype == torch.float16 for b in batches)
+    assert np.concatenate([b.rows for b in batches]).tolist() == list(range(N_IMAGES))
+    assert torch.equal(torch.cat([b.x for b in batches]), embeddings())
+
+
+@pytest.mark.parametrize("share", [0.005, 0.1, 0.6])
+def test_a_subset_equals_the_same_rows_of_the_whole(store: EmbeddingStore, share: float) -> None:
+    rng = np.random.default_rng(1)
+    rows = np.flatnonzero(rng.random(N_IMAGES) < share)
+    batches = list(store.batches(50, rows))
+    assert np.array_equal(np.concatenate([b.rows for b in batches]), rows)
+    assert torch.equal(torch.cat([b.x for b in batches]), embeddings()[rows])
+
+
+def test_no_rows_give_no_batch_and_an_empty_tensor(store: EmbeddingStore) -> None:
+    nothing = np.array([], dtype=np.int64)
+    assert list(store.batches(rows=nothing)) == []
+    assert store.read(nothing).shape == (0, N_TOKENS, D)
+
+
+def test_rows_are_read_in_any_order_and_more_than_once(store: EmbeddingStore) -> None:
+    rows = np.random.default_rng(2).integers(0, N_IMAGES, 90)
+    assert torch.equal(store.read(rows), embeddings()[rows])
+    assert torch.equal(
+        store.read(np.array([699, 0, 299, 300, 0])), embeddings()[[699, 0, 299, 300, 0]]
+    )
+
+
+@pytest.mark.parametrize("row", [-1, N_IMAGES])
+def test_a_row_that_is_not_there_is_an_error(store: EmbeddingStore, row: int) -> None:
+    with pytest.raises(IndexError):
+        store.read(np.array([0, row]))
+
+
+def test_float32_stays_float32(tmp_path: Path) -> None:
+    x = torch.full((1, N_TOKENS, D), 1 / 3)
+    writer = StoreWriter(tmp_path, plan(dtype="float32", n_files=1))
+    writer.write_shard(x, image_rows()[:1], [])
+    writer.finish()
+    assert torch.equal(EmbeddingStore.open(tmp_path).read(np.array([0])), x)
+
+
+def test_an_unfinished_store_is_refused_with_the_next_command(tmp_path: Path) -> None:
+    write_shards(tmp_path / "store")
+    with pytest.raises(UserError, match=r"store\.json.*sae embed --out"):
+        EmbeddingStore.open(tmp_path / "store")
+    with pytest.raises(UserError, match="missing"):
+        EmbeddingStore.open(tmp_path / "nowhere")
+
+
+def test_damage_is_named(store: EmbeddingStore) -> None:
+    first = np.array([0])
+    whole = shard_path(store.path, 0).read_bytes()
+    shard_path(store.path, 0).write_bytes(whole[:50])
+    with pytest.raises(UserError, match=r"00000\.safetensors is damaged"):
+        store.read(first)
+    save_file({"x": torch.zeros(299, N_TOKENS, D)}, shard_path(store.path, 0))
+    with pytest.raises(UserError, match=r"holds \[299, 2, 3\]"):
+        store.read(first)
+    shard_path(store.path, 0).unlink()
+    with pytest.raises(UserError, match=r"00000\.safetensors is missing"):
+        EmbeddingStore.open(store.path)
+
+
+def test_an_unknown_format_is_refused_by_number(store: EmbeddingStore) -> None:
+    path = store.path / "store.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 7}))
+    with pytest.raises(UserError, match="format 7"):
+        EmbeddingStore.open(store.path)
+
+
+def test_a_list_of_images_of_another_length_is_refused(store: EmbeddingStore) -> None:
+    store.images.iloc[:-1].to_parquet(store.path / "images.parquet")
+    with pytest.raises(UserError, match="has 699 lines"):
+        _ = EmbeddingStore.open(store.path).images
+
+
+def test_identity_is_of_images_model_and_settings_but_not_of_place(tmp_path: Path) -> None:
+    def identity(name: str, row: int = 0, **changes: object) -> str:
+        writer = StoreWriter(tmp_path / name, plan(n_files=1, **changes))
+        writer.write_shard(embeddings()[:1], image_rows()[row : row + 1], [])
+        return writer.finish().identity
+
+    same = identity("a")
+    assert identity("b", roots={"sketch": "../other"}, clip="local-dir:x") == same
+    others = [
+        identity("c", row=1),
+        identity("d", layer="2"),
+        identity("e", tokens="cls"),
+        identity("f", dtype="float32"),
+        identity("g", clip_sha="1" * 16),
+    ]
+    assert len({same, *others}) == 6
+
+
+def test_images_are_found_after_store_and_images_moved_together(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    roots = {"sketch": old / "s", "photo": old / "deep" / "p"}
+    for root in roots.values():
+        root.mkdir(parents=True)
+    writer = StoreWriter(
+        old / "x" / "store", plan(n_files=1, roots=relative_roots(roots, old / "x" / "store"))
+    )
+    writer.write_shard(embeddings()[:2], [image_rows()[0], image_rows()[-1]], [])
+    writer.finish()
+    assert writer.plan.roots == {"sketch": "../../s", "photo": "../../deep/p"}
+    old.rename(tmp_path / "new")
+    store = EmbeddingStore.open(tmp_path / "new" / "x" / "store")
+    assert store.image_path(0) == tmp_path / "new" / "s" / "cat" / "0.png"
+    assert store.image_path(1) == tmp_path / "new" / "deep" / "p" / "cat" / "699.png"
+    (tmp_path / "new" / "s").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"domain 'sketch' are no longer at .*new/s"):
+        store.image_path(0)
+
+
+def test_relative_roots_see_through_links(tmp_path: Path) -> None:
+    (tmp_path / "a" / "real").mkdir(parents=True)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "real")
+    assert relative_roots({"x": tmp_path / "images"}, tmp_path / "link") == {"x": "../../images"}
+
+
+def test_a_store_written_in_two_runs_is_byte_for_byte_that_of_one(tmp_path: Path) -> None:
+    write_shards(tmp_path / "one").finish()
+    write_shards(tmp_path / "two", n_shards=2)
+    later = StoreWriter(tmp_path / "two", plan())
+    assert later.n_done == 2
+    assert [row.path for row in later.written_rows()] == [f"cat/{i}.png" for i in range(300)]
+    assert later.finished() is None
+    write_shards(tmp_path / "two").finish()
+    names = {p.name for p in (tmp_path / "one").iterdir()}
+    assert names == {p.name for p in (tmp_path / "two").iterdir()}
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_a_shard_counts_only_when_its_last_file_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shards(tmp_path, n_shards=2)
+
+    def disk_full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sae.store_writer._write_rows", disk_full)
+    with pytest.raises(OSError, match="No space"):
+        write_shards(tmp_path, n_shards=3)
+    monkeypatch.undo()
+    assert not list(tmp_path.glob("*.part"))
+    assert StoreWriter(tmp_path, plan()).n_done == 2
+    assert write_shards(tmp_path).finish().n_images == N_IMAGES
+
+
+def test_a_finished_store_is_left_alone(store: EmbeddingStore) -> None:
+    before = {p.name: p.stat().st_mtime_ns for p in store.path.iterdir()}
+    assert StoreWriter(store.path, plan()).finished() == store.info
+    assert {p.name: p.stat().st_mtime_ns for p in store.path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"layer": "2"}, r"layer '3', and now '2'"),
+        ({"dtype": "float32"}, r"dtype 'float16', and now 'float32'"),
+        ({"clip_sha": "1" * 16}, r"clip_sha '0+', and now '1+'"),
+        ({"files": "other"}, "another list of images"),
+        ({"roots": {"sketch": "../t"}}, r"roots .*\.\./t"),
+    ],
+)
+def test_going_on_with_other_settings_is_refused_by_name(
+    tmp_path: Path, changes: dict[str, object], says: str
+) -> None:
+    write_shards(tmp_path, n_shards=1)
+    with pytest.raises(UserError, match=says):
+        StoreWriter(tmp_path, plan(**changes))
+
+
+def test_a_file_in_the_place_of_the_store_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        StoreWriter(tmp_path / "store", plan())
+
+
+def test_every_candidate_is_in_exactly_one_shard() -> None:
+    for n_files in (1, 299, 300, 301, 1050):
+        whole = plan(n_files=n_files)
+        covered = [i for shard in range(whole.n_shards) for i in whole.span(shard)]
+        assert covered == list(range(n_files))
+
+
+def test_a_name_that_is_no_utf8_is_listed_all_the_same(tmp_path: Path) -> None:
+    writer = StoreWriter(tmp_path, plan(n_files=1))
+    writer.write_shard(embeddings()[:0], [], [Skipped("a\udcff.png", "photo", "x")])
+    assert writer.write_skipped()[0].path == r"a\udcff.png"
+
+
+def test_store_json_is_one_flat_object(store: EmbeddingStore) -> None:
+    values = json.loads((store.path / "store.json").read_text())
+    assert list(values) == [f.name for f in dataclasses.fields(StoreInfo)]
+    assert values["format"] == 1
+    assert str(store.path.parent) not in json.dumps(values)
+
+
+def test_a_copy_of_the_store_reads_the_same(store: EmbeddingStore, tmp_path: Path) -> None:
+    shutil.copytree(store.path, tmp_path / "copy")
+    copy = EmbeddingStore.open(str(tmp_path / "copy"))
+    assert copy.info == store.info
+    assert torch.equal(copy.read(np.array([5])), store.read(np.array([5])))
+
+
+def test_neither_store_nor_clip_imports_open_clip_before_it_is_asked_for() -> None:
+    code = "import sys, sae.store, sae.clip, sae.embed; sys.exit('open_clip' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,50 @@
+"""What the house promises: who may import whom, and what a help text may cost."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "open_clip", "openai", "pandas", "matplotlib", "numpy", "PIL", "jinja2")
+
+
+def test_sae_never_imports_interp() -> None:
+    importing = [p for p in (ROOT / "sae").rglob("*.py") if "interp" in _imported(p)]
+    assert importing == []
+
+
+@pytest.mark.parametrize("package", ["sae", "interp"])
+def test_pickle_is_imported_nowhere(package: str) -> None:
+    unsafe = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    assert [p for p in (ROOT / package).rglob("*.py") if _imported(p) & unsafe] == []
+
+
+@pytest.mark.parametrize("program", ["sae", "interp"])
+def test_help_imports_nothing_heavy(program: str) -> None:
+    code = (
+        "import sys\n"
+        f"from {program}.cli import app\n"
+        "from sae.console import run\n"
+        f"assert run(app, '{program}', ['--help']) == 0\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def _imported(path: Path) -> set[str]:
+    """Top-level names of all modules that a file imports, wherever in it (to catch the refusal of
+    a pickle is no use of one)."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            if [alias.name for alias in node.names] != ["UnpicklingError"]:
+                names.add(node.module.split(".")[0])
+    return names

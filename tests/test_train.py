@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from stores import image_ids, oracle, write_store
+from torch import Tensor
+
+from sae import feed
+from sae.errors import UserError
+from sae.files import read_jsonl
+from sae.fit import Trainer, fit, schedule
+from sae.images import fraction
+from sae.model import SAE, SAEConfig, load
+from sae.store import EmbeddingStore
+from sae.train import TrainConfig, holdout_rows, start, train
+
+SMALL = TrainConfig(n_latents=24, k=4, batch_size=64, n_tokens=64 * 40, holdout=0.2)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> EmbeddingStore:
+    """150 images x 2 tokens x 8 dimensions; those held out at .2 hold NaN, so a glance shows."""
+    x, _ = oracle(300, 8, 12, n_active=(1, 2))
+    x = x.view(150, 2, 8).clone()
+    out = [fraction(image_id, "holdout") < 0.2 for image_id in image_ids(150)]
+    x[torch.tensor(out)] = float("nan")
+    return write_store(tmp_path / "store", x)
+
+
+def stream(x: Tensor, batch_size: int) -> Iterator[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    while True:
+        yield x[torch.randint(len(x), (batch_size,), generator=generator)]
+
+
+def test_planted_directions_are_recovered() -> None:
+    x, directions = oracle(5000, 96, 101)
+    seen, unseen = x[:4500], x[4500:]
+    model = start(SAEConfig(d=96, n_latents=256, k=8), seen)
+    last = fit(model, stream(seen, 512), TrainConfig(k=8, batch_size=512), n_steps=150)
+    best = (directions @ model.W_dec.T).amax(1)  # (101,)
+    assert int((best > 0.9).sum()) >= 95
+    assert last.dead < 0.05
+    result = model(unseen)
+    assert (unseen - result.x_hat).square().sum() / (unseen - unseen.mean(0)).square().sum() < 0.05
+    assert (model.W_dec.norm(dim=1) - 1).abs().max() < 1e-6
+
+
+def test_start_centres_and_scales_and_ties_the_encoder() -> None:
+    x = 5 + 0.01 * torch.randn(4000, 6, generator=torch.Generator().manual_seed(0))
+    model = start(SAEConfig(d=6, n_latents=9, k=2, seed=3), x)
+    centred = model.centre(x)
+    assert centred.mean(0).abs().max() < 1e-3
+    assert centred.square().mean() == pytest.approx(1, abs=1e-3)
+    assert torch.equal(model.W_enc, model.W_dec)
+    assert not torch.equal(model.W_dec, start(SAEConfig(d=6, n_latents=9, k=2, seed=4), x).W_dec)
+
+
+def test_the_median_is_geometric() -> None:
+    """Of an equilateral triangle's corners it is the centre; three far points hardly move it."""
+    corners = torch.tensor([[0.0, 1.0], [3**0.5 / 2, -0.5], [-(3**0.5) / 2, -0.5]])
+    values = feed.start_values(corners)
+    torch.testing.assert_close(values.median, torch.zeros(2), atol=1e-4, rtol=0)
+
+    crowd = torch.randn(997, 2, generator=torch.Generator().manual_seed(0))
+    x = torch.cat([crowd, torch.full((3, 2), 1000.0)])
+    values = feed.start_values(x)
+    median = values.median * values.scale + values.mean
+    assert x.mean(0).min() > 2.5
+    assert median.abs().max() < 0.15
+
+
+def test_start_values_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(100, 4, generator=torch.Generator().manual_seed(0)).half()
+    whole = feed.start_values(x)
+    monkeypatch.setattr(feed, "CHUNK_TOKENS", 7)
+    for ours, theirs in zip(feed.start_values(x), whole, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (torch.tensor([[1.0, float("inf")], [0.0, 0.0]]), "not finite"),
+        (torch.ones(5, 3) * 0.37, "all 5 embeddings are equal"),
+    ],
+)
+def test_data_that_cannot_be_learned_are_refused(x: Tensor, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        feed.start_values(x)
+
+
+@pytest.mark.parametrize("in_memory_bytes", [feed.IN_MEMORY_BYTES, 0])
+def test_every_token_comes_once_a_pass_in_a_new_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory_bytes: int
+) -> None:
+    monkeypatch.setattr(feed, "BLOCK_TOKENS", 10)
+    monkeypatch.setattr(feed, "BUFFER_TOKENS", 35)
+    store = write_store(tmp_path / "s", torch.arange(120.0).view(60, 2, 1), dtype="float16")
+    rows = np.flatnonzero(np.arange(60) % 5 != 2)  # 48 images, 96 tokens
+    cpu = torch.device("cpu")
+    batches = feed.batches(store, rows, 32, 0, cpu, in_memory_bytes)
+    passes = [torch.cat(list(itertools.islice(batches, 3))).flatten().tolist() for _ in range(2)]
+    wanted = sorted(float(2 * row + token) for row in rows for token in range(2))
+    assert all(sorted(tokens) == wanted for tokens in passes)
+    assert passes[0] != passes[1]
+    assert passes[0] != wanted
+    again = feed.batches(store, rows, 32, 0, cpu, in_memory_bytes)
+    assert torch.cat(list(itertools.islice(again, 3))).flatten().tolist() == passes[0]
+    # Batches mix places far from one another.
+    assert max(passes[0][:32]) - min(passes[0][:32]) > 40
+
+
+def test_batches_are_full_also_when_there_are_fewer_tokens(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s", torch.arange(5.0).view(5, 1, 1))
+    batches = feed.batches(store, np.arange(5), 12, 0, torch.device("cpu"))
+    tokens = torch.cat(list(itertools.islice(batches, 5))).flatten().tolist()
+    assert len(tokens) == 60
+    assert set(Counter(tokens).values()) == {12}
+
+
+def test_the_sample_holds_enough_tokens_or_all(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s", torch.arange(40.0).view(20, 2, 1))
+    rows = np.arange(3, 20)
+    assert len(feed.sample(store, rows, 0, n_tokens=7)) == 8
+    assert sorted(feed.sample(store, rows, 0).flatten().tolist()) == list(range(6, 40))
+    some = feed.sample(store, rows, 1, n_tokens=8)
+    assert not torch.equal(some, feed.sample(store, rows, 2, n_tokens=8))
+
+
+def test_the_schedule_rises_stays_and_falls() -> None:
+    shares = [schedule(step, 100, 0.1, 0.2) for step in range(100)]
+    assert shares[0] == pytest.approx(0.1)
+    assert shares[9:81] == [1.0] * 72
+    assert shares[90] == pytest.approx(0.5)
+    assert shares[99] == pytest.approx(0.05)
+    assert schedule(0, 100, 0, 0) == schedule(99, 100, 0, 0) == 1
+
+
+def test_silent_latents_count_as_dead_until_they_fire() -> None:
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    model = start(SAEConfig(d=4, n_latents=6, k=1), x)
+    with torch.no_grad():
+        model.b_enc[2] = -1e6
+    trainer = Trainer(model, TrainConfig(k=1, lr=1e-6, dead_after=128, alpha=0.0), n_steps=9)
+    trainer.step(x)
+    assert not trainer.dead.any()
+    trainer.step(x)
+    assert trainer.dead.tolist() == [latent == 2 for latent in range(6)]
+    with torch.no_grad():
+        model.b_enc[2] = 1e6
+    trainer.step(x)
+    assert not trainer.dead[2]
+
+
+def test_auxk_brings_dead_latents_back() -> None:
+    """Only 12 latents of 60 fire at first, for 40 concepts."""
+    x, _ = oracle(3000, 32, 40, n_active=(2, 4))
+    last = {}
+    for alpha in (0.0, 1 / 32):
+        model = start(SAEConfig(d=32, n_latents=60, k=4), x)
+        with torch.no_grad():
+            model.b_enc[12:] = -5.0
+        config = TrainConfig(k=4, lr=8e-3, alpha=alpha, dead_after=512)
+        last[alpha] = fit(model, stream(x, 256), config, n_steps=200)
+    assert last[0.0].dead > 0.5
+    assert last[1 / 32].dead < 0.3
+    assert last[1 / 32].fvu < 0.5 * last[0.0].fvu
+
+
+def test_a_loss_that_is_not_finite_names_step_and_remedy() -> None:
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    model = start(SAEConfig(d=4, n_latents=6, k=1), x)
+    poisoned = itertools.chain([x, x, x * float("nan")], itertools.repeat(x))
+    with pytest.raises(UserError, match=r"nan at step 3 of 9 with lr 0\.004.*e\.g\. lr 0\.001"):
+        fit(model, poisoned, TrainConfig(k=1), n_steps=9)
+
+
+def test_held_out_images_are_decided_by_content_alone(store: EmbeddingStore) -> None:
+    mask = holdout_rows(store.images, 0.2)
+    assert mask.tolist() == [fraction(i, "holdout") < 0.2 for i in store.images["image_id"]]
+    assert 0.1 < mask.mean() < 0.3
+    shuffled = store.images.sample(frac=1, random_state=0)
+    assert holdout_rows(shuffled, 0.2).tolist() == mask[shuffled.index].tolist()
+    assert not holdout_rows(store.images, 0.0).any()
+
+
+def test_training_leaves_held_out_images_alone_and_writes_the_folder(
+    store: EmbeddingStore, tmp_path: Path
+) -> None:
+    seen: list[tuple[int, int]] = []
+    out = tmp_path / "sae"
+    result = train(store, out, SMALL, progress=lambda done, total: seen.append((done, total)))
+    names = ["config.json", "sae.safetensors", "train.json", "train.jsonl"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    rows = read_jsonl(out / "train.jsonl")
+    assert [row["step"] for row in rows] == list(range(1, 41))
+    assert rows[-1] == result.last._asdict()
+    assert seen[-1] == (40, 40)
+    assert result.last.tokens == 64 * 40
+    assert rows[-1]["fvu"] < 0.5 * rows[0]["fvu"]
+    config = load(out).config
+    assert (config.store, config.clip, config.layer, config.tokens, config.holdout) == (
+        store.info.identity,
+        "fake",
+        "projected",
+        "patch",
+        0.2,
+    )
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
+    store: EmbeddingStore, tmp_path: Path
+) -> None:
+    weights = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(store, tmp_path / name, dataclasses.replace(SMALL, seed=seed))
+        weights.append((tmp_path / name / "sae.safetensors").read_bytes())
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_a_finished_sae_is_left_alone_and_other_settings_are_refused(
+    store: EmbeddingStore, tmp_path: Path
+) -> None:
+    out = tmp_path / "sae"
+    first = train(store, out, SMALL)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    again = train(store, out, SMALL)
+    assert first.trained
+    assert not again.trained
+    assert again.last == first.last
+    assert torch.equal(again.model.W_dec, first.model.W_dec)
+
+    other = dataclasses.replace(SMALL, lr=1e-3)
+    with pytest.raises(UserError, match=r"trained with lr 0\.004, not 0\.001"):
+        train(store, out, other)
+    elsewhere = write_store(tmp_path / "other", torch.randn(30, 2, 8))
+    with pytest.raises(UserError, match="of another store"):
+        train(elsewhere, out, SMALL)
+    assert before == {path.name: path.read_bytes() for path in out.iterdir()}
+
+    assert train(store, out, other, overwrite=True).trained
+    assert len(read_jsonl(out / "train.jsonl")) == 40
+    assert not train(store, out, other).trained
+
+
+def test_a_stopped_training_leaves_no_config(store: EmbeddingStore, tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 20:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "sae"
+    train(store, out, SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        train(store, out, SMALL, progress=stop, overwrite=True)
+    with pytest.raises(UserError, match="unfinished"):
+        SAE.load(out)
+    assert train(store, out, SMALL).trained
+    assert len(read_jsonl(out / "train.jsonl")) == 40
+
+
+def test_the_budget_follows_epochs_or_tokens_or_the_data(
+    store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_train = 2 * int((~holdout_rows(store.images, 0.2)).sum())
+    monkeypatch.setattr("sae.train.AUTO_TOKENS", 64 * 50)
+    cases = {"epochs": n_train * 3, "n_tokens": 700, "auto": max(64 * 50, 10 * n_train)}
+    for name, budget in cases.items():
+        given = {"epochs": 3} if name == "epochs" else {}
+        given |= {"n_tokens": 700} if name == "n_tokens" else {}
+        config = TrainConfig(n_latents=24, k=4, batch_size=64, holdout=0.2, **given)
+        assert train(store, tmp_path / name, config).last.step == -(-budget // 64)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"k": 0}, "k is 0; it must be at least 1"),
+        ({"lr": 0.0}, "lr is 0.0; it must be above 0"),
+        ({"holdout": 1.0}, "holdout is 1.0"),
+        ({"warmup": 0.5, "decay": 0.6}, "warmup [+] decay is 1.1; it must be at most 1"),
+        ({"epochs": 2, "n_tokens": 5}, "n_tokens is 5; it must be 0 where epochs is given"),
+        ({"dead_after": -1}, "dead_after is -1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(values: dict[str, float], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        TrainConfig(**values)  # type: ignore[arg-type]
+
+
+def test_more_kept_than_latents_leaves_a_finished_sae_alone(
+    store: EmbeddingStore, tmp_path: Path
+) -> None:
+    train(store, tmp_path / "sae", SMALL)
+    with pytest.raises(UserError, match="k 4 is larger than n_latents 3"):
+        train(store, tmp_path / "sae", dataclasses.replace(SMALL, n_latents=3), overwrite=True)
+    assert not train(store, tmp_path / "sae", SMALL).trained
+
+
+def test_a_store_all_held_out_is_refused(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "s", torch.randn(1, 1, 4), ids=["0" * 64])
+    with pytest.raises(UserError, match="no image to train on"):
+        train(store, tmp_path / "sae", TrainConfig())
