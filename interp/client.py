@@ -67,7 +67,9 @@ class ClientConfig:
     def __post_init__(self) -> None:
         url = urlsplit(self.base_url)
         if url.scheme not in ("http", "https") or not url.hostname:
-            raise UserError(f"--base-url {_public(self.base_url)!r} is not of the form https://...")
+            raise UserError(
+                f"--base-url {public_url(self.base_url)!r} is not of the form https://..."
+            )
         if not self.model:
             raise UserError("--model is empty; give a model's id")
 
@@ -126,7 +128,7 @@ class ChatModel:
 
     async def _answer(self, question: Question) -> Reply:
         parameters = {"reasoning": self.config.reasoning} if self.config.reasoning else {}
-        base_url = _public(self.config.base_url)
+        base_url = public_url(self.config.base_url)
         request = request_of(question, self.name, base_url, parameters)
         key = key_of(request)
         try:
@@ -240,7 +242,7 @@ class ChatModel:
             return
         self._n_failed += 1
         if self._n_failed >= self.config.n_tries:
-            url = _public(self.config.base_url)
+            url = public_url(self.config.base_url)
             self._fatal = UserError(
                 f"no question was answered by {self.name} at {url} ({error}); "
                 "check --model and --base-url, then run the same command",
@@ -291,7 +293,7 @@ def _usable(reply: Reply) -> Reply:
     return reply
 
 
-def _public(base_url: str) -> str:
+def public_url(base_url: str) -> str:
     """A URL without user, password and query."""
     url = urlsplit(base_url)
     return url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment="").geturl()

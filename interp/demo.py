@@ -23,6 +23,7 @@ from interp.stages import (
     ModelSettings,
     background,
     choose_latents,
+    local_eyes,
     newest_explanations,
     run_collect,
     run_explain,
@@ -115,6 +116,6 @@ def _compare(run: Run, settings: ModelSettings, progress: Progress) -> TruthRepo
     from interp.local import LocalJudge
 
     reader = EvidenceReader(run.path)
-    judge = LocalJudge(load_clip("tiny", settings.device), background(reader))
+    judge = LocalJudge(local_eyes(run, settings), background(reader))
     truth = read_truth(run.path / "world" / "truth.parquet")
     return measure(reader, load(run.sae), truth, newest_explanations(run), judge, progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import platform
 import shutil
@@ -12,7 +13,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
+from PIL import Image
+
+from interp.client import ChatModel, ClientConfig, public_url
 from interp.failures import KEY_VARIABLE
+from interp.ledger import Ledger
 from interp.questions import Picture, Question, ReplyError
 from sae.errors import UserError
 
@@ -87,22 +92,23 @@ def _server(base_url: str, key: str) -> Finding:
     """Whether the server answers, and takes the key."""
     import openai
 
+    url = public_url(base_url)
     client = openai.OpenAI(base_url=base_url, api_key=key or "none", max_retries=0, timeout=TIMEOUT)
     try:
         # OpenRouter lists models to anyone; only its account page says whether the key works.
         if "openrouter.ai" in base_url and key:
             client.get("/key", cast_to=object)
-            return Finding("server", f"{base_url} takes the key")
+            return Finding("server", f"{url} takes the key")
         n_models = len(client.models.list().data or [])
-        return Finding("server", f"{base_url} answers and lists {n_models} models")
+        return Finding("server", f"{url} answers and lists {n_models} models")
     except openai.AuthenticationError:
-        return Finding("server", f"{base_url} refuses the key (401); check {KEY_VARIABLE}", False)
+        return Finding("server", f"{url} refuses the key (401); check {KEY_VARIABLE}", False)
     except openai.APIStatusError as error:
-        return Finding("server", f"{base_url} answers with status {error.status_code}", False)
+        return Finding("server", f"{url} answers with status {error.status_code}", False)
     except openai.APIConnectionError:
-        return Finding("server", f"{base_url} cannot be reached; only `--model local` works", False)
+        return Finding("server", f"{url} cannot be reached; only `--model local` works", False)
     except (ValueError, AttributeError, TypeError):
-        return Finding("server", f"{base_url} does not speak the OpenAI protocol", False)
+        return Finding("server", f"{url} does not speak the OpenAI protocol", False)
 
 
 def _looks_at_images(base_url: str, model: str) -> Finding:
@@ -119,13 +125,6 @@ def _looks_at_images(base_url: str, model: str) -> Finding:
 
 
 async def _ask_colour(base_url: str, model: str) -> str:
-    import io
-
-    from PIL import Image
-
-    from interp.client import ChatModel, ClientConfig
-    from interp.ledger import Ledger
-
     square = io.BytesIO()
     Image.new("RGB", (224, 224), (220, 20, 20)).save(square, "PNG")
     question = Question(

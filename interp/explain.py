@@ -52,7 +52,7 @@ class Explainer(Protocol):
 
     @property
     def prompt(self) -> str:
-        """Fingerprint of prompt and settings; "" for a local one."""
+        """Fingerprint of the prompt, its schema and the settings that change the answer."""
         ...
 
     async def explain(self, evidence: Evidence, images: Images) -> Explanation:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-BATCH = 16
+BATCH = 4
 """Always exactly so many images go through CLIP at once (short batches are filled up with zeros):
 then an image's embedding does not depend on its company, and a resumed run gives the same bytes."""
 
@@ -39,7 +39,7 @@ class Eyes:
     """Images to unit rows of CLIP's projected embedding; each distinct image is embedded once."""
 
     def __init__(self, clip: Seer) -> None:
-        self._clip = clip
+        self.clip = clip
         self._seen: dict[bytes, Tensor] = {}
 
     def see(self, images: Iterable[Image.Image]) -> Tensor:
@@ -54,10 +54,10 @@ class Eyes:
         return torch.stack(rows)
 
     def _embed(self, images: Sequence[Image.Image]) -> Tensor:
-        pixels = torch.stack([self._clip.preprocess(image) for image in images])
+        pixels = torch.stack([self.clip.preprocess(image) for image in images])
         filled = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, BATCH - len(images)))  # (BATCH, 3, s, s)
         with torch.inference_mode():
-            features = self._clip.image_features(filled.to(self._clip.device))
+            features = self.clip.image_features(filled.to(self.clip.device))
         return features[: len(images)].float().cpu()
 
 

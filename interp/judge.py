@@ -49,7 +49,7 @@ class Judge(Protocol):
     def name(self) -> str: ...
     @property
     def prompt(self) -> str:
-        """Fingerprint of the prompt and its schema; "" for a local judge."""
+        """Fingerprint of the prompt, its schema and the settings that change the answer."""
         ...
 
     async def judge(

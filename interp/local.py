@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import string
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -12,12 +14,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from interp.eyes import Eyes, Seer, embed_terms
+from interp.eyes import Eyes, embed_terms
 from interp.judge import Judgement
 from interp.pictures import Images, read_images
 from interp.records import Evidence, Example, Explanation
 from interp.sampling import check_side
 from interp.vocabulary import Term, texts_of
+from sae.files import sha256_hex
 
 N_NAMING_IMAGES = 16
 """The strongest explain images that a name is read off."""
@@ -46,15 +49,15 @@ class LocalNamer:
     """
 
     name = "local"
-    prompt = ""
 
     def __init__(
-        self, clip: Seer, vocabulary: Sequence[Term], background: Iterable[Image.Image]
+        self, eyes: Eyes, vocabulary: Sequence[Term], background: Iterable[Image.Image]
     ) -> None:
-        self._eyes = Eyes(clip)
+        self.prompt = _fingerprint(eyes.clip.name, vocabulary, N_NAMING_IMAGES, PRIOR_WEIGHT)
+        self._eyes = eyes
         self._terms = [term.name for term in vocabulary]
-        self._texts = embed_terms(clip, [term.texts for term in vocabulary])  # (c, d)
-        self._scale = clip.logit_scale
+        self._texts = embed_terms(eyes.clip, [term.texts for term in vocabulary])  # (c, d)
+        self._scale = eyes.clip.logit_scale
         self._usual = self._log_p(background)  # (b, c)
 
     async def explain(self, evidence: Evidence, images: Images) -> Explanation:
@@ -63,10 +66,11 @@ class LocalNamer:
         tops = evidence.of("explain", "top")[:N_NAMING_IMAGES]
         check_side(tops, "explain")
         shown = read_images(images, tops)
-        if len(shown) < MIN_IMAGES:
-            return _unnamed(latent, list(shown))
-        scores = wpmi(self._log_p(shown.values()), self._usual)  # (c,)
-        return _named(latent, list(shown), *_best(scores, self._terms))
+        named = _unnamed(latent, list(shown))
+        if len(shown) >= MIN_IMAGES:
+            scores = wpmi(self._log_p(shown.values()), self._usual)  # (c,)
+            named = _named(latent, list(shown), *_best(scores, self._terms))
+        return replace(named, prompt=self.prompt)
 
     def _log_p(self, images: Iterable[Image.Image]) -> Tensor:
         """(b, c) log p(term | image), a softmax over the vocabulary as CLIP classifies."""
@@ -81,19 +85,18 @@ class LocalJudge:
     description is not read: CLIP's text tower is at its best with a few words.
     """
 
-    prompt = ""
-
-    def __init__(self, clip: Seer, background: Iterable[Image.Image]) -> None:
-        self.name = f"local:{clip.name}"
-        self._clip = clip
-        self._eyes = Eyes(clip)
-        self._background = self._eyes.see(background)  # (b, d)
+    def __init__(self, eyes: Eyes, background: Iterable[Image.Image]) -> None:
+        self.name = f"local:{eyes.clip.name}"
+        self.prompt = _fingerprint(eyes.clip.name, JUDGE_MIDPOINT, JUDGE_STEEPNESS)
+        self._eyes = eyes
+        self._background = eyes.see(background)  # (b, d)
 
     async def judge(
         self, label: str, description: str, images: Sequence[Image.Image], codes: Sequence[str]
     ) -> Judgement:
         """A score for every code; none is ever missing."""
-        text = embed_terms(self._clip, [texts_of(label, self._clip.name)])[0]  # (d,)
+        clip = self._eyes.clip
+        text = embed_terms(clip, [texts_of(label, clip.name)])[0]  # (d,)
         usual = self._background @ text  # (b,)
         similarity = self._eyes.see(images) @ text  # (n,)
         z = (similarity - usual.mean()) / usual.std(correction=0).clamp_min(1e-6)
@@ -110,6 +113,11 @@ def wpmi(log_p: Tensor, log_p_background: Tensor, prior_weight: float = PRIOR_WE
     """
     prior = log_p_background.exp().mean(0).log()  # (c,)
     return log_p.clamp_min(LOG_FLOOR).mean(0) - prior_weight * prior.clamp_min(LOG_FLOOR)
+
+
+def _fingerprint(*settings: object) -> str:
+    """Names all that decides the answers; with other settings a latent is answered anew."""
+    return sha256_hex(json.dumps(settings).encode())
 
 
 class _Choice(NamedTuple):

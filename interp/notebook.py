@@ -62,7 +62,7 @@ class LoadedRun:
         return self.evidence.examples
 
     def card(self, latent: int) -> Card:
-        """The sheet of one latent, as a notebook shows it. Raises `UserError` for an unknown one."""
+        """The sheet of one latent, as a notebook shows it. Raises `UserError` if there is none."""
         return Card(latent, sheet_png(self.files.path, latent))
 
 

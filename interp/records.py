@@ -129,7 +129,7 @@ class Explanation:
     model: str
     provider: str | None
     prompt: str
-    """Fingerprint of the prompt and its schema; "" for a local explainer."""
+    """Fingerprint of the prompt, its schema and the settings that change the answer."""
     codes: dict[str, str]
     """Letter on the grid -> image_id: every image that was shown, positives and negatives."""
     candidates: tuple[str, ...]

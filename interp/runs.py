@@ -34,6 +34,7 @@ class RunInfo:
     """The EmbeddingStore's folder, relative to the run's."""
     store_identity: str
     clip: str
+    """Its name; of a `local-dir:` only the folder's own name."""
     clip_sha: str
     layer: str
     tokens: str
@@ -90,7 +91,7 @@ class Run:
             name=path.name,
             store=Path(os.path.relpath(store.path.resolve(), path.resolve())).as_posix(),
             store_identity=store.info.identity,
-            clip=store.info.clip,
+            clip=_without_place(store.info.clip),
             clip_sha=store.info.clip_sha,
             layer=store.info.layer,
             tokens=store.info.tokens,
@@ -173,6 +174,12 @@ def _copy_sae(source: Path, target: Path) -> None:
     for name in ("sae.safetensors", "eval.json", "config.json"):
         if (source / name).exists():
             shutil.copyfile(source / name, target / name)
+
+
+def _without_place(clip: str) -> str:
+    """A CLIP's name without the path of a `local-dir:`, which is nobody else's business."""
+    kind, colon, place = clip.partition(":")
+    return f"{kind}:{Path(place).name}" if colon and kind == "local-dir" else clip
 
 
 def _versions() -> dict[str, str]:

@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from interp.client import OPENROUTER, ChatModel, ClientConfig
+from interp.client import OPENROUTER, ChatModel, ClientConfig, public_url
 from interp.collect import CollectConfig, CollectInfo, collect
 from interp.evidence import EvidenceReader
 from interp.explain import Explainer, ExplainSummary, VlmExplainer, explain_run
+from interp.eyes import Eyes
 from interp.judge import Judge, VlmJudge
+from interp.labels import latest_explanations
 from interp.ledger import Ledger
 from interp.pictures import read_images
-from interp.records import Example, Explanation, from_json
+from interp.records import Example, Explanation
 from interp.runs import Run
 from interp.scoring import ScoreSummary, score_run
 from interp.vocabulary import load_vocabulary
 from sae.errors import UserError
-from sae.files import read_jsonl
 from sae.progress import Progress
 from sae.store import EmbeddingStore
 
-if TYPE_CHECKING:
-    from sae.clip import Clip
-
 LOCAL = "local"
 """The model name that stands for CLIP on this machine: no key, no network."""
+UNRECORDED = ("device", "concurrency", "timeout", "deadline")
+"""Settings that change how fast a run is, not what comes out."""
 N_BACKGROUND = 1024
 """Images of the explain side that tell the local model what is usual."""
 
@@ -62,8 +62,8 @@ class ModelSettings:
 
     def recorded(self) -> dict[str, object]:
         """What run.json keeps: all but what changes no result."""
-        kept = dataclasses.asdict(self)
-        return {k: v for k, v in kept.items() if k not in ("device", "concurrency")}
+        kept = {k: v for k, v in dataclasses.asdict(self).items() if k not in UNRECORDED}
+        return {**kept, "base_url": "" if self.is_local else public_url(self.base_url)}
 
 
 def run_collect(
@@ -134,8 +134,7 @@ def run_score(
 
 def newest_explanations(run: Run) -> dict[int, Explanation]:
     """The last explanation of every latent. Raises `UserError` when there is none."""
-    rows = (from_json(Explanation, row) for row in read_jsonl(run.explanations))
-    newest = {explanation.latent: explanation for explanation in rows}
+    newest = latest_explanations(run.explanations)
     if not newest:
         raise UserError(f"{run.path} has no explanations; run `interp explain --run {run.path}`")
     return dict(sorted(newest.items()))
@@ -177,9 +176,9 @@ def _explainer(
         return VlmExplainer(ChatModel(_client(settings), ledger), patch_grid=grid)
     from interp.local import LocalNamer
 
-    clip = _clip(run, settings)
-    vocabulary = load_vocabulary(settings.vocabulary, clip.name)
-    return LocalNamer(clip, vocabulary, background(reader))
+    eyes = local_eyes(run, settings)
+    vocabulary = load_vocabulary(settings.vocabulary, eyes.clip.name)
+    return LocalNamer(eyes, vocabulary, background(reader))
 
 
 def _judge(run: Run, reader: EvidenceReader, settings: ModelSettings, ledger: Ledger) -> Judge:
@@ -187,7 +186,7 @@ def _judge(run: Run, reader: EvidenceReader, settings: ModelSettings, ledger: Le
         return VlmJudge(ChatModel(_client(settings), ledger))
     from interp.local import LocalJudge
 
-    return LocalJudge(_clip(run, settings), background(reader))
+    return LocalJudge(local_eyes(run, settings), background(reader))
 
 
 def background(reader: EvidenceReader) -> Iterator[Image.Image]:
@@ -199,10 +198,16 @@ def background(reader: EvidenceReader) -> Iterator[Image.Image]:
         yield from read_images(reader.image, [Example(*values)]).values()
 
 
-def _clip(run: Run, settings: ModelSettings) -> Clip:
+def local_eyes(run: Run, settings: ModelSettings) -> Eyes:
+    """The local model's CLIP; in one process every stage sees with the same, each image once."""
+    return _eyes(settings.clip or EmbeddingStore.open(run.store).info.clip, settings.device)
+
+
+@functools.cache
+def _eyes(clip: str, device: str) -> Eyes:
     from sae.clip import load_clip
 
-    return load_clip(settings.clip or run.info.clip, settings.device)
+    return Eyes(load_clip(clip, device))
 
 
 def _client(settings: ModelSettings) -> ClientConfig:

@@ -28,12 +28,14 @@ def run(app: typer.Typer, program: str, argv: Sequence[str] | None = None) -> in
     except typer.TyperException as error:
         return _fail(program, _usage(error), USAGE, debug)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail(program, "interrupted; the same command goes on", INTERRUPTED, debug)
+        result = INTERRUPTED
     except BrokenPipeError:
         return OK
     except Exception as error:  # the outermost border: whatever comes here is our bug
         hint = "this is a bug in the program; run again with --debug for the traceback"
         return _fail(program, f"{type(error).__name__}: {error}\n{hint}", BUG, debug)
+    if result == INTERRUPTED:  # also what typer makes of SIGINT
+        print(f"{program}: interrupted; the same command goes on", file=sys.stderr, flush=True)
     return result if isinstance(result, int) else OK
 
 

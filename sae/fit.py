@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -19,6 +19,9 @@ from sae.progress import Progress
 
 N_ROWS = 100
 """Lines of train.jsonl, about."""
+AUTO_EPOCHS = 10
+AUTO_TOKENS = 1_000_000
+MAX_DEAD_AFTER = 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +48,8 @@ class TrainConfig:
     k_aux: int = 0
     """Dead latents that rebuild a token's residual; 0 = half the embeddings' width."""
     dead_after: int = 0
-    """Tokens without an activation after which a latent is dead; 0 = a tenth of the budget, at most
-    10,000,000."""
+    """Tokens without an activation after which a latent is dead; 0 = two passes, but at most a
+    tenth of the budget and at most 10,000,000."""
     warmup: float = 0.05
     """Share of the steps in which the learning rate rises."""
     decay: float = 0.3
@@ -77,6 +80,16 @@ class TrainConfig:
         )
 
 
+def resolve(config: TrainConfig, n_train: int) -> TrainConfig:
+    """Fill in what `n_train` tokens to learn from decide: `n_tokens` and `dead_after`."""
+    n_tokens = config.n_tokens or config.epochs * n_train
+    n_tokens = n_tokens or max(AUTO_EPOCHS * n_train, AUTO_TOKENS)
+    # What was silent for two passes fires nowhere: to wait longer left 8% dead on 3,600 images
+    # seen 140 times, instead of 1%.
+    dead_after = config.dead_after or min(2 * n_train, n_tokens // 10, MAX_DEAD_AFTER)
+    return replace(config, epochs=0, n_tokens=n_tokens, dead_after=max(1, dead_after))
+
+
 class TrainRow(NamedTuple):
     """One line of train.jsonl: what a step showed on its batch."""
 
@@ -98,25 +111,24 @@ def fit(
     model: SAE,
     batches: Iterator[Tensor],
     config: TrainConfig,
-    n_steps: int,
     on_row: Callable[[TrainRow], None] = lambda row: None,
     progress: Progress | None = None,
 ) -> TrainRow:
-    """Train `model` in place on `n_steps` batches of raw embeddings (n, d); return the last row.
+    """Train `model` in place on batches (batch_size, d) of raw embeddings; return the last row.
 
-    Raises `UserError` when the loss is not finite.
+    `config` is a resolved one. Raises `UserError` when the loss is not finite.
     """
-    trainer = Trainer(model, config, n_steps)
-    every = max(1, n_steps // N_ROWS)
+    trainer = Trainer(model, config)
+    every = max(1, trainer.n_steps // N_ROWS)
     row = None
-    for x in islice(batches, n_steps):
+    for x in islice(batches, trainer.n_steps):
         result = trainer.step(x)
-        if trainer.n_done % every and trainer.n_done < n_steps:
+        if trainer.n_done % every and trainer.n_done < trainer.n_steps:
             continue
         row = trainer.row(result)
         on_row(row)
         if progress is not None:
-            progress(row.step, n_steps)
+            progress(row.step, trainer.n_steps)
     if row is None:
         raise ValueError("no batch to train on")
     return row
@@ -134,15 +146,15 @@ class StepResult(NamedTuple):
 class Trainer:
     """The state of training: model, Adam's moments, and how long each latent has been silent."""
 
-    def __init__(self, model: SAE, config: TrainConfig, n_steps: int) -> None:
+    def __init__(self, model: SAE, config: TrainConfig) -> None:
+        if not (config.n_tokens and config.dead_after):
+            raise ValueError("n_tokens and dead_after must be known: call resolve first")
         self.model = model
         self.config = config
-        self.n_steps = n_steps
+        self.n_steps = -(-config.n_tokens // config.batch_size)
         self.n_done = 0
         self.n_tokens = 0
         self.k_aux = config.k_aux or max(1, model.d // 2)
-        budget = n_steps * config.batch_size
-        self.dead_after = config.dead_after or min(10_000_000, budget // 10)
         self.silent_for = torch.zeros(model.n_latents, dtype=torch.int64, device=model.W_dec.device)
         # Gradients of rare latents are small: an eps of 1e-8 would slow them down.
         self.adam = torch.optim.Adam(model.parameters(), lr=config.lr, eps=6.25e-10, fused=True)
@@ -157,7 +169,7 @@ class Trainer:
     @property
     def dead(self) -> Tensor:
         """Mask (n_latents,) of the latents that were silent for too long."""
-        return self.silent_for >= self.dead_after
+        return self.silent_for >= self.config.dead_after
 
     def step(self, x: Tensor) -> StepResult:
         """Learn from one batch of raw embeddings (n, d)."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from sae import feed
 from sae.errors import UserError
 from sae.files import append_jsonl, read_config, read_jsonl, write_json
-from sae.fit import TrainConfig, TrainRow, fit
+from sae.fit import TrainConfig, TrainRow, fit, resolve
 from sae.images import fraction
 from sae.model import CONFIG, SAE, SAEConfig
 from sae.progress import Progress
@@ -29,8 +29,6 @@ __all__ = ["TrainConfig", "TrainResult", "TrainRow", "holdout_rows", "sae_config
 
 SETTINGS = "train.json"
 LOG = "train.jsonl"
-AUTO_EPOCHS = 10
-AUTO_TOKENS = 1_000_000
 
 
 class TrainResult(NamedTuple):
@@ -76,8 +74,7 @@ def train(
     last = fit(
         model,
         batches,
-        config,
-        n_steps=_n_steps(config, len(rows) * store.info.tokens_per_image),
+        resolve(config, n_train=len(rows) * store.info.tokens_per_image),
         on_row=lambda row: append_jsonl(out / LOG, [row._asdict()]),
         progress=progress,
     )
@@ -125,15 +122,6 @@ def start(config: SAEConfig, x: Tensor) -> SAE:
         model.W_dec.copy_(rows)
         model.W_enc.copy_(rows)
     return model
-
-
-def _n_steps(config: TrainConfig, n_train: int) -> int:
-    """Steps for `n_train` tokens of the training part."""
-    if config.epochs:
-        budget = config.epochs * n_train
-    else:
-        budget = config.n_tokens or max(AUTO_EPOCHS * n_train, AUTO_TOKENS)
-    return -(-budget // config.batch_size)
 
 
 def _already_trained(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,7 +58,7 @@ def zeroshot(
     """
     require_match(model.config, store.info)
     _require_same_weights(clip, store)
-    names = class_names(store.images["label"])
+    names = class_names(store.images["label"].unique())
     chosen = _choose(store, rows, n_max)
     if len(names) < 2 or len(chosen) == 0:
         return {}
@@ -86,9 +86,9 @@ def class_name(label: str) -> str:
     return " ".join(re.sub(r"[_-]", " ", label).split())
 
 
-def class_names(labels: Sequence[str]) -> list[str]:
+def class_names(labels: Iterable[str]) -> list[str]:
     """The different classes among labels, sorted; "" is none."""
-    return sorted({class_name(label) for label in set(labels)} - {""})
+    return sorted({class_name(label) for label in labels} - {""})
 
 
 def class_vectors(clip: Clip, names: Sequence[str], templates: Sequence[str]) -> Tensor:

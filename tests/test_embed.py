@@ -1,4 +1,3 @@
-import csv
 import multiprocessing
 import os
 import shutil
@@ -6,28 +5,23 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from embedded import Images, contents, count_reads, found, run
 from PIL import Image
 from small_clip import small_clip, write_images
 
 from sae import embed as room
 from sae import loading
 from sae.clip import Clip, load_clip
-from sae.embed import embed, plan_store
+from sae.embed import plan_store
 from sae.errors import UserError
-from sae.images import BadImage, ImageFile, find_images, read_image
-from sae.store import EmbeddingStore, Source, StoreInfo
+from sae.images import read_image
+from sae.store import EmbeddingStore, Source
 
 N_IMAGES = 23
-
-
-class Images(NamedTuple):
-    roots: dict[str, Path]
-    files: list[ImageFile]
 
 
 @pytest.fixture(scope="module")
@@ -41,39 +35,6 @@ def images(tmp_path: Path) -> Images:
     return found(
         tmp_path, write_images(tmp_path / "sketch", 12), write_images(tmp_path / "photo", 11, 1)
     )
-
-
-def found(folder: Path, *_: object) -> Images:
-    roots = {"sketch": folder / "sketch", "photo": folder / "photo"}
-    return Images(roots, find_images(roots))
-
-
-def run(
-    images: Images, out: Path, clip: Clip, layer: str = "1", tokens: str = "all", **options: object
-) -> StoreInfo:
-    settings = {"workers": 0, "batch_size": 3, "shard_images": 5, **options}
-    source = Source(clip.name, layer, tokens)  # type: ignore[arg-type]
-    return embed(images.files, images.roots, out, clip, source, **settings)  # type: ignore[arg-type]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def skipped(store: Path) -> list[list[str]]:
-    with (store / "skipped.csv").open(newline="") as file:
-        return list(csv.reader(file))
-
-
-def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    reads: list[Path] = []
-
-    def counted(path: Path) -> tuple[str, Image.Image]:
-        reads.append(path)
-        return read_image(path)
-
-    monkeypatch.setattr(loading, "read_image", counted)
-    return reads
 
 
 @pytest.mark.parametrize(
@@ -193,119 +154,6 @@ def test_another_list_of_images_is_refused(images: Images, clip: Clip, tmp_path:
         run(images, tmp_path / "store", clip)
 
 
-def test_equal_contents_are_embedded_once_also_across_shards(
-    images: Images, clip: Clip, tmp_path: Path
-) -> None:
-    shutil.copy(images.files[0].path, images.roots["sketch"] / "class0" / "000-again.png")
-    shutil.copy(images.files[0].path, images.roots["photo"] / "class1" / "zz.png")
-    info = run(found(tmp_path), tmp_path / "store", clip)
-    assert (info.n_images, info.n_skipped) == (N_IMAGES, 2)
-    assert skipped(tmp_path / "store") == [
-        ["path", "domain", "reason"],
-        ["class0/000.png", "sketch", "duplicate of sketch/class0/000-again.png"],
-        ["class1/zz.png", "photo", "duplicate of sketch/class0/000-again.png"],
-    ]
-    assert EmbeddingStore.open(tmp_path / "store").images["image_id"].is_unique
-
-
-def add_broken_files(images: Images) -> dict[str, str]:
-    """Every kind of file that is none; what the reason must say."""
-    folder = images.roots["photo"] / "class0"
-    whole = images.files[0].path.read_bytes()
-    (folder / "empty.png").touch()
-    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "fits.jpg").write_bytes(b"SIMPLE  =                    T" + b" " * 2850)
-    (folder / "link.png").symlink_to("nowhere.png")
-    (folder / "folder.jpg").mkdir()
-    Image.new("1", (8000, 6251)).save(folder / "bomb.png")
-    return {
-        "empty.png": "empty",
-        "cut.png": "cut short",
-        "fits.jpg": "not a JPEG",
-        "link.png": "broken link",
-        "folder.jpg": "folder",
-        "bomb.png": "50 megapixels",
-    }
-
-
-def test_files_that_are_no_images_are_listed_and_cost_nothing_else(
-    images: Images, clip: Clip, tmp_path: Path
-) -> None:
-    expected = add_broken_files(images)
-    run(images, tmp_path / "clean", clip, shard_images=100)
-    info = run(found(tmp_path), tmp_path / "store", clip, allow_skipped=True, shard_images=100)
-    assert (info.n_images, info.n_skipped) == (N_IMAGES, len(expected))
-    listed = {Path(path).name: reason for path, _, reason in skipped(tmp_path / "store")[1:]}
-    assert listed.keys() == expected.keys()
-    for name, reason in expected.items():
-        assert reason in listed[name]
-    clean, store = (EmbeddingStore.open(tmp_path / name) for name in ("clean", "store"))
-    assert clean.images.equals(store.images)
-    everything = np.arange(N_IMAGES)
-    assert torch.allclose(clean.read(everything), store.read(everything), atol=1e-3)
-
-
-def test_more_than_one_percent_skipped_ends_with_4_and_the_work_is_kept(
-    images: Images, clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    add_broken_files(images)
-    images = found(tmp_path)
-    out = tmp_path / "store"
-    with pytest.raises(UserError, match=r"6 of 29 images \(20\.7%\).*--allow-skipped") as caught:
-        run(images, out, clip)
-    assert caught.value.exit_code == 4
-    assert len(skipped(out)) == 7
-    assert not (out / "store.json").exists()
-    reads = count_reads(monkeypatch)
-    run(images, out, clip, allow_skipped=True)
-    assert reads == []
-    run(images, tmp_path / "other", clip, allow_skipped=True)
-    assert contents(out) == contents(tmp_path / "other")
-
-
-@pytest.mark.parametrize(("n_bad", "refused"), [(1, False), (2, True)])
-def test_one_percent_itself_is_let_through_and_duplicates_do_not_count(
-    tmp_path: Path, clip: Clip, n_bad: int, refused: bool
-) -> None:
-    paths = write_images(tmp_path / "sketch", 90 - n_bad)
-    for number in range(n_bad):
-        (tmp_path / "sketch" / f"bad{number}.png").touch()
-    for number in range(10):
-        shutil.copy(paths[0], tmp_path / "sketch" / f"twin{number}.png")
-    roots = {"sketch": tmp_path / "sketch"}
-    images = Images(roots, find_images(roots))
-    assert len(images.files) == 100
-    if refused:
-        with pytest.raises(UserError, match=r"2 of 100 images \(2\.0%\)"):
-            run(images, tmp_path / "store", clip, "projected", "cls", batch_size=64)
-    else:
-        info = run(images, tmp_path / "store", clip, "projected", "cls", batch_size=64)
-        assert info.n_skipped == 11
-
-
-def test_nothing_readable_makes_no_store_even_when_skipping_is_allowed(
-    tmp_path: Path, clip: Clip
-) -> None:
-    (tmp_path / "sketch").mkdir()
-    (tmp_path / "sketch" / "a.png").touch()
-    roots = {"sketch": tmp_path / "sketch"}
-    with pytest.raises(UserError, match="none of 1 images") as caught:
-        run(Images(roots, find_images(roots)), tmp_path / "store", clip, allow_skipped=True)
-    assert caught.value.exit_code == 4
-
-
-def test_a_name_that_is_no_utf8_is_skipped(images: Images, clip: Clip, tmp_path: Path) -> None:
-    odd = os.fsencode(images.roots["photo"]) + b"/\xff.png"
-    try:
-        Image.new("RGB", (5, 5), "red").save(os.fsdecode(odd))
-    except OSError:
-        pytest.skip("this file system takes only UTF-8 names")
-    run(found(tmp_path), tmp_path / "store", clip, allow_skipped=True)
-    assert skipped(tmp_path / "store")[1:] == [
-        ["\\udcff.png", "photo", "the name is not valid UTF-8"]
-    ]
-
-
 def test_shards_shrink_where_tokens_are_many(
     images: Images, clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -398,12 +246,3 @@ def test_progress_counts_every_candidate_also_after_a_stop(
 def test_workers_by_default_are_few_for_few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(32), raising=False)
     assert [loading.default_workers(n) for n in (1, 63, 64, 200, 10**6)] == [0, 0, 1, 3, 8]
-
-
-def test_a_bad_image_in_a_worker_is_only_a_reason(images: Images, clip: Clip) -> None:
-    (images.roots["photo"] / "x.png").touch()
-    with pytest.raises(BadImage):
-        read_image(images.roots["photo"] / "x.png")
-    file = ImageFile(images.roots["photo"] / "x.png", "photo", "")
-    (batch,) = loading.load_images([file], clip.preprocess, [[0]], 1)
-    assert batch == [loading.Refused(0, "the file is empty")]

@@ -70,7 +70,7 @@ def all_at_once(model: SAE, store: EmbeddingStore, rows: np.ndarray[Any, Any]) -
 
 
 def fit_with(**values: float) -> Fit:
-    plain = dict.fromkeys(("n_images", "n_tokens"), 1)
+    plain: dict[str, float] = dict.fromkeys(("n_images", "n_tokens"), 1)
     plain |= dict.fromkeys(("fvu", "r2", "cosine", "l0", "l0_1e3", "dead", "dense"), 0.5)
     return Fit(**(plain | values))  # type: ignore[arg-type]
 

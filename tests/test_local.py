@@ -45,7 +45,7 @@ class SmallTransformer(ColourClip):
 
 
 def explain(evidence: Evidence, images: Images = paint) -> Explanation:
-    namer = LocalNamer(ColourClip(), COLOUR_TERMS, plain(*BACKGROUND))
+    namer = LocalNamer(Eyes(ColourClip()), COLOUR_TERMS, plain(*BACKGROUND))
     return asyncio.run(namer.explain(evidence, images))
 
 
@@ -130,7 +130,7 @@ def test_an_unreadable_image_is_left_out_and_not_listed_as_shown() -> None:
 
 
 def test_the_judge_scores_what_fits_above_fifty_and_the_rest_below() -> None:
-    judge = LocalJudge(ColourClip(), plain(*BACKGROUND))
+    judge = LocalJudge(Eyes(ColourClip()), plain(*BACKGROUND))
     codes = "ABC"
     judgement = asyncio.run(judge.judge("red", "", plain("red", "blue", "green"), codes))
     red, blue, green = (judgement.scores[code] for code in codes)
@@ -144,7 +144,7 @@ def test_the_judge_scores_what_fits_above_fifty_and_the_rest_below() -> None:
 
 
 def test_a_label_that_separates_nothing_is_scored_alike_everywhere() -> None:
-    judge = LocalJudge(ColourClip(), plain("red", "red"))
+    judge = LocalJudge(Eyes(ColourClip()), plain("red", "red"))
     scores = asyncio.run(judge.judge("red", "", plain("red", "red"), "AB")).scores
     assert scores["A"] == scores["B"]
     assert scores["A"] is not None

@@ -161,7 +161,7 @@ def test_loading_names_what_is_wrong(model: SAE, tmp_path: Path) -> None:
 )
 def test_an_impossible_shape_is_refused(values: dict[str, int], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        SAEConfig(**({"d": 5, "n_latents": 12, "k": 3} | values))
+        SAEConfig(**({"d": 5, "n_latents": 12, "k": 3} | values))  # type: ignore[arg-type]
 
 
 def test_a_store_of_another_layer_is_refused_and_unknown_origin_is_not() -> None:

@@ -11,7 +11,7 @@ import pytest
 from conftest import Walk
 
 from interp.evidence import EvidenceReader
-from interp.runs import Run, run_folder
+from interp.runs import Run, _without_place, run_folder
 from interp.stages import choose_latents
 from sae.errors import UserError
 from sae.model import load
@@ -25,6 +25,11 @@ def test_run_json_holds_no_absolute_path_and_no_user_name(walk: Walk) -> None:
     assert str(walk.run) not in text
     assert str(Path.home()) not in text
     assert Run(walk.run).store == walk.store
+
+
+def test_local_clip_folder_is_named_without_its_place() -> None:
+    assert _without_place("local-dir:/somewhere/private/clip") == "local-dir:clip"
+    assert _without_place("hf-hub:org/name") == "hf-hub:org/name"
 
 
 def test_run_of_another_sae_is_refused(walk: Walk, tmp_path: Path) -> None:

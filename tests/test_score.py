@@ -15,6 +15,7 @@ from loopback import Loopback
 from PIL import Image
 
 from interp.client import ChatModel, ClientConfig
+from interp.eyes import Eyes
 from interp.judge import Judge, Judgement, VlmJudge
 from interp.ledger import Ledger
 from interp.local import LocalJudge
@@ -195,7 +196,7 @@ def test_a_score_survives_its_way_through_json() -> None:
 
 
 def test_the_local_judge_tells_red_from_blue_and_another_label_does_worse() -> None:
-    judge = LocalJudge(ColourClip(), plain("blue", "blue", "green", "white", "yellow", "red"))
+    judge = LocalJudge(Eyes(ColourClip()), plain("blue", "blue", "green", "white", "yellow", "red"))
     right, wrong = score(judge), score(judge, label="green")
     assert right.auroc > 0.8
     assert wrong.auroc < 0.6

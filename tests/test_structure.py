@@ -39,12 +39,10 @@ def test_help_imports_nothing_heavy(program: str) -> None:
 
 def _imported(path: Path) -> set[str]:
     """Top-level names of all modules that a file imports, wherever in it (to catch the refusal of
-    a pickle is no use of one)."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            if [alias.name for alias in node.names] != ["UnpicklingError"]:
-                names.add(node.module.split(".")[0])
-    return names
+    a pickle is no use of one).
+    """
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    plain = {a.name for node in nodes if isinstance(node, ast.Import) for a in node.names}
+    parts = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    used = {n.module or "" for n in parts if [a.name for a in n.names] != ["UnpicklingError"]}
+    return {name.split(".")[0] for name in plain | used}

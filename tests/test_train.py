@@ -15,7 +15,7 @@ from torch import Tensor
 from sae import feed
 from sae.errors import UserError
 from sae.files import read_jsonl
-from sae.fit import Trainer, fit, schedule
+from sae.fit import Trainer, fit, resolve, schedule
 from sae.images import fraction
 from sae.model import SAE, SAEConfig, load
 from sae.store import EmbeddingStore
@@ -44,7 +44,8 @@ def test_planted_directions_are_recovered() -> None:
     x, directions = oracle(5000, 96, 101)
     seen, unseen = x[:4500], x[4500:]
     model = start(SAEConfig(d=96, n_latents=256, k=8), seen)
-    last = fit(model, stream(seen, 512), TrainConfig(k=8, batch_size=512), n_steps=150)
+    config = TrainConfig(k=8, batch_size=256, n_tokens=256 * 150)
+    last = fit(model, stream(seen, 256), resolve(config, len(seen)))
     best = (directions @ model.W_dec.T).amax(1)  # (101,)
     assert int((best > 0.9).sum()) >= 95
     assert last.dead < 0.05
@@ -114,8 +115,9 @@ def test_every_token_comes_once_a_pass_in_a_new_order(
     assert passes[0] != wanted
     again = feed.batches(store, rows, 32, 0, cpu, in_memory_bytes)
     assert torch.cat(list(itertools.islice(again, 3))).flatten().tolist() == passes[0]
-    # Batches mix places far from one another.
-    assert max(passes[0][:32]) - min(passes[0][:32]) > 40
+    # A batch mixes places far from one another, and neighbours are parted.
+    assert max(passes[0][:32]) - min(passes[0][:32]) > 60
+    assert sum(b - a == 1 for a, b in itertools.pairwise(passes[0])) < 10
 
 
 def test_batches_are_full_also_when_there_are_fewer_tokens(tmp_path: Path) -> None:
@@ -146,10 +148,10 @@ def test_the_schedule_rises_stays_and_falls() -> None:
 
 def test_silent_latents_count_as_dead_until_they_fire() -> None:
     x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
-    model = start(SAEConfig(d=4, n_latents=6, k=1), x)
+    model = start(SAEConfig(d=4, n_latents=6, k=6), x)  # every latent is kept, if only with 0
     with torch.no_grad():
         model.b_enc[2] = -1e6
-    trainer = Trainer(model, TrainConfig(k=1, lr=1e-6, dead_after=128, alpha=0.0), n_steps=9)
+    trainer = Trainer(model, TrainConfig(lr=1e-6, dead_after=128, alpha=0.0, n_tokens=9000))
     trainer.step(x)
     assert not trainer.dead.any()
     trainer.step(x)
@@ -168,8 +170,10 @@ def test_auxk_brings_dead_latents_back() -> None:
         model = start(SAEConfig(d=32, n_latents=60, k=4), x)
         with torch.no_grad():
             model.b_enc[12:] = -5.0
-        config = TrainConfig(k=4, lr=8e-3, alpha=alpha, dead_after=512)
-        last[alpha] = fit(model, stream(x, 256), config, n_steps=200)
+        config = TrainConfig(
+            lr=8e-3, alpha=alpha, dead_after=512, batch_size=256, n_tokens=256 * 200
+        )
+        last[alpha] = fit(model, stream(x, 256), config)
     assert last[0.0].dead > 0.5
     assert last[1 / 32].dead < 0.3
     assert last[1 / 32].fvu < 0.5 * last[0.0].fvu
@@ -180,7 +184,7 @@ def test_a_loss_that_is_not_finite_names_step_and_remedy() -> None:
     model = start(SAEConfig(d=4, n_latents=6, k=1), x)
     poisoned = itertools.chain([x, x, x * float("nan")], itertools.repeat(x))
     with pytest.raises(UserError, match=r"nan at step 3 of 9 with lr 0\.004.*e\.g\. lr 0\.001"):
-        fit(model, poisoned, TrainConfig(k=1), n_steps=9)
+        fit(model, poisoned, resolve(TrainConfig(batch_size=64, n_tokens=64 * 9), 64))
 
 
 def test_held_out_images_are_decided_by_content_alone(store: EmbeddingStore) -> None:
@@ -270,13 +274,21 @@ def test_the_budget_follows_epochs_or_tokens_or_the_data(
     store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n_train = 2 * int((~holdout_rows(store.images, 0.2)).sum())
-    monkeypatch.setattr("sae.train.AUTO_TOKENS", 64 * 50)
+    monkeypatch.setattr("sae.fit.AUTO_TOKENS", 64 * 50)
     cases = {"epochs": n_train * 3, "n_tokens": 700, "auto": max(64 * 50, 10 * n_train)}
     for name, budget in cases.items():
         given = {"epochs": 3} if name == "epochs" else {}
         given |= {"n_tokens": 700} if name == "n_tokens" else {}
         config = TrainConfig(n_latents=24, k=4, batch_size=64, holdout=0.2, **given)
         assert train(store, tmp_path / name, config).last.step == -(-budget // 64)
+
+
+def test_dead_means_two_passes_within_a_tenth_of_the_budget() -> None:
+    assert resolve(TrainConfig(n_tokens=10**6), 2_000).dead_after == 4_000
+    assert resolve(TrainConfig(n_tokens=10**6), 200_000).dead_after == 100_000
+    assert resolve(TrainConfig(epochs=10), 10**9).dead_after == 10_000_000
+    assert resolve(TrainConfig(dead_after=7), 10**9).dead_after == 7
+    assert resolve(TrainConfig(n_tokens=5), 2).dead_after == 1
 
 
 @pytest.mark.parametrize(

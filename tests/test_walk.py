@@ -69,7 +69,8 @@ def test_no_held_out_image_is_shown_and_no_shown_image_is_tested(run: Path) -> N
     scored = [from_json(Score, row) for row in read_jsonl(run / "scores.jsonl")]
     shown = {image for one in explained for image in one.codes.values()}
     tested = {verdict.image_id for one in scored for verdict in one.verdicts}
-    assert shown and tested
+    assert shown
+    assert tested
     assert {split_of(image) for image in shown} == {"explain"}
     assert {split_of(image) for image in tested} == {"score"}
 
