@@ -60,7 +60,7 @@ class ClientConfig:
     first_wait: float = 1.0
     """Seconds; the bound of the first random wait, doubled each time up to a minute."""
     n_tries: int = 5
-    """For faults that waiting rarely cures, and for a server that never answered at all."""
+    """For faults that waiting rarely cures; twice as many once the server has answered at all."""
     reasoning: str = ""
     """Effort ("none", "minimal", "low", ...) for models that reason; "" leaves it to the server."""
 
@@ -232,7 +232,8 @@ class ChatModel:
         error = state.outcome.exception() if state.outcome else None
         assert isinstance(error, ReplyError)
         patient = error.kind in _PATIENT and (self._has_answered or error.kind != "connection")
-        if not patient and state.attempt_number >= self.config.n_tries:
+        n_tries = self.config.n_tries * (2 if self._has_answered else 1)
+        if not patient and state.attempt_number >= n_tries:
             return True
         return tenacity.stop_before_delay(self.config.deadline)(state)
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.func import functional_call
 
 from sae.clip_names import open_clip_parts
 from sae.clip_tower import Tower, find_tower
@@ -187,7 +188,7 @@ class Clip:
         for start in range(0, len(texts), TEXTS_AT_ONCE):
             tokens = self._tokenizer(list(texts[start : start + TEXTS_AT_ONCE])).to(self.device)
             with _tf32(self.device):
-                rows.append(self._model.encode_text(tokens, normalize=True).float())
+                rows.append(self._encode_texts(tokens).float())
         return torch.cat(rows)
 
     def class_embeddings(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
@@ -198,6 +199,25 @@ class Clip:
         texts = [template.replace("{}", name) for name in names for template in templates]
         rows = self.embed_texts(texts).view(len(names), len(templates), self.d_embed)
         return F.normalize(rows.mean(dim=1), dim=-1)
+
+    def _encode_texts(self, tokens: Tensor) -> Tensor:
+        """(n, d_embed) unit rows, without the padding that would be nine tenths of the work.
+
+        Under a causal mask nothing reads what stands behind a text's end token.
+        """
+        model = self._model
+        causal = type(model).__name__ == "CLIP" and model.attn_mask is not None
+        if not (causal and model.text_pool_type == "argmax"):
+            unit_rows: Tensor = model.encode_text(tokens, normalize=True)
+            return unit_rows
+        length = int(tokens.argmax(dim=-1).max()) + 1
+        cut = {
+            "positional_embedding": model.positional_embedding[:length],
+            "attn_mask": model.attn_mask[:length, :length],
+        }
+        out = functional_call(model, cut, (None, tokens[:, :length]))
+        found: Tensor = out["text_features"] if isinstance(out, dict) else out[1]
+        return found
 
     def _projected(self, pixels: Tensor) -> Tensor:
         features: Tensor = self._model.encode_image(pixels.to(self.device), normalize=False)

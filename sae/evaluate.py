@@ -18,7 +18,7 @@ from sae.model import SAE, require_match
 from sae.progress import Progress
 from sae.store import EmbeddingStore
 from sae.train import holdout_rows
-from sae.zeroshot import ZeroShot, zeroshot
+from sae.zeroshot import ZeroShot, class_names, zeroshot
 
 REPORT = "eval.json"
 TOKENS_AT_ONCE = 2048
@@ -96,7 +96,7 @@ def evaluate_run(
     """
     rows = held_out(model, store)
     report = evaluate(model, store, rows, device, progress)
-    if n_zeroshot:
+    if n_zeroshot and len(class_names(store.images["label"].unique())) > 1:
         from sae.clip import load_clip
 
         clip = load_clip(store.info.clip, str(device))
@@ -171,12 +171,12 @@ class FitSums:
     def _update_tokens(self, x: Tensor) -> None:
         codes = self.model.encode(x)
         x_hat = self.model.decode(codes)
-        centred = self.model.centre(x).double()
+        centred = self.model.centre(x)
         self.n_tokens += len(x)
-        self.x += centred.sum(0).cpu()
+        self.x += centred.sum(0).cpu().double()
         self.x_square += float(centred.square().sum())
-        self.error_square += float((self.model.centre(x_hat).double() - centred).square().sum())
-        self.cosine += float(F.cosine_similarity(x, x_hat, dim=1).double().sum())
+        self.error_square += float((self.model.centre(x_hat) - centred).square().sum())
+        self.cosine += float(F.cosine_similarity(x, x_hat, dim=1).sum())
         self.n_weak += int((codes.acts > WEAK_ACT).sum())
         fired = codes.latents[codes.acts > 0]
         self.n_active += torch.bincount(fired, minlength=self.model.n_latents)
@@ -192,7 +192,7 @@ class FitSums:
         """The figures; fvu and r2 are NaN where all tokens are equal."""
         n = self.n_tokens
         variance = self.x_square - float(self.x.square().sum()) / n
-        some = variance > 1e-9 * self.x_square
+        some = variance > 1e-6 * self.x_square  # less is rounding
         fvu = self.error_square / variance if some else float("nan")
         return Fit(
             n_images=self.n_images,
@@ -202,8 +202,8 @@ class FitSums:
             cosine=self.cosine / n,
             l0=int(self.n_active.sum()) / n,
             l0_1e3=self.n_weak / n,
-            dead=float((self.n_active == 0).double().mean()),
-            dense=float((self.n_active > DENSE_RATE * n).double().mean()),
+            dead=float((self.n_active == 0).float().mean()),
+            dense=float((self.n_active > DENSE_RATE * n).float().mean()),
         )
 
 

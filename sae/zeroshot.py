@@ -148,7 +148,7 @@ def _image(store: EmbeddingStore, row: int) -> Image.Image:
     try:
         image_id, image = read_image(path)
     except BadImage as error:
-        raise UserError(f"{path}: {error.reason}; put it back or run `sae embed` again") from None
+        raise UserError(f"{path}: {error.reason}; put it back, or add --no-zeroshot") from None
     if image_id != store.images["image_id"].iloc[row]:
         raise UserError(f"{path} has changed since it was embedded; run `sae embed` again")
     return image

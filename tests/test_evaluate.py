@@ -158,6 +158,13 @@ def test_the_report_is_one_flat_object_and_one_table() -> None:
     assert {len(row) for row in rows} == {3}
 
 
+def test_a_store_without_classes_needs_no_clip(
+    model: SAE, store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sae.clip.load_clip", None)
+    assert evaluate_run(model, store, tmp_path, CPU, n_zeroshot=100).zeroshot == {}
+
+
 def test_a_run_reports_the_held_out_part_and_writes_it(
     model: SAE, store: EmbeddingStore, tmp_path: Path
 ) -> None:

@@ -335,7 +335,7 @@ def test_a_lost_file_is_written_again_from_the_ledger_without_asking(server, tmp
 
 
 def test_lasting_failures_are_skipped_and_transient_ones_tried_again(server, tmp_path):
-    server.queue(None, "403", *["500"] * 5)
+    server.queue(None, "403", *["500"] * 10)
     first = run(tmp_path, server.base_url, 3, concurrency=1)
     assert first.failures == {"moderated": 1, "server": 1}
     second = run(tmp_path, server.base_url, 3, concurrency=1)

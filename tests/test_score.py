@@ -200,7 +200,7 @@ def test_the_local_judge_tells_red_from_blue_and_another_label_does_worse() -> N
     right, wrong = score(judge), score(judge, label="green")
     assert right.auroc > 0.8
     assert wrong.auroc < 0.6
-    assert (right.model, right.prompt, right.n_missing) == ("local:colours", "", 0)
+    assert (right.model, right.prompt, right.n_missing) == ("local:colours", judge.prompt, 0)
 
 
 # ------------------------------------------------------------------------------ a vision model
