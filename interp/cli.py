@@ -286,18 +286,28 @@ def _say_explained(summary: ExplainSummary, settings: ModelSettings) -> None:
     console.say(f"{summary.n_labelled} latents labelled by {settings.model}{before}")
     for kind, n in sorted(summary.failures.items()):
         console.say(f"  {n} failed: {kind}")
+    if summary.failures.get("too_few_images", 0) > summary.n_labelled:
+        console.say(
+            "  most latents fire on too few images: train fewer latents (--n-latents), add images, "
+            "or take the dense latents too (--dense)"
+        )
     _say_cost(summary.usd)
 
 
 def _say_scored(summary: ScoreSummary) -> None:
     what = "labels of other latents (control)" if summary.control else "labels"
+    if summary.n_scored + summary.n_failed == 0:
+        console.say("nothing to score: no latent has a label; run `interp explain` first")
+        return
+    if summary.n_failed:
+        console.say(f"{summary.n_failed} could not be scored (see `failure` in scores.jsonl)")
+    if not summary.n_scored:
+        return
     console.say(
         f"{summary.n_scored} {what} scored by {summary.scorer}: mean AUROC {summary.auroc:.3f} "
         f"(random negatives {summary.auroc_easy:.3f}, hard ones {summary.auroc_hard:.3f}), "
         f"balanced accuracy {summary.balanced_accuracy:.3f}"
     )
-    if summary.n_failed:
-        console.say(f"  {summary.n_failed} could not be scored (see `failure` in scores.jsonl)")
     alarm = "; TOO MANY to trust the figures" if summary.missing_alarm else ""
     console.say(
         f"  {summary.n_missing} of {summary.n_images} answers missing "

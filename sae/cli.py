@@ -140,7 +140,8 @@ def train(
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 4e-3,
     batch_size: Annotated[int, typer.Option(help="Tokens per step.", min=1)] = 1024,
     epochs: Annotated[
-        int, typer.Option(help="Passes; 0: 10, or as many as make 1,000,000 tokens.", min=0)
+        int,
+        typer.Option(help="Passes; 0: 10, or as many (to 500) as make 1,000,000 tokens.", min=0),
     ] = 0,
     n_tokens: Annotated[int, typer.Option(help="Budget in tokens, in place of epochs.")] = 0,
     alpha: Annotated[float, typer.Option(help="Weight of AuxK.")] = 1 / 32,

@@ -21,6 +21,7 @@ N_ROWS = 100
 """Lines of train.jsonl, about."""
 AUTO_EPOCHS = 10
 AUTO_TOKENS = 1_000_000
+MAX_AUTO_EPOCHS = 500
 MAX_DEAD_AFTER = 10_000_000
 
 
@@ -38,9 +39,9 @@ class TrainConfig:
     lr: float = 4e-3
     """Peak learning rate of Adam. Matters most: 1e-3 recovers far less in the same budget."""
     batch_size: int = 1024
-    """Tokens per step."""
+    """Tokens per step; all of them where there are fewer."""
     epochs: int = 0
-    """Passes over the training part; 0 = 10, or as many as make 1,000,000 tokens."""
+    """Passes over the training part; 0 = 10, or as many (500 at most) as make 1,000,000 tokens."""
     n_tokens: int = 0
     """Training budget in tokens, in place of `epochs`."""
     alpha: float = 1 / 32
@@ -81,13 +82,19 @@ class TrainConfig:
 
 
 def resolve(config: TrainConfig, n_train: int) -> TrainConfig:
-    """Fill in what `n_train` tokens to learn from decide: `n_tokens` and `dead_after`."""
-    n_tokens = config.n_tokens or config.epochs * n_train
-    n_tokens = n_tokens or max(AUTO_EPOCHS * n_train, AUTO_TOKENS)
+    """Fill in what `n_train` tokens to learn from decide: `n_tokens`, `dead_after`, `batch_size`."""
+    enough = min(AUTO_TOKENS, MAX_AUTO_EPOCHS * n_train)
+    n_tokens = config.n_tokens or config.epochs * n_train or max(AUTO_EPOCHS * n_train, enough)
     # What was silent for two passes fires nowhere: to wait longer left 8% dead on 3,600 images
     # seen 140 times, instead of 1%.
     dead_after = config.dead_after or min(2 * n_train, n_tokens // 10, MAX_DEAD_AFTER)
-    return replace(config, epochs=0, n_tokens=n_tokens, dead_after=max(1, dead_after))
+    return replace(
+        config,
+        epochs=0,
+        n_tokens=n_tokens,
+        dead_after=max(1, dead_after),
+        batch_size=min(config.batch_size, max(1, n_train)),
+    )
 
 
 class TrainRow(NamedTuple):

@@ -70,11 +70,11 @@ def train(
         (out / name).unlink(missing_ok=True)
     write_json(out / SETTINGS, config)
 
-    batches = feed.batches(store, rows, config.batch_size, config.seed, device)
+    resolved = resolve(config, n_train=len(rows) * store.info.tokens_per_image)
     last = fit(
         model,
-        batches,
-        resolve(config, n_train=len(rows) * store.info.tokens_per_image),
+        feed.batches(store, rows, resolved.batch_size, config.seed, device),
+        resolved,
         on_row=lambda row: append_jsonl(out / LOG, [row._asdict()]),
         progress=progress,
     )

@@ -291,6 +291,13 @@ def test_dead_means_two_passes_within_a_tenth_of_the_budget() -> None:
     assert resolve(TrainConfig(n_tokens=5), 2).dead_after == 1
 
 
+def test_a_handful_of_images_is_not_passed_over_for_a_million_tokens() -> None:
+    few = resolve(TrainConfig(), 25)
+    assert (few.batch_size, few.n_tokens) == (25, 500 * 25)
+    assert resolve(TrainConfig(), 7_200).n_tokens == 1_000_000
+    assert resolve(TrainConfig(), 10**6).n_tokens == 10**7
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
