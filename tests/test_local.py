@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from interp.eyes import BATCH, Eyes
-from interp.local import LocalJudge, LocalNamer, wpmi
+from interp.local import LocalJudge, LocalNamer, shared, unusual
 from interp.pictures import Images
 from interp.records import Evidence, Example, Explanation, split_of
 from interp.sampling import LeakError
@@ -52,28 +52,21 @@ def explain(evidence: Evidence, images: Images = paint) -> Explanation:
 # ------------------------------------------------------------------------------ known values
 
 
-def test_wpmi_is_the_mean_log_probability_less_half_the_log_of_the_prior() -> None:
-    log_p = torch.tensor([[0.5, 0.5], [0.125, 0.875]]).log()
-    background = torch.tensor([[0.25, 0.75], [0.75, 0.25]]).log()
-    scores = wpmi(log_p, background, prior_weight=0.5)
-    expected = [
-        (math.log(0.5) + math.log(0.125)) / 2 - 0.5 * math.log(0.5),
-        (math.log(0.5) + math.log(0.875)) / 2 - 0.5 * math.log(0.5),
-    ]
-    assert scores.tolist() == pytest.approx(expected, rel=1e-5)
+def test_similarity_is_counted_in_deviations_from_what_is_usual() -> None:
+    usual = torch.tensor([[0.1, 0.5], [0.3, 0.5]])
+    z = unusual(torch.tensor([[0.4, 0.5], [0.2, 0.5]]), usual)
+    assert z.flatten().tolist() == pytest.approx([2.0, 0.0, 0.0, 0.0], abs=1e-5)
 
 
-def test_wpmi_prefers_the_rarer_of_two_terms_that_fit_alike() -> None:
-    log_p = torch.tensor([[0.5, 0.5]] * 3).log()
-    background = torch.tensor([[0.9, 0.1]] * 3).log()
-    common, rare = wpmi(log_p, background).tolist()
-    assert rare > common
+def test_what_is_shared_is_what_three_quarters_of_the_images_reach() -> None:
+    z = torch.tensor([[3.0, 9.0], [3.0, 9.0], [3.0, 1.0], [2.0, 1.0], [9.0, 1.0]])
+    assert shared(z).tolist() == [3.0, 1.0]
 
 
-def test_one_image_that_a_term_misses_entirely_does_not_decide_alone() -> None:
-    log_p = torch.tensor([[-1.0, -2.0]] * 15 + [[-500.0, -2.0]])
-    scores = wpmi(log_p, torch.zeros(1, 2))
-    assert scores[0] > scores[1]
+def test_two_images_of_sixteen_that_a_term_misses_do_not_decide() -> None:
+    z = torch.tensor([[4.0, 2.0]] * 14 + [[-50.0, 2.0]] * 2)
+    first, second = shared(z).tolist()
+    assert first > second
 
 
 def test_the_namer_finds_the_colour_that_the_top_images_share() -> None:
