@@ -8,8 +8,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -53,23 +51,23 @@ def run_demo(out: Path, settings: ModelSettings, json: Path | None = None) -> No
     if settings.device in ("auto", "cpu"):
         torch.set_num_threads(os.cpu_count() or 1)
     world, store, sae = out / "world", out / "store", out / "sae-trained"
-    with _stage("1/8 draw", "images") as progress:
+    with bar("1/8 draw", "images") as progress:
         write_world(world, N_IMAGES, progress=progress)
-    with _stage("2/8 embed", "images") as progress:
+    with bar("2/8 embed", "images") as progress:
         _embed(world, store, settings.device, progress)
-    with _stage("3/8 train", "steps") as progress:
+    with bar("3/8 train", "steps") as progress:
         device = resolve_device(settings.device)
         train(EmbeddingStore.open(store), sae, TRAINING, device, progress)
-    with _stage("4/8 evaluate", "images") as progress:
+    with bar("4/8 evaluate", "images") as progress:
         report = evaluate_run(load(sae), EmbeddingStore.open(store), sae, device, 500, progress)
     console.print_table(*report.table())
-    with _stage("5/8 collect", "images") as progress:
+    with bar("5/8 collect", "images") as progress:
         run, info = run_collect(sae, store, out, CollectConfig(), settings.device, progress)
     console.say(f"{info.n_live} live latents, {info.n_dead} dead, {info.n_dense} dense")
     _explain_and_score(run, settings)
-    with _stage("8/8 cards", "latents") as progress:
+    with bar("8/8 cards", "latents") as progress:
         gallery = build_gallery(run.path, progress)
-    with _stage("compare with the truth", "scores") as progress:
+    with bar("compare with the truth", "scores") as progress:
         truth = _compare(run, settings, progress)
     console.print_table(truth.table())
     console.write_figures(json, {**report.flat(), **dataclasses.asdict(truth)})
@@ -83,12 +81,6 @@ def run_demo(out: Path, settings: ModelSettings, json: Path | None = None) -> No
     )
 
 
-@contextmanager
-def _stage(label: str, unit: str) -> Iterator[Progress]:
-    with bar(label, unit) as progress:
-        yield progress
-
-
 def _embed(world: Path, store: Path, device: str, progress: Progress) -> None:
     roots = parse_domains([f"sketch={world / 'sketch'}", f"photo={world / 'photo'}"])
     source = Source("tiny", "projected", "cls")
@@ -97,17 +89,19 @@ def _embed(world: Path, store: Path, device: str, progress: Progress) -> None:
 
 def _explain_and_score(run: Run, settings: ModelSettings) -> None:
     latents = choose_latents(EvidenceReader(run.path), None)
-    with _stage("6/8 explain", "latents") as progress:
+    with bar("6/8 explain", "latents") as progress:
         explained = run_explain(run, settings, latents, progress)
     console.say(
         f"{explained.n_labelled + explained.n_skipped} latents explained by {settings.model}"
     )
-    with _stage("7/8 score", "latents") as progress:
+    with bar("7/8 score", "latents") as progress:
         summary = run_score(run, settings, progress=progress)
-    control = run_score(run, settings, control="shuffled")
-    console.say(
-        f"held-out AUROC: mean {summary.auroc:.3f}, with shuffled labels {control.auroc:.3f}"
-    )
+    console.say(f"held-out AUROC: mean {summary.auroc:.3f}")
+    if explained.usd + summary.usd > 0:
+        console.say(f"cost: ${explained.usd:.4f} to explain, ${summary.usd:.4f} to score")
+    if settings.is_local:  # a paid model would be asked as much again
+        control = run_score(run, settings, control="shuffled")
+        console.say(f"with shuffled labels: mean {control.auroc:.3f}")
     write_labels(run.path)
 
 

@@ -66,9 +66,9 @@ PREPROCESS_CONFIG: dict[str, Any] = {
 class TrainingConfig:
     """How long and how fast."""
 
-    n_scenes: int = 180_000
+    n_scenes: int = 160_000
     """Scenes drawn once, then seen several times."""
-    n_views: int = 1_000_000
+    n_views: int = 900_000
     """Images that the model sees in all; about 75 minutes of one core."""
     batch_size: int = 128
     lr: float = 1e-3
