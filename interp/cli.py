@@ -165,8 +165,9 @@ def explain(
     config: ConfigOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Ask a model what the images of each latent share. A stopped run goes on; nothing is asked
-    twice. The key of a server is read from OPENROUTER_API_KEY.
+    """Ask a model what the images of each latent share.
+
+    A stopped run goes on, and nothing is asked twice. The key is read from OPENROUTER_API_KEY.
     """
     from interp.evidence import EvidenceReader
     from interp.labels import write_labels

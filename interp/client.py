@@ -274,7 +274,7 @@ _NO_KEY = "none"
 def _checked_key(given: str | None, config: ClientConfig) -> str:
     key = (given if given is not None else os.environ.get(KEY_VARIABLE, "")).strip()
     if not key and config.is_openrouter:
-        raise UserError(f"{KEY_VARIABLE} is not set; export it, or use the local explainer")
+        raise UserError(f"{KEY_VARIABLE} is not set; export it, or use --model local")
     if not (key.isascii() and key.isprintable() and " " not in key):
         raise UserError(f"{KEY_VARIABLE} has characters that no key has; export it again")
     return key or _NO_KEY

@@ -92,7 +92,7 @@ def embed(
     ] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Embed folders of images with CLIP. A stopped run goes on with the same command.
+    """Embed folders of images with CLIP; a stopped run goes on with the same command.
 
     The class of an image is the first folder under its domain's. Files that cannot be read are
     listed with the reason in skipped.csv.

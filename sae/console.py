@@ -26,7 +26,8 @@ def run(app: typer.Typer, program: str, argv: Sequence[str] | None = None) -> in
     except UserError as error:
         return _fail(program, str(error), error.exit_code, debug)
     except typer.TyperException as error:
-        return _fail(program, _usage(error), USAGE, debug)
+        message = _usage(error)
+        return _fail(program, message, USAGE, debug) if message else USAGE
     except (KeyboardInterrupt, typer.Abort):
         result = INTERRUPTED
     except BrokenPipeError:
@@ -115,8 +116,10 @@ JsonOption = Annotated[
 
 def _usage(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
-    message = error.format_message()
-    return message if context is None else f"{message}; see `{context.command_path} --help`"
+    message = error.format_message().rstrip(".")  # empty when the help was shown instead
+    if context is None or not message:
+        return message
+    return f"{message}; see `{context.command_path} --help`"
 
 
 def _fail(program: str, message: str, code: int, debug: bool) -> int:

@@ -23,6 +23,8 @@ def test_unknown_option_exits_2_and_names_the_help(capsys: pytest.CaptureFixture
     assert sae("train", "store", "--out", "x", "--latents", "3") == 2
     assert "--latents" in (errors := capsys.readouterr().err)
     assert "sae train --help" in errors
+    assert sae("train", "store") == 2
+    assert capsys.readouterr().err == "sae: Missing option '--out'; see `sae train --help`\n"
 
 
 def test_bug_exits_1_and_shows_its_traceback_only_on_debug(
@@ -89,4 +91,5 @@ def test_run_that_does_not_exist_is_refused_with_the_runs_that_do(
 def test_program_without_a_command_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert console.run(app, "sae", []) == 2
     shown = capsys.readouterr()
-    assert "train" in shown.out + shown.err
+    assert "train" in shown.out
+    assert shown.err == ""
