@@ -1,4 +1,4 @@
-"""A small finished walk over the built-in world, made once for all tests that look at one."""
+"""What many tests look at: a small CLIP, a few images, a finished walk over the built-in world."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
+from embedded import Images, found
+from small_clip import small_clip, write_images
 
 from interp.cli import app as interp_app
 from sae import console
 from sae.cli import app as sae_app
+from sae.clip import Clip, load_clip
 
 
 class Walk(NamedTuple):
@@ -44,3 +48,24 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
     wide = ("--dense-above", 0.9)
     assert interp("collect", made.sae, made.store, "--run", made.run, *wide) == 0
     return made
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For the models of one file of tests."""
+    torch.set_num_threads(1)  # children are forked, and must not wait for threads left behind
+    return tmp_path_factory.mktemp("clips")
+
+
+@pytest.fixture(scope="module")
+def clip(folder: Path) -> Clip:
+    """A small ViT with random weights."""
+    return load_clip(small_clip(folder / "vit"), "cpu")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Images:
+    """12 sketches and 11 photos, all different."""
+    return found(
+        tmp_path, write_images(tmp_path / "sketch", 12), write_images(tmp_path / "photo", 11, 1)
+    )

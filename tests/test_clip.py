@@ -36,17 +36,6 @@ def sae_test_registers(pretrained: bool = False, **options: Any) -> torch.nn.Mod
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    return tmp_path_factory.mktemp("clips")
-
-
-@pytest.fixture(scope="module")
-def clip(folder: Path) -> Clip:
-    return load_clip(small_clip(folder / "vit"), "cpu")
-
-
-@pytest.fixture(scope="module")
 def towers(folder: Path, clip: Clip) -> dict[str, Clip]:
     visions: dict[str, dict[str, Any]] = {
         "average": {**VIT, "pool_type": "avg", "final_ln_after_pool": True},

@@ -11,22 +11,10 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_clip import small_clip
 
 from sae.clip import Clip, load_clip
 from sae.clip_names import resolve_name
 from sae.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    return tmp_path_factory.mktemp("clips")
-
-
-@pytest.fixture(scope="module")
-def clip(folder: Path) -> Clip:
-    return load_clip(small_clip(folder / "vit"), "cpu")
 
 
 def says(call: Callable[[], object]) -> str:

@@ -7,28 +7,15 @@ import pytest
 import torch
 from embedded import Images, contents, count_reads, found, run, skipped
 from PIL import Image
-from small_clip import small_clip, write_images
+from small_clip import write_images
 
 from sae import loading
-from sae.clip import Clip, load_clip
+from sae.clip import Clip
 from sae.errors import UserError
 from sae.images import BadImage, ImageFile, find_images, read_image
 from sae.store import EmbeddingStore
 
 N_IMAGES = 23
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
-    torch.set_num_threads(1)  # children are forked, and must not wait for threads left behind
-    return load_clip(small_clip(tmp_path_factory.mktemp("clips") / "small"), "cpu")
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Images:
-    return found(
-        tmp_path, write_images(tmp_path / "sketch", 12), write_images(tmp_path / "photo", 11, 1)
-    )
 
 
 def test_equal_contents_are_embedded_once_also_across_shards(
