@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from interp.questions import OPENROUTER
 from sae import console
 from sae.console import ConfigOption, JsonOption
 from sae.errors import OK, USAGE
@@ -26,8 +27,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-OPENROUTER = "https://openrouter.ai/api/v1"
 
 RunOption = Annotated[
     str | None,

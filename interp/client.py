@@ -22,7 +22,7 @@ import tenacity
 
 from interp.failures import KEY_VARIABLE, FormUnsupported, failure
 from interp.ledger import Ledger, key_of, request_of
-from interp.questions import Picture, Question, Reply, ReplyError, Usage, VisionModel
+from interp.questions import OPENROUTER, Picture, Question, Reply, ReplyError, Usage, VisionModel
 from interp.wire import FORMS, Form, read_body, request_body
 from sae.errors import FAILURES, UserError
 
@@ -39,8 +39,6 @@ __all__ = [
     "Usage",
     "VisionModel",
 ]
-
-OPENROUTER = "https://openrouter.ai/api/v1"
 
 _PATIENT = frozenset({"rate_limit", "in_flight", "connection"})
 """What may last: waited for until the deadline. Other faults get a few tries, since servers also

@@ -96,7 +96,7 @@ def _server(base_url: str, key: str) -> Finding:
     client = openai.OpenAI(base_url=base_url, api_key=key or "none", max_retries=0, timeout=TIMEOUT)
     try:
         # OpenRouter lists models to anyone; only its account page says whether the key works.
-        if "openrouter.ai" in base_url and key:
+        if key and ClientConfig("any", base_url).is_openrouter:
             client.get("/key", cast_to=object)
             return Finding("server", f"{url} takes the key")
         n_models = len(client.models.list().data or [])

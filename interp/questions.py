@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+OPENROUTER = "https://openrouter.ai/api/v1"
+"""The server that is asked when no other is named."""
+
 Kind = Literal[
     "rate_limit",  # 429
     "in_flight",  # 402: too much credit reserved by requests still running

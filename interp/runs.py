@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae.errors import UserError
-from sae.files import FORMAT, read_config, write_json
+from sae.files import FORMAT, read_config, without_place, write_json
 
 if TYPE_CHECKING:
     from sae.model import SAE
@@ -91,7 +91,7 @@ class Run:
             name=path.name,
             store=Path(os.path.relpath(store.path.resolve(), path.resolve())).as_posix(),
             store_identity=store.info.identity,
-            clip=_without_place(store.info.clip),
+            clip=without_place(store.info.clip),
             clip_sha=store.info.clip_sha,
             layer=store.info.layer,
             tokens=store.info.tokens,
@@ -174,12 +174,6 @@ def _copy_sae(source: Path, target: Path) -> None:
     for name in ("sae.safetensors", "eval.json", "config.json"):
         if (source / name).exists():
             shutil.copyfile(source / name, target / name)
-
-
-def _without_place(clip: str) -> str:
-    """A CLIP's name without the path of a `local-dir:`, which is nobody else's business."""
-    kind, colon, place = clip.partition(":")
-    return f"{kind}:{Path(place).name}" if colon and kind == "local-dir" else clip
 
 
 def _versions() -> dict[str, str]:

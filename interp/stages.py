@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from interp.client import OPENROUTER, ChatModel, ClientConfig, public_url
+from interp.client import ChatModel, ClientConfig, public_url
 from interp.collect import CollectConfig, CollectInfo, collect
 from interp.evidence import EvidenceReader
 from interp.explain import Explainer, ExplainSummary, VlmExplainer, explain_run
@@ -20,11 +20,13 @@ from interp.judge import Judge, VlmJudge
 from interp.labels import latest_explanations
 from interp.ledger import Ledger
 from interp.pictures import read_images
+from interp.questions import OPENROUTER
 from interp.records import Example, Explanation
 from interp.runs import Run
 from interp.scoring import ScoreSummary, score_run
 from interp.vocabulary import load_vocabulary
 from sae.errors import UserError
+from sae.files import without_place
 from sae.progress import Progress
 from sae.store import EmbeddingStore
 
@@ -61,9 +63,14 @@ class ModelSettings:
         return self.model == LOCAL
 
     def recorded(self) -> dict[str, object]:
-        """What run.json keeps: all but what changes no result."""
+        """What run.json keeps: all but what changes no result, without places and logins."""
         kept = {k: v for k, v in dataclasses.asdict(self).items() if k not in UNRECORDED}
-        return {**kept, "base_url": "" if self.is_local else public_url(self.base_url)}
+        public = {
+            "base_url": "" if self.is_local else public_url(self.base_url),
+            "clip": without_place(self.clip),
+            "vocabulary": Path(self.vocabulary).name,
+        }
+        return {**kept, **public}
 
 
 def run_collect(

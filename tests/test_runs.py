@@ -11,9 +11,10 @@ import pytest
 from conftest import Walk
 
 from interp.evidence import EvidenceReader
-from interp.runs import Run, _without_place, run_folder
-from interp.stages import choose_latents
+from interp.runs import Run, run_folder
+from interp.stages import ModelSettings, choose_latents
 from sae.errors import UserError
+from sae.files import without_place
 from sae.model import load
 from sae.store import EmbeddingStore
 
@@ -28,8 +29,21 @@ def test_run_json_holds_no_absolute_path_and_no_user_name(walk: Walk) -> None:
 
 
 def test_local_clip_folder_is_named_without_its_place() -> None:
-    assert _without_place("local-dir:/somewhere/private/clip") == "local-dir:clip"
-    assert _without_place("hf-hub:org/name") == "hf-hub:org/name"
+    assert without_place("local-dir:/somewhere/private/clip") == "local-dir:clip"
+    assert without_place("hf-hub:org/name") == "hf-hub:org/name"
+
+
+def test_recorded_settings_hold_no_place_and_no_login() -> None:
+    settings = ModelSettings(
+        model="x/y",
+        base_url="http://me:secret@127.0.0.1:1/v1?key=secret",
+        clip="local-dir:/private/clip",
+        vocabulary="/private/words.txt",
+    )
+    text = json.dumps(settings.recorded())
+    assert "private" not in text
+    assert "secret" not in text
+    assert "words.txt" in text
 
 
 def test_run_of_another_sae_is_refused(walk: Walk, tmp_path: Path) -> None:
