@@ -23,7 +23,7 @@ from weakref import WeakValueDictionary
 
 from interp.questions import Picture, Question, Reply, Usage
 from sae.errors import UserError
-from sae.files import FORMAT, sha256_hex
+from sae.files import FORMAT
 
 
 def request_of(
@@ -136,7 +136,7 @@ class Ledger:
 def _plain(part: str | Picture) -> dict[str, str]:
     if isinstance(part, str):
         return {"type": "text", "text": part}
-    return {"type": "image", "media_type": part.media_type, "sha256": sha256_hex(part.data)}
+    return {"type": "image", "media_type": part.media_type, "sha256": part.sha256}
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Protocol
+
+from sae.files import sha256_hex
 
 OPENROUTER = "https://openrouter.ai/api/v1"
 """The server that is asked when no other is named."""
@@ -45,11 +50,29 @@ _WAITING_CURES: frozenset[str] = frozenset(
 
 @dataclass(frozen=True)
 class Picture:
-    """An encoded image as it is sent."""
+    """An encoded image as it is sent. What is derived from its bytes is worked out once."""
 
     data: bytes
     media_type: str
     """"image/png" or "image/jpeg"."""
+
+    @cached_property
+    def sha256(self) -> str:
+        """Content hash, 64 hex digits: what the ledger keeps of it."""
+        return sha256_hex(self.data)
+
+    @cached_property
+    def base64(self) -> str:
+        """As it stands in a request."""
+        return base64.b64encode(self.data).decode("ascii")
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels, read from the file's header."""
+        from PIL import Image
+
+        with Image.open(io.BytesIO(self.data)) as image:
+            return image.size
 
 
 @dataclass(frozen=True)
@@ -68,7 +91,14 @@ class Question:
     prompt: str
     """Fingerprint of the templates and the schema (`interp.prompts.fingerprint`)."""
     attempt: int = 0
-    """1 for the question that asks to mend an unusable answer; part of the key."""
+    """Odd for the question that asks to mend an unusable answer; part of the key."""
+    about: str = ""
+    """What it is asked for, as "explain 17": kept in the ledger for its sums, not in the key."""
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """The pictures among the parts."""
+        return tuple(part for part in self.parts if isinstance(part, Picture))
 
 
 @dataclass(frozen=True)
@@ -106,6 +136,8 @@ class Reply:
     """In the ledger."""
     earlier: tuple[str, ...] = ()
     """Keys of answers paid before this one: cut ones that were asked again with more room."""
+    stored: bool = False
+    """Read from the ledger: nothing was sent for it this time."""
 
     @property
     def calls(self) -> tuple[str, ...]:

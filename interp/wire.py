@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 from collections.abc import Mapping
@@ -100,8 +99,8 @@ def _messages(question: Question, *, in_words: bool) -> list[dict[str, Any]]:
 def _part(part: str | Picture) -> dict[str, Any]:
     if isinstance(part, str):
         return {"type": "text", "text": part}
-    data = base64.b64encode(part.data).decode("ascii")
-    return {"type": "image_url", "image_url": {"url": f"data:{part.media_type};base64,{data}"}}
+    url = f"data:{part.media_type};base64,{part.base64}"
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def _response_format(question: Question, form: Form) -> dict[str, Any]:
