@@ -1,33 +1,43 @@
-"""One question to one vision model behind an OpenAI-compatible server (default: OpenRouter).
+"""A vision model behind an OpenAI-compatible server: one question in, one stored answer out.
 
-The SDK never retries: its retries would be invisible. Every way in which a request can go wrong
-ends in a `ReplyError` with a kind (this question failed) or a `UserError` (the run must stop). The
-key is in the request's header and nowhere else: not in a file, a log, a message or a traceback.
+Every way in which a question can go wrong ends in a `ReplyError` with a kind (this question failed)
+or a `UserError` (the run must stop). Waiting, retrying, the budget in flight and the cap on
+spending are here and nowhere else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
-import os
-import re
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import Any
 
 import tenacity
 
-from interp.failures import KEY_VARIABLE, FormUnsupported, failure
-from interp.ledger import Ledger, key_of, request_of
-from interp.questions import OPENROUTER, Picture, Question, Reply, ReplyError, Usage, VisionModel
-from interp.wire import FORMS, Form, read_body, request_body
+from interp.failures import FormUnsupported
+from interp.forms import FormLadder
+from interp.gate import Gate, is_stopped
+from interp.ledger import Ledger, Paid, key_of, request_of
+from interp.purse import Purse
+from interp.questions import (
+    NOTHING_USED,
+    Kind,
+    Picture,
+    Question,
+    Reply,
+    ReplyError,
+    Usage,
+    VisionModel,
+)
+from interp.tariff import Tariff
+from interp.tokens import prompt_tokens
+from interp.transport import ClientConfig, Transport, form_scope, public_url
+from interp.wire import FORMS, Form
 from sae.errors import FAILURES, UserError
-
-if TYPE_CHECKING:
-    import openai
 
 __all__ = [
     "ChatModel",
@@ -38,58 +48,49 @@ __all__ = [
     "ReplyError",
     "Usage",
     "VisionModel",
+    "public_url",
 ]
 
 _PATIENT = frozenset({"rate_limit", "in_flight", "connection"})
 """What may last: waited for until the deadline. Other faults get a few tries, since servers also
 send 500 for what will never work."""
-
-
-@dataclass(frozen=True)
-class ClientConfig:
-    """Which model, where, and how long to try."""
-
-    model: str
-    base_url: str = OPENROUTER
-    timeout: float = 120.0
-    """Seconds for one request."""
-    deadline: float = 600.0
-    """Seconds for one question with all its waits and retries."""
-    first_wait: float = 1.0
-    """Seconds; the bound of the first random wait, doubled each time up to a minute."""
-    n_tries: int = 5
-    """For faults that waiting rarely cures; twice as many once the server has answered at all."""
-    reasoning: str = ""
-    """Effort ("none", "minimal", "low", ...) for models that reason; "" leaves it to the server."""
-
-    def __post_init__(self) -> None:
-        url = urlsplit(self.base_url)
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise UserError(
-                f"--base-url {public_url(self.base_url)!r} is not of the form https://..."
-            )
-        if not self.model:
-            raise UserError("--model is empty; give a model's id")
-
-    @property
-    def is_openrouter(self) -> bool:
-        """Whether the server knows OpenRouter's own fields; others answer 422 to them."""
-        host = urlsplit(self.base_url).hostname or ""
-        return host == "openrouter.ai" or host.endswith(".openrouter.ai")
+_TOO_MUCH = frozenset({"rate_limit", "in_flight", "overloaded"})
+"""The server gets more requests than it takes."""
+_BILLED_TRIES = 2
+"""For an answer without text that is billed all the same: a model that only thought, say."""
+_HOPELESS = 32
+"""Questions in a row that fail after others were answered: the server has gone."""
+_LARGEST = 20_000_000
+"""Characters of pictures in one request; servers cut the connection rather than say 413."""
 
 
 class ChatModel:
     """A `VisionModel` over HTTP. Enter it as an async context manager to close its connections."""
 
-    def __init__(self, config: ClientConfig, ledger: Ledger, api_key: str | None = None) -> None:
-        """The key is read from OPENROUTER_API_KEY; only a `--base-url` of one's own needs none."""
+    def __init__(
+        self,
+        config: ClientConfig,
+        ledger: Ledger,
+        api_key: str | None = None,
+        tariff: Tariff | None = None,
+        purse: Purse | None = None,
+    ) -> None:
+        """The key is read from OPENROUTER_API_KEY; only a `--base-url` of one's own needs none.
+
+        Without `tariff` no price is known, without `purse` there is no cap.
+        """
         self.name = config.model
         self.config = config
+        self.gate = Gate(config.concurrency)
+        self.purse = purse or Purse()
+        self.n_sent = 0
+        """HTTP requests."""
+        self.n_answered = 0
+        """Answers received, usable or not."""
+        self._tariff = tariff or Tariff(config.model)
         self._ledger = ledger
-        self._key = _Secret(_checked_key(api_key, config))
-        self._sdk: openai.AsyncOpenAI | None = None
-        self._form = 0
-        self._has_answered = False
+        self._server = Transport(config, api_key)
+        self._forms = FormLadder(ledger, form_scope(config))
         self._n_failed = 0
         self._fatal: UserError | None = None
 
@@ -102,9 +103,7 @@ class ChatModel:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._sdk is not None:
-            await self._sdk.close()
-            self._sdk = None
+        await self._server.close()
 
     async def ask(self, question: Question) -> Reply:
         """A usable text, stored before it is returned; an answer cut short is asked once more.
@@ -125,174 +124,192 @@ class ChatModel:
         return _usable(reply)
 
     async def _answer(self, question: Question) -> Reply:
-        parameters = {"reasoning": self.config.reasoning} if self.config.reasoning else {}
-        base_url = public_url(self.config.base_url)
-        request = request_of(question, self.name, base_url, parameters)
+        request = request_of(
+            question, self.name, public_url(self.config.base_url), _parameters(self.config)
+        )
         key = key_of(request)
         try:
-            return await self._ledger.once(key, request, lambda: self._send(question, key))
+            return await self._ledger.once(
+                key,
+                request,
+                lambda: self._send(question, key),
+                about=question.about,
+                estimated=prompt_tokens(question, self.name).total,
+            )
         except ReplyError as error:
             self._count(error)
             raise
 
-    async def _send(self, question: Question, key: str) -> Reply:
+    async def _send(self, question: Question, key: str) -> Paid:
+        """Ask until there is an answer, or no hope of one."""
+        if sum(len(picture.base64) for picture in question.pictures) > _LARGEST:
+            raise ReplyError("bad_request", f"the pictures are over {_LARGEST / 1e6:.0f} MB")
+        patience = _Patience(self.config, has_answered=lambda: self.n_answered > 0)
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(_is_transient),
-            wait=self._wait,
-            stop=self._is_over,
+            wait=patience.wait,
+            stop=patience.is_over,
+            sleep=self.gate.rest,
             reraise=True,
         )
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self.config.deadline
-        async for attempt in retrying:
-            with attempt:
-                reply = await self._try_forms(question, key, end - loop.time())
-        self._has_answered = True
-        return reply
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    paid = await self._try_forms(question, key, patience)
+        except ReplyError as error:
+            error.usage = patience.wasted
+            raise
+        self.n_answered += 1
+        self._n_failed = 0
+        return paid
 
-    async def _try_forms(self, question: Question, key: str, seconds: float) -> Reply:
+    async def _try_forms(self, question: Question, key: str, patience: _Patience) -> Paid:
         """One request, or one for each form of asking for JSON that turns out not to be known."""
         while True:
-            form = self._form if question.schema is not None else len(FORMS) - 1
-            try:
-                return await self._request(question, key, FORMS[form], seconds)
-            except FormUnsupported as error:
-                if form + 1 == len(FORMS):
-                    raise ReplyError("bad_request", str(error)) from None
-                self._form = max(self._form, form + 1)
+            form = self._form(question)
+            async with self.gate.slot() as sent_in:
+                try:
+                    paid = await self._in_budget(question, key, form, patience)
+                except FormUnsupported as error:
+                    if question.schema is None or not self._forms.refused(form):
+                        raise ReplyError("bad_request", str(error)) from None
+                    continue
+                except ReplyError as error:
+                    if error.kind in _TOO_MUCH:
+                        self.gate.throttled(sent_in, error.retry_after)
+                    raise
+                self.gate.answered()
+            if question.schema is not None:
+                self._forms.answered(form, paid.reply.text, paid.reply.provider)
+            return paid
 
-    async def _request(self, question: Question, key: str, form: Form, seconds: float) -> Reply:
-        """One HTTP request. Errors are raised outside of the handlers: the SDK's own error holds
-        the request with its headers, and must not hang on ours as its context."""
-        if self._fatal is not None:
-            raise self._fatal
-        import openai
-
-        wrong: Exception
-        limit = min(self.config.timeout, max(1.0, seconds))
+    async def _in_budget(
+        self, question: Question, key: str, form: Form, patience: _Patience
+    ) -> Paid:
+        """One request under the cap; what it may cost is on record before it is sent."""
+        worst = self._tariff.worst(question)
+        ticket = await self.purse.reserve(worst)
+        if self._fatal is not None or is_stopped():
+            self.purse.settle(ticket, 0.0)
+            raise self._fatal or asyncio.CancelledError
+        risk = self._ledger.risk(key, question.about, worst) if worst else None
         try:
-            async with asyncio.timeout(limit):
-                text, headers = await self._post(self._body(question, form))
-        except (TimeoutError, openai.APITimeoutError):
-            wrong = ReplyError("timeout", f"no answer in {limit:.3g} s")
-        except openai.APIStatusError as error:
-            body = json.loads(self._clean(json.dumps(error.body)))
-            wrong = failure(error.status_code, body, error.response.headers, self.name)
-        except openai.APIConnectionError as error:
-            wrong = ReplyError("connection", self._clean(str(error.__cause__ or error)))
-        except openai.APIError as error:
-            wrong = ReplyError("error_body", self._clean(error.message))
-        else:
-            found = read_body(text, headers, self.name, key)
-            if isinstance(found, Reply):
-                return found
-            wrong = found
-        if isinstance(wrong, UserError):
-            self._fatal = wrong
-        raise wrong
+            self.n_sent += 1
+            with patience.working() as seconds:
+                reply = await self._server.send(question, form, seconds, key)
+        except BaseException as error:
+            if isinstance(error, ReplyError):
+                patience.wasted += error.usage
+            self._close_account(question, ticket, risk, error)
+            raise
+        usd = self._tariff.billed(question, reply.usage)
+        self.purse.settle(ticket, usd)
+        usage = dataclasses.replace(reply.usage, usd=usd)
+        return Paid(dataclasses.replace(reply, usage=usage), risk)
 
-    async def _post(self, body: dict[str, Any]) -> tuple[str, Mapping[str, str]]:
-        """The response's text and headers. The text is clean from here on: a traceback that shows
-        local variables must not show a key that the server echoed."""
-        raw = await self._connected().chat.completions.with_raw_response.create(**body)
-        return self._clean(raw.content.decode("utf-8", "replace")), raw.headers
+    def _close_account(
+        self, question: Question, ticket: int, risk: int | None, error: BaseException
+    ) -> None:
+        """An error is not billed, unless the answer was lost on its way or says what it cost."""
+        if isinstance(error, UserError):
+            self._fatal = error
+        if not isinstance(error, ReplyError | UserError | FormUnsupported):
+            self.purse.lose(ticket)  # cancelled
+            return
+        if isinstance(error, ReplyError) and error.lost:
+            self.purse.lose(ticket)
+            return
+        billed = 0.0
+        if isinstance(error, ReplyError) and error.usage != NOTHING_USED:
+            usd = self._tariff.billed(question, error.usage)
+            billed = 0.0 if math.isnan(usd) else usd
+        self.purse.settle(ticket, billed)
+        if risk is not None:
+            self._ledger.settled(risk, billed)
 
-    def _connected(self) -> openai.AsyncOpenAI:
-        if self._sdk is None:
-            import openai
-
-            self._sdk = openai.AsyncOpenAI(
-                api_key=self._key.value,
-                base_url=self.config.base_url,
-                max_retries=0,
-                timeout=self.config.timeout,
-            )
-        return self._sdk
-
-    def _body(self, question: Question, form: Form) -> dict[str, Any]:
-        extra: dict[str, Any] = {}
-        if self.config.is_openrouter:
-            # Otherwise a provider may silently ignore the schema.
-            extra["provider"] = {"require_parameters": True}
-        if self.config.reasoning:
-            extra["reasoning"] = {"effort": self.config.reasoning}
-        body = request_body(question, self.name, form)
-        return {**body, **({"extra_body": extra} if extra else {})}
-
-    def _wait(self, state: tenacity.RetryCallState) -> float:
-        """Seconds: random and doubling, on top of what the server asked for."""
-        jitter = tenacity.wait_random_exponential(self.config.first_wait, max=60.0)(state)
-        error = state.outcome.exception() if state.outcome else None
-        floor = error.retry_after if isinstance(error, ReplyError) else None
-        return (floor or 0.0) + jitter
-
-    def _is_over(self, state: tenacity.RetryCallState) -> bool:
-        error = state.outcome.exception() if state.outcome else None
-        assert isinstance(error, ReplyError)
-        patient = error.kind in _PATIENT and (self._has_answered or error.kind != "connection")
-        n_tries = self.config.n_tries * (2 if self._has_answered else 1)
-        if not patient and state.attempt_number >= n_tries:
-            return True
-        return tenacity.stop_before_delay(self.config.deadline)(state)
+    def _form(self, question: Question) -> Form:
+        return FORMS[-1] if question.schema is None else self._forms.form
 
     def _count(self, error: ReplyError) -> None:
-        """Stop a run whose first questions all fail: the server or the model cannot do it."""
-        if self._has_answered or error.kind == "moderated":
-            return
+        """Stop a run in which all questions fail: the server or the model cannot do it."""
+        if error.kind == "moderated" or (error.kind == "bad_request" and self.n_answered):
+            return  # of this question, not of the server
         self._n_failed += 1
-        if self._n_failed >= self.config.n_tries:
-            url = public_url(self.config.base_url)
-            self._fatal = UserError(
-                f"no question was answered by {self.name} at {url} ({error}); "
-                "check --model and --base-url, then run the same command",
-                FAILURES,
-            )
-            raise self._fatal from None
-
-    def _clean(self, text: str) -> str:
-        """Without the key, which some servers echo."""
-        text = text.replace(self._key.value, "[key]") if self._key.is_set else text
-        return re.sub(r"(?i)\bbearer\s+[\w.~+/=-]{8,}", "Bearer [key]", text)
+        if self._n_failed < (_HOPELESS if self.n_answered else self.config.n_tries):
+            return
+        url = public_url(self.config.base_url)
+        what = "no question was" if not self.n_answered else f"{self._n_failed} questions were not"
+        self._fatal = UserError(
+            f"{what} answered by {self.name} at {url} ({error}); "
+            "check --model and --base-url, then run the same command",
+            FAILURES,
+        )
+        raise self._fatal from None
 
 
-class _Secret:
-    """A key whose printed form tells nothing."""
+@dataclass
+class _Patience:
+    """What one question has left of its tries and its time; its place in the line is free."""
 
-    def __init__(self, value: str) -> None:
-        self.value = value
-        self.is_set = value != _NO_KEY
+    config: ClientConfig
+    has_answered: Callable[[], bool]
+    """Whether this server has answered anything yet."""
+    used: float = 0.0
+    """Seconds of requests and of waits between them."""
+    wasted: Usage = NOTHING_USED
+    """What requests without an answer were billed."""
 
-    def __repr__(self) -> str:
-        return "[key]"
+    @contextmanager
+    def working(self) -> Iterator[float]:
+        """Time one request; gives the seconds that it may take."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            yield min(self.config.timeout, max(1.0, self.config.deadline - self.used))
+        finally:
+            self.used += loop.time() - started
+
+    def wait(self, state: tenacity.RetryCallState) -> float:
+        """Seconds: random and doubling, on top of what the server asked for."""
+        jitter = tenacity.wait_random_exponential(self.config.first_wait, max=60.0)(state)
+        error = _error_of(state)
+        return (error.retry_after or 0.0) + jitter
+
+    def is_over(self, state: tenacity.RetryCallState) -> bool:
+        error = _error_of(state)
+        patient = error.kind in _PATIENT and (self.has_answered() or error.kind != "connection")
+        n_tries = self.config.n_tries * (2 if self.has_answered() else 1)
+        if error.usage.usd > 0:
+            n_tries = _BILLED_TRIES
+        if not patient and state.attempt_number >= n_tries:
+            return True
+        self.used += state.upcoming_sleep
+        return self.used >= self.config.deadline
 
 
-_NO_KEY = "none"
-
-
-def _checked_key(given: str | None, config: ClientConfig) -> str:
-    key = (given if given is not None else os.environ.get(KEY_VARIABLE, "")).strip()
-    if not key and config.is_openrouter:
-        raise UserError(f"{KEY_VARIABLE} is not set; export it, or use --model local")
-    if not (key.isascii() and key.isprintable() and " " not in key):
-        raise UserError(f"{KEY_VARIABLE} has characters that no key has; export it again")
-    return key or _NO_KEY
+def _error_of(state: tenacity.RetryCallState) -> ReplyError:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, ReplyError)
+    return error
 
 
 def _is_transient(error: BaseException) -> bool:
     return isinstance(error, ReplyError) and error.transient
 
 
+def _parameters(config: ClientConfig) -> dict[str, Any]:
+    """What changes an answer beside the question: part of its key."""
+    reasoning = {"reasoning": config.reasoning} if config.reasoning else {}
+    return {**reasoning, **({"provider": config.routing} if config.routing else {})}
+
+
 def _usable(reply: Reply) -> Reply:
     if reply.finish_reason in ("refusal", "content_filter"):
-        message = reply.text[:200] or "cut by a content filter"
-        raise ReplyError("refused", message, calls=reply.calls, usage=reply.usage)
+        raise _unusable(reply, "refused", reply.text[:200] or "cut by a content filter")
     if reply.finish_reason == "length":
-        message = "the answer was cut twice by max_tokens"
-        raise ReplyError("truncated", message, calls=reply.calls, usage=reply.usage)
+        raise _unusable(reply, "truncated", "the answer was cut twice by max_tokens")
     return reply
 
 
-def public_url(base_url: str) -> str:
-    """A URL without user, password and query."""
-    url = urlsplit(base_url)
-    return url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment="").geturl()
+def _unusable(reply: Reply, kind: Kind, message: str) -> ReplyError:
+    return ReplyError(kind, message, calls=reply.calls, usage=reply.usage, stored=reply.stored)

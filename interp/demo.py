@@ -13,12 +13,11 @@ from pathlib import Path
 import torch
 
 from interp.collect import CollectConfig
-from interp.evidence import EvidenceReader
 from interp.gallery import build_gallery
 from interp.labels import write_labels
 from interp.runs import Run
+from interp.settings import ModelSettings
 from interp.stages import (
-    ModelSettings,
     background,
     choose_latents,
     local_eyes,
@@ -88,19 +87,17 @@ def _embed(world: Path, store: Path, device: str, progress: Progress) -> None:
 
 
 def _explain_and_score(run: Run, settings: ModelSettings) -> None:
-    latents = choose_latents(EvidenceReader(run.path), None)
-    with bar("6/8 explain", "latents") as progress:
-        explained = run_explain(run, settings, latents, progress)
+    latents = choose_latents(run.evidence, None)
+    explained = run_explain(run, settings, latents, label="6/8 explain")
     console.say(
         f"{explained.n_labelled + explained.n_skipped} latents explained by {settings.model}"
     )
-    with bar("7/8 score", "latents") as progress:
-        summary = run_score(run, settings, progress=progress)
+    summary = run_score(run, settings, label="7/8 score")
     console.say(f"held-out AUROC: mean {summary.auroc:.3f}")
     if explained.usd + summary.usd > 0:
         console.say(f"cost: ${explained.usd:.4f} to explain, ${summary.usd:.4f} to score")
     if settings.is_local:  # a paid model would be asked as much again
-        control = run_score(run, settings, control="shuffled")
+        control = run_score(run, settings, control="shuffled", label="7/8 control")
         console.say(f"with shuffled labels: mean {control.auroc:.3f}")
     write_labels(run.path)
 
@@ -109,7 +106,7 @@ def _compare(run: Run, settings: ModelSettings, progress: Progress) -> TruthRepo
     """Labels against the planted truth; the judge of it is the local one, whoever explained."""
     from interp.local import LocalJudge
 
-    reader = EvidenceReader(run.path)
+    reader = run.evidence
     judge = LocalJudge(local_eyes(run, settings), background(reader))
     truth = read_truth(run.path / "world" / "truth.parquet")
     return measure(reader, load(run.sae), truth, newest_explanations(run), judge, progress)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import platform
 import shutil
@@ -13,12 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from interp.client import ChatModel, ClientConfig, public_url
 from interp.failures import KEY_VARIABLE
 from interp.ledger import Ledger
-from interp.questions import Picture, Question, ReplyError
+from interp.preflight import check_sight
 from sae.errors import UserError
 
 PACKAGES = ("sae-interp", "torch", "torchvision", "open_clip_torch", "pillow", "openai", "pandas")
@@ -112,31 +109,16 @@ def _server(base_url: str, key: str) -> Finding:
 
 
 def _looks_at_images(base_url: str, model: str) -> Finding:
-    """Ask for the colour of a red square: a model that is sent no picture cannot know."""
+    """The questions that every paid run begins with."""
     try:
-        text = asyncio.run(_ask_colour(base_url, model))
-    except ReplyError as error:
-        return Finding(model, f"gave no usable answer: {error.message}", ok=False)
+        asyncio.run(_ask_colours(base_url, model))
     except UserError as error:
         return Finding(model, str(error), ok=False)
-    if "red" in text.lower():
-        return Finding(model, "looks at images (named the colour of a red square)")
-    return Finding(model, f"does not see images: called a red square {text[:40]!r}", ok=False)
+    return Finding(model, "looks at images (named the colours of two squares)")
 
 
-async def _ask_colour(base_url: str, model: str) -> str:
-    square = io.BytesIO()
-    Image.new("RGB", (224, 224), (220, 20, 20)).save(square, "PNG")
-    question = Question(
-        system="You answer with one word.",
-        parts=("Which colour fills this picture?", Picture(square.getvalue(), "image/png")),
-        schema=None,
-        schema_name="",
-        max_tokens=200,
-        temperature=0.0,
-        prompt="doctor",
-    )
+async def _ask_colours(base_url: str, model: str) -> None:
     config = ClientConfig(model=model, base_url=base_url, timeout=60, deadline=90)
     with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / "calls.sqlite") as ledger:
         async with ChatModel(config, ledger) as client:
-            return (await client.ask(question)).text
+            await check_sight(client)

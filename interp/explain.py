@@ -6,27 +6,25 @@ import asyncio
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
-from PIL import Image
-
 from interp.asking import Answered, ask_until_usable
 from interp.grid import FIRST, SECOND
+from interp.layout import Layout, Painter
 from interp.lint import lint_description, lint_label
-from interp.page import Page, draw_page
-from interp.pictures import Images
+from interp.page import COLUMNS, Page, draw_page
+from interp.pictures import EvidenceSource, Images
 from interp.prompts import fingerprint, render
 from interp.questions import Question, ReplyError, VisionModel, is_transient
-from interp.records import Evidence, Example, Explanation
+from interp.records import Evidence, Explanation
 from interp.replies import ExplainAnswer, explain_schema
-from interp.schedule import CONCURRENCY, append_run, entered, finished
+from interp.schedule import CONCURRENCY, Width, append_run, entered, finished
 from interp.showing import ShowConfig, choose
-from sae.progress import Progress
 
 __all__ = [
     "EvidenceSource",
@@ -60,41 +58,43 @@ class Explainer(Protocol):
         ...
 
 
-class EvidenceSource(Protocol):
-    """Where evidence comes from (`EvidenceReader`)."""
-
-    def of(self, latent: int) -> Evidence: ...
-    def image(self, example: Example) -> Image.Image: ...
-
-
 @dataclass(frozen=True)
 class ExplainConfig:
     """What the model is shown and how it is asked; part of the prompt's fingerprint."""
 
     show: ShowConfig = field(default_factory=ShowConfig)
     cell: int = 224
-    """Pixels. 336 is sharper: free of charge on Gemini, 1.7 to 2.3 times the price elsewhere."""
+    """Pixels of a cell or of a single picture. 336 is sharper: free of charge on Gemini, 1.7 to 2.3
+    times the price elsewhere."""
+    layout: Layout = "grid"
+    """One grid a set, or a picture for each letter."""
     temperature: float = 0.3
     max_tokens: int = 700
     """An answer takes about 440; one that is cut is asked again with twice as many."""
 
 
 class VlmExplainer:
-    """Shows a vision model one grid of positives and one of negatives, and asks for a label."""
+    """Shows a vision model a set of positives and one of negatives, and asks for a label."""
 
     def __init__(
         self,
         model: VisionModel,
         config: ExplainConfig | None = None,
         patch_grid: tuple[int, int] | None = None,
+        *,
+        again: bool = False,
     ) -> None:
-        """`patch_grid`: (rows, columns) of a patch store's heat maps; square when not given."""
+        """`patch_grid`: (rows, columns) of a patch store's heat maps; square when not given.
+
+        `again`: ask anew what was answered in an unusable way before.
+        """
         self._model = model
+        self._again = again
         self.config = config or ExplainConfig()
         self._patch_grid = patch_grid
+        self._painter = Painter(self.config.layout, COLUMNS, self.config.cell)
         self.name = model.name
-        schema = explain_schema(FIRST, SECOND, region=True)
-        self.prompt = fingerprint(_TEMPLATES, schema, dataclasses.asdict(self.config))
+        self.prompt = explain_prompt(self.config)
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> VlmExplainer:
@@ -111,37 +111,51 @@ class VlmExplainer:
 
     async def explain(self, evidence: Evidence, images: Images) -> Explanation:
         """One label for one latent. Raises `LeakError` when an image is not of the explain side."""
-        shown = choose(evidence, self.config.show)
         # Decoding and drawing must not hold up the requests in flight.
-        page = await asyncio.to_thread(
-            draw_page, shown, images, self.config.show, self.config.cell, self._patch_grid
-        )
+        page = await asyncio.to_thread(self._page, evidence, images)
         latent = evidence.stats.latent
-        if len(page.codes) < self.config.show.min_positives:
+        if self._shows_too_little(page):
             return self._failed(latent, TOO_FEW, page)
         try:
-            answered = await ask_until_usable(self._model, self._question(page), page.parse)
+            answered = await ask_until_usable(
+                self._model, self._question(page, latent), page.parse, again=self._again
+            )
         except ReplyError as error:
             return self._failed(latent, error.kind, page, error.calls, error.usage.usd)
         classes = {name.lower() for name, _ in evidence.stats.top_classes}
         return self._explained(latent, answered, page, classes)
 
-    def _question(self, page: Page) -> Question:
+    def question(self, evidence: Evidence, images: Images) -> Question | None:
+        """What `explain` asks first; None where there are too few images."""
+        page = self._page(evidence, images)
+        if self._shows_too_little(page):
+            return None
+        return self._question(page, evidence.stats.latent)
+
+    def _page(self, evidence: Evidence, images: Images) -> Page:
+        shown = choose(evidence, self.config.show)
+        return draw_page(shown, images, self.config.show, self._painter, self._patch_grid)
+
+    def _shows_too_little(self, page: Page) -> bool:
+        return len(page.codes) < self.config.show.min_positives
+
+    def _question(self, page: Page, latent: int) -> Question:
         return Question(
-            system=render("system"),
+            system=render("system", layout=self.config.layout),
             parts=page.parts(),
             schema=page.schema(),
             schema_name="explain",
             max_tokens=self.config.max_tokens,
             temperature=self.config.temperature,
             prompt=self.prompt,
+            about=f"explain {latent}",
         )
 
     def _explained(
         self, latent: int, answered: Answered[ExplainAnswer], page: Page, classes: set[str]
     ) -> Explanation:
         answer = answered.value
-        label = lint_label(answer.label, classes, outlined=page.twin is not None)
+        label = lint_label(answer.label, classes, outlined=page.outlined)
         if not label.label:
             return self._failed(latent, "invalid", page, answered.calls, answered.usd)
         description = lint_description(answer.description)
@@ -194,6 +208,37 @@ class VlmExplainer:
         return {"model": self.name, "prompt": self.prompt, "codes": codes}
 
 
+def explain_prompt(config: ExplainConfig) -> str:
+    """Fingerprint of the explainer's templates, schema and settings."""
+    schema = explain_schema(FIRST, SECOND, region=True)
+    return fingerprint(_TEMPLATES, schema, dataclasses.asdict(config))
+
+
+def pending_latents(
+    path: Path, name: str, prompt: str, latents: Sequence[int], *, retry_failed: bool = False
+) -> list[int]:
+    """Those that this explainer has not done with this prompt, in the order of `latents`.
+
+    What failed for a reason that waiting cures is to be done; with `retry_failed` what failed for
+    any other is too, unless there are too few images.
+    """
+    failures = _failures(path, name, prompt)
+    done = {latent for latent, why in failures.items() if not _to_do_again(why, retry_failed)}
+    return [latent for latent in dict.fromkeys(latents) if latent not in done]
+
+
+def _failures(path: Path, name: str, prompt: str) -> dict[int, str | None]:
+    """Latent -> why its last explanation by this explainer and prompt failed; None: it did not."""
+    rows = [row for row in finished(path) if (row["model"], row["prompt"]) == (name, prompt)]
+    return {row["latent"]: row["failure"] for row in rows}
+
+
+def _to_do_again(failure: str | None, retry_failed: bool) -> bool:
+    if failure is None or failure == TOO_FEW:
+        return False
+    return retry_failed or is_transient(failure)
+
+
 class ExplainSummary(NamedTuple):
     """What one `explain_run` did."""
 
@@ -205,6 +250,15 @@ class ExplainSummary(NamedTuple):
     """Kind of failure -> latents."""
     usd: float
     """Billed for these explanations; NaN when a server did not say."""
+    n_asked: int = 0
+    """Latents that a model was asked about, by this and earlier calls."""
+    n_unusable: int = 0
+    """Those of them without a usable answer."""
+
+    @property
+    def unusable_share(self) -> float:
+        """Of all latents that were asked about; 0 when none was."""
+        return self.n_unusable / self.n_asked if self.n_asked else 0.0
 
 
 def explain_run(
@@ -213,34 +267,60 @@ def explain_run(
     explainer: Explainer,
     latents: Sequence[int],
     *,
-    concurrency: int = CONCURRENCY,
-    progress: Progress | None = None,
+    concurrency: Width = CONCURRENCY,
+    on_record: Callable[[Explanation], None] | None = None,
+    limit: int | None = None,
+    retry_failed: bool = False,
+    opened: Iterable[object] = (),
 ) -> ExplainSummary:
     """Explain latents and append to `path` (explanations.jsonl) in the order of `latents`.
 
-    What this explainer with this prompt has already written is skipped, unless it failed for a
-    reason that waiting cures; so the same command goes on with a run that was stopped.
+    What is done is skipped (`pending_latents`), so the same command goes on with a run that was
+    stopped; of the rest at most `limit` are done. `on_record`, `opened`: see `append_run`.
     """
-    done = {
-        row["latent"]
-        for row in finished(path)
-        if (row["model"], row["prompt"]) == (explainer.name, explainer.prompt)
-        and not is_transient(row["failure"] or "")
-    }
-    todo = [latent for latent in dict.fromkeys(latents) if latent not in done]
-    made: list[tuple[str | None, float]] = []
+    todo = pending_latents(
+        path, explainer.name, explainer.prompt, latents, retry_failed=retry_failed
+    )
+    made: list[Explanation] = []
 
     async def work(latent: int) -> Explanation:
-        explanation = await explainer.explain(source.of(latent), source.image)
-        made.append((explanation.failure, explanation.usd))
-        return explanation
+        return await explainer.explain(source.of(latent), source.image)
 
-    append_run(path, todo, work, concurrency=concurrency, progress=progress, opened=(explainer,))
-    failures = Counter(failure for failure, _ in made if failure is not None)
+    def note(explanation: Explanation) -> None:
+        made.append(explanation)
+        if on_record is not None:
+            on_record(explanation)
+
+    append_run(
+        path,
+        todo[:limit],
+        work,
+        concurrency=concurrency,
+        on_record=note,
+        opened=(explainer, *opened),
+    )
+    n_skipped = len(set(latents)) - len(todo)
+    return summarise(path, explainer.name, explainer.prompt, latents, made, n_skipped)
+
+
+def summarise(
+    path: Path,
+    name: str,
+    prompt: str,
+    latents: Iterable[int],
+    made: Sequence[Explanation] = (),
+    n_skipped: int = 0,
+) -> ExplainSummary:
+    """Of one call, which made the explanations `made`, and of all calls before it on `latents`."""
+    kinds = Counter(e.failure for e in made if e.failure is not None)
+    known = _failures(path, name, prompt)
+    asked = [known[n] for n in set(latents) if n in known and known[n] != TOO_FEW]
     return ExplainSummary(
-        n_labelled=len(made) - failures.total(),
-        n_failed=failures.total(),
-        n_skipped=len(set(latents)) - len(todo),
-        failures=dict(failures),
-        usd=math.fsum(usd for _, usd in made),
+        n_labelled=len(made) - kinds.total(),
+        n_failed=kinds.total(),
+        n_skipped=n_skipped,
+        failures=dict(kinds),
+        usd=math.fsum(e.usd for e in made),
+        n_asked=len(asked),
+        n_unusable=sum(failure is not None for failure in asked),
     )

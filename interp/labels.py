@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from interp.evidence import EvidenceReader
-from interp.records import Explanation, Score, from_json
+from interp.records import Explanation, LatentStats, Score, from_json
 from sae.errors import UserError
 from sae.files import read_jsonl, replacing
 
@@ -61,6 +61,7 @@ Row = TypeVar("Row", Explanation, Score)
 # A spreadsheet runs a cell that begins so. A leading ' keeps it text; cells that begin with ' and
 # such a sign get one more, so that reading takes off exactly what writing put on.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_SPECIAL = re.compile(r'[",\r\n]')
 
 
 def write_labels(run_dir: Path | str) -> Path:
@@ -70,12 +71,12 @@ def write_labels(run_dir: Path | str) -> Path:
     says why: "dead", "dense", "failed: KIND" of the explainer, "unscored: KIND" of the scorer.
     """
     run_dir = Path(run_dir)
-    latents = EvidenceReader(run_dir).latents
+    reader = EvidenceReader(run_dir)
     explanations = latest_explanations(run_dir / EXPLANATIONS)
     scores = latest_scores(run_dir / SCORES)
     lines = [",".join(COLUMNS)]
-    for stats in latents.to_dict("records"):
-        latent = int(stats["latent"])
+    for latent in range(reader.info.n_latents):
+        stats = reader.stats(latent)
         cells = _cells(stats, explanations.get(latent), scores.get(latent))
         lines.append(",".join(_quoted(_written(cells[name])) for name in COLUMNS))
     path = run_dir / FILE
@@ -124,25 +125,25 @@ def _last(cls: type[Row], rows: Iterable[dict[str, Any]]) -> dict[int, Row]:
 
 
 def _cells(
-    stats: Mapping[Any, Any], explanation: Explanation | None, score: Score | None
+    stats: LatentStats, explanation: Explanation | None, score: Score | None
 ) -> dict[str, Cell]:
     if score is not None and (explanation is None or score.label != explanation.label):
         score = None  # of an earlier label
     label = (explanation.label if explanation else None) or ""
     usd = (explanation.usd if explanation else 0.0) + (score.usd if score else 0.0)
     return {
-        "latent_id": int(stats["latent"]),
+        "latent_id": stats.latent,
         "interpretation": label,
         "label": label,
         "description": explanation.description if explanation else "",
         "verdict": explanation.verdict if explanation else "",
         **_score_cells(score),
-        "frequency": float(stats["frequency"]),
-        "mean_activation": float(stats["mean_act"]),
-        "max_activation": float(stats["max_act"]),
-        "sketch_share": float(stats["sketch_share"]),
-        "class_entropy": float(stats["class_entropy"]),
-        "status": _status(stats["status"], explanation, score),
+        "frequency": stats.frequency,
+        "mean_activation": stats.mean_act,
+        "max_activation": stats.max_act,
+        "sketch_share": stats.sketch_share,
+        "class_entropy": stats.class_entropy,
+        "status": _status(stats.status, explanation, score),
         "explainer": explanation.model if explanation else "",
         "scorer": score.model if score else "",
         "dollars": usd if explanation else math.nan,
@@ -173,7 +174,7 @@ def _written(cell: Cell) -> str:
 
 def _quoted(cell: str) -> str:
     # Not csv.writer: before Python 3.13 it leaves a lone \r bare, and the row falls in two.
-    return '"' + cell.replace('"', '""') + '"' if re.search(r'[",\r\n]', cell) else cell
+    return '"' + cell.replace('"', '""') + '"' if _SPECIAL.search(cell) else cell
 
 
 def _read(cell: str) -> str:

@@ -2,7 +2,7 @@
 
 `calls.sqlite` holds one row per answered question: the request's text with images by their hash,
 and the raw reply. Unusable answers (prose, refusals, cut ones) are answers too; transport errors
-are not, since nothing was received.
+are not, since nothing was received: what those may have cost stands in `risked`.
 """
 
 from __future__ import annotations
@@ -11,19 +11,30 @@ import asyncio
 import hashlib
 import json
 import math
-import os
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
+from interp.lock import hold
 from interp.questions import Picture, Question, Reply, Usage
+from interp.sums import Billed, Spent, billed_in, spent_in
 from sae.errors import UserError
 from sae.files import FORMAT
+
+__all__ = ["Billed", "Ledger", "Paid", "Spent", "key_of", "request_of"]
+
+_TABLES = (
+    "calls (key TEXT PRIMARY KEY, created TEXT, request TEXT, reply TEXT) WITHOUT ROWID",
+    # known: 1 when usd is what an unanswered request did cost, 0 when it may have cost as much
+    "risked (id INTEGER PRIMARY KEY, key TEXT, about TEXT, usd REAL, known INTEGER DEFAULT 0)",
+    "notes (name TEXT PRIMARY KEY, value TEXT)",
+)
 
 
 def request_of(
@@ -56,6 +67,14 @@ def key_of(request: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+class Paid(NamedTuple):
+    """An answer that just came in, with the note of what it might have cost."""
+
+    reply: Reply
+    risk: int | None = None
+    """From `Ledger.risk`; None where nothing was noted (no price is known)."""
+
+
 class Ledger:
     """The calls of one run. One process at a time may hold it; a second gets a `UserError`."""
 
@@ -63,7 +82,7 @@ class Ledger:
         """Open or create `path` (calls.sqlite) and lock the run until `close`."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._lock = _lock(path.with_suffix(".lock"))
+        self._lock = hold(path.with_suffix(".lock"))
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._thread = threading.Lock()
         try:
@@ -90,28 +109,41 @@ class Ledger:
 
     def get(self, key: str) -> Reply | None:
         """The stored reply of a question, or None when it was never answered."""
-        with self._thread:
-            row = self._calls.execute("SELECT reply FROM calls WHERE key = ?", (key,)).fetchone()
+        row = self._row("SELECT reply FROM calls WHERE key = ?", key)
         return None if row is None else _reply(key, json.loads(row[0]))
 
-    def put(self, key: str, request: Mapping[str, Any], reply: Reply) -> None:
-        """Store a reply; when this returns it survives kill -9 and a power cut."""
+    def put(
+        self,
+        key: str,
+        request: Mapping[str, Any],
+        reply: Reply,
+        about: str = "",
+        estimated: float = 0.0,
+        risk: int | None = None,
+    ) -> None:
+        """Store a reply; when this returns it survives kill -9.
+
+        `about`: what it was asked for, as "explain 17"; `estimated`: prompt tokens that had been
+        expected; `risk`: settled in the same transaction.
+        """
         row = (
             key,
             datetime.now(UTC).isoformat(timespec="seconds"),
             json.dumps(request, ensure_ascii=False, allow_nan=False),
-            json.dumps(_stored(reply), ensure_ascii=False, allow_nan=False),
+            json.dumps(_stored(reply, about, estimated), ensure_ascii=False, allow_nan=False),
         )
-        try:
-            with self._thread, self._calls:
-                self._calls.execute("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?)", row)
-        except sqlite3.OperationalError as error:
-            raise UserError(
-                f"cannot write {self.path} ({error}); free some space, then run the same command"
-            ) from None
+        with self._writing() as calls:
+            calls.execute("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?)", row)
+            if risk is not None:
+                calls.execute("DELETE FROM risked WHERE id = ?", (risk,))
 
     async def once(
-        self, key: str, request: Mapping[str, Any], ask: Callable[[], Awaitable[Reply]]
+        self,
+        key: str,
+        request: Mapping[str, Any],
+        ask: Callable[[], Awaitable[Paid]],
+        about: str = "",
+        estimated: float = 0.0,
     ) -> Reply:
         """The stored reply, or `ask` for it and store it before anybody sees it.
 
@@ -122,15 +154,65 @@ class Ledger:
             known = self.get(key)
             if known is not None:
                 return known
-            reply = await ask()
-            self.put(key, request, reply)
-            return reply
+            paid = await ask()
+            self.put(key, request, paid.reply, about, estimated, paid.risk)
+            return paid.reply
+
+    def risk(self, key: str, about: str, usd: float) -> int:
+        """Note before a request is sent that it may cost `usd`; what is never settled counts."""
+        with self._writing() as calls:
+            row = (key, about, usd)
+            note = calls.execute("INSERT INTO risked (key, about, usd) VALUES (?, ?, ?)", row)
+        assert note.lastrowid is not None
+        return note.lastrowid
+
+    def settled(self, risk: int, billed: float = 0.0) -> None:
+        """A request ended without an answer to keep, and cost `billed` USD."""
+        with self._writing() as calls:
+            if billed == 0.0:
+                calls.execute("DELETE FROM risked WHERE id = ?", (risk,))
+                return
+            calls.execute("UPDATE risked SET usd = ?, known = 1 WHERE id = ?", (billed, risk))
+
+    def spent(self, stage: str) -> Spent:
+        """What the calls of a stage have cost: the first word of their `about`."""
+        with self._thread:
+            return spent_in(self._calls, stage)
+
+    def billed(self, model: str, stage: str) -> Billed:
+        """What `model`, as it was asked for, has used in a stage."""
+        with self._thread:
+            return billed_in(self._calls, model, stage)
+
+    def note(self, name: str) -> str | None:
+        """What was learned before under this name."""
+        row = self._row("SELECT value FROM notes WHERE name = ?", name)
+        return None if row is None else str(row[0])
+
+    def set_note(self, name: str, value: str) -> None:
+        """Remember something of a model and its server for the next run."""
+        with self._writing() as calls:
+            calls.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, value))
 
     def __len__(self) -> int:
         """Answers held."""
+        row = self._row("SELECT COUNT(*) FROM calls")
+        assert row is not None
+        return int(row[0])
+
+    def _row(self, query: str, *values: str) -> tuple[Any, ...] | None:
         with self._thread:
-            (count,) = self._calls.execute("SELECT COUNT(*) FROM calls").fetchone()
-        return int(count)
+            row: tuple[Any, ...] | None = self._calls.execute(query, values).fetchone()
+        return row
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of it is kept, or nothing and a `UserError` says why."""
+        try:
+            with self._thread, self._calls:
+                yield self._calls
+        except sqlite3.OperationalError as error:
+            raise _unwritable(self.path, error) from None
 
 
 def _plain(part: str | Picture) -> dict[str, str]:
@@ -152,11 +234,12 @@ def _open(path: Path) -> sqlite3.Connection:
         if found not in (0, FORMAT):
             raise UserError(f"{path} has format {found}; this version reads format {FORMAT}")
         with calls:
-            calls.execute(
-                "CREATE TABLE IF NOT EXISTS calls "
-                "(key TEXT PRIMARY KEY, created TEXT, request TEXT, reply TEXT) WITHOUT ROWID"
-            )
+            for table in _TABLES:
+                calls.execute(f"CREATE TABLE IF NOT EXISTS {table}")
             calls.execute(f"PRAGMA user_version={FORMAT}")
+    except sqlite3.OperationalError as error:
+        calls.close()
+        raise _unwritable(path, error) from None
     except sqlite3.DatabaseError as error:
         calls.close()
         raise UserError(f"cannot use {path}: {error}; move it away to start afresh") from None
@@ -166,40 +249,11 @@ def _open(path: Path) -> sqlite3.Connection:
     return calls
 
 
-def _lock(path: Path) -> sqlite3.Connection:
-    """Hold SQLite's own write lock on a small file: the system lets go of it when we die.
-
-    The pid is committed first, since readers are let through while the lock is held.
-    """
-    lock = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-    try:
-        lock.execute("CREATE TABLE IF NOT EXISTS holder (pid INTEGER)")
-        lock.execute("BEGIN IMMEDIATE")
-        lock.execute("DELETE FROM holder")
-        lock.execute("INSERT INTO holder VALUES (?)", (os.getpid(),))
-        lock.execute("COMMIT")
-        lock.execute("BEGIN IMMEDIATE")
-    except sqlite3.OperationalError:
-        holder = _holder(lock)
-        lock.close()
-        raise UserError(
-            f"process {holder} is working on the run {path.parent}; wait for it or stop it"
-        ) from None
-    except sqlite3.DatabaseError as error:
-        lock.close()
-        raise UserError(f"cannot use {path}: {error}; delete that file") from None
-    return lock
+def _unwritable(path: Path, error: sqlite3.Error) -> UserError:
+    return UserError(f"cannot write {path} ({error}); free some space, then run the same command")
 
 
-def _holder(lock: sqlite3.Connection) -> str:
-    try:
-        row = lock.execute("SELECT pid FROM holder").fetchone()
-    except sqlite3.OperationalError:
-        row = None  # it was just being written
-    return "?" if row is None else str(row[0])
-
-
-def _stored(reply: Reply) -> dict[str, Any]:
+def _stored(reply: Reply, about: str, estimated: float) -> dict[str, Any]:
     usd = reply.usage.usd
     return {
         "text": reply.text,
@@ -209,6 +263,8 @@ def _stored(reply: Reply) -> dict[str, Any]:
         "completion_tokens": reply.usage.completion_tokens,
         "usd": None if math.isnan(usd) else usd,
         "finish_reason": reply.finish_reason,
+        "about": about,
+        "estimated": estimated,
     }
 
 
@@ -221,4 +277,5 @@ def _reply(key: str, stored: Mapping[str, Any]) -> Reply:
         usage=Usage(stored["prompt_tokens"], stored["completion_tokens"], usd),
         finish_reason=stored["finish_reason"],
         key=key,
+        stored=True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import string
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from interp.eyes import Eyes, embed_terms
-from interp.judge import Judgement
+from interp.judge import Judgement, Pictures
 from interp.pictures import Images, read_images
 from interp.records import Evidence, Example, Explanation
 from interp.sampling import check_side
@@ -83,17 +84,20 @@ class LocalJudge:
         self._background = eyes.see(background)  # (b, d)
 
     async def judge(
-        self, label: str, description: str, images: Sequence[Image.Image], codes: Sequence[str]
+        self, label: str, description: str, pictures: Pictures, about: str = ""
     ) -> Judgement:
-        """A score for every code; none is ever missing."""
+        """A score for every picture; none is ever missing."""
+        shown = await asyncio.to_thread(pictures)
+        if not shown:
+            return Judgement({})
         clip = self._eyes.clip
         text = embed_terms(clip, [texts_of(label, clip.name)])[0]  # (d,)
         usual = self._background @ text  # (b,)
-        similarity = self._eyes.see(images) @ text  # (n,)
+        similarity = self._eyes.see(shown.values()) @ text  # (n,)
         z = unusual(similarity, usual)
         scores = 100 * torch.sigmoid(JUDGE_STEEPNESS * (z - JUDGE_MIDPOINT))
         rounded = [round(score, 1) for score in scores.tolist()]
-        return Judgement(scores=dict(zip(codes, rounded, strict=True)))
+        return Judgement(scores=dict(zip(shown, rounded, strict=True)))
 
 
 def unusual(similarity: Tensor, usual: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
@@ -16,7 +16,8 @@ OPENROUTER = "https://openrouter.ai/api/v1"
 Kind = Literal[
     "rate_limit",  # 429
     "in_flight",  # 402: too much credit reserved by requests still running
-    "server",  # 5xx, 408, 409
+    "overloaded",  # 503, 529
+    "server",  # other 5xx, 408, 409
     "timeout",
     "connection",
     "error_body",  # 200 with an error in the body, or finish_reason "error"
@@ -37,6 +38,7 @@ _WAITING_CURES: frozenset[str] = frozenset(
     {
         "rate_limit",
         "in_flight",
+        "overloaded",
         "server",
         "timeout",
         "connection",
@@ -136,7 +138,7 @@ class Reply:
     """In the ledger."""
     earlier: tuple[str, ...] = ()
     """Keys of answers paid before this one: cut ones that were asked again with more room."""
-    stored: bool = False
+    stored: bool = field(default=False, compare=False)
     """Read from the ledger: nothing was sent for it this time."""
 
     @property
@@ -156,14 +158,27 @@ class ReplyError(Exception):
         *,
         calls: tuple[str, ...] = (),
         usage: Usage = NOTHING_USED,
+        unsent: bool = False,
+        stored: bool = False,
     ) -> None:
-        """`retry_after` in seconds; `calls` and `usage` tell what was paid all the same."""
+        """`retry_after` in seconds; `calls` and `usage` tell what was paid all the same.
+
+        `unsent`: no connection was made, so nobody can have worked on it. `stored`: it is an
+        answer that the ledger already held.
+        """
         super().__init__(f"{kind}: {message}")
         self.kind: Kind = kind
         self.message = message
         self.retry_after = retry_after
         self.calls = calls
         self.usage = usage
+        self.unsent = unsent
+        self.stored = stored
+
+    @property
+    def lost(self) -> bool:
+        """Whether an answer may have been made, and billed, that did not arrive."""
+        return self.kind in ("timeout", "connection", "broken_body") and not self.unsent
 
     @property
     def transient(self) -> bool:

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -202,7 +202,7 @@ class Score:
 
 def to_json(record: Any) -> dict[str, Any]:
     """Plain JSON values of a record: NaN becomes None, tuples lists, bytes base64 text."""
-    return cast(dict[str, Any], _plain(dataclasses.asdict(record)))
+    return {name: _plain(getattr(record, name)) for name in _names(cast(Any, type(record)))}
 
 
 def from_json(cls: type[Record], values: Mapping[str, Any]) -> Record:
@@ -210,14 +210,12 @@ def from_json(cls: type[Record], values: Mapping[str, Any]) -> Record:
 
     Raises `UserError` for a field that is missing or unknown.
     """
-    hints = _hints(cast(Any, cls))
-    for name in values:
-        if name not in hints:
-            raise UserError(f"a stored {cls.__name__} has the unknown field {name!r}")
-    lacking = [f.name for f in _required(cast(Any, cls)) if f.name not in values]
-    if lacking:
-        raise UserError(f"a stored {cls.__name__} lacks the field {lacking[0]!r}")
-    return cls(**{name: _typed(hints[name], value) for name, value in values.items()})
+    record: Record = _reader_of(cast(Any, cls))(values)
+    return record
+
+
+_Reader = Callable[[Any], Any]
+"""JSON value -> a field's value."""
 
 
 def _plain(value: Any) -> Any:
@@ -229,38 +227,75 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    return value
+    return to_json(value) if dataclasses.is_dataclass(value) else value
 
 
 @functools.cache
-def _hints(cls: type[Any]) -> dict[str, Any]:
-    return get_type_hints(cls)
+def _names(cls: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(cls))
 
 
 @functools.cache
-def _required(cls: type[Any]) -> tuple[dataclasses.Field[Any], ...]:
-    missing = dataclasses.MISSING
-    return tuple(f for f in dataclasses.fields(cls) if f.default is missing)
+def _reader_of(cls: type[Any]) -> _Reader:
+    """A function that builds `cls` from JSON values; what each field needs is found out once."""
+    readers = {name: _reader(hint) for name, hint in get_type_hints(cls).items()}
+    names = frozenset(readers)
+
+    def read(values: Mapping[str, Any]) -> Any:
+        if names != frozenset(values):
+            _check_names(cls, values)
+        return cls(
+            **{
+                name: value if (convert := readers[name]) is None else convert(value)
+                for name, value in values.items()
+            }
+        )
+
+    return read
 
 
-def _typed(hint: Any, value: Any) -> Any:
+def _check_names(cls: type[Any], values: Mapping[str, Any]) -> None:
+    """Raise `UserError` for an unknown field, or for one that is missing and has no default."""
+    known = _names(cast(Any, cls))
+    for name in values:
+        if name not in known:
+            raise UserError(f"a stored {cls.__name__} has the unknown field {name!r}")
+    for field in dataclasses.fields(cls):
+        if field.default is dataclasses.MISSING and field.name not in values:
+            raise UserError(f"a stored {cls.__name__} lacks the field {field.name!r}")
+
+
+def _reader(hint: Any) -> _Reader | None:
+    """How a value of this type is read; None when it is taken as it stands."""
     if get_origin(hint) is types.UnionType:  # only `X | None` occurs
-        inner = next(arg for arg in get_args(hint) if arg is not types.NoneType)
-        return None if value is None else _typed(inner, value)
+        inner = _reader(next(arg for arg in get_args(hint) if arg is not types.NoneType))
+        return None if inner is None else lambda value: None if value is None else inner(value)
     if hint is float:
-        return math.nan if value is None else float(value)
+        return lambda value: math.nan if value is None else float(value)
     if hint is bytes:
-        return base64.b64decode(value)
+        return base64.b64decode
     if dataclasses.is_dataclass(hint):
-        return from_json(cast(type[Any], hint), value)
+        return _reader_of(cast(Any, hint))
     if get_origin(hint) is dict:
-        return {key: _typed(get_args(hint)[1], item) for key, item in value.items()}
+        return _dict_reader(_reader(get_args(hint)[1]))
     if get_origin(hint) is tuple:
-        return _typed_tuple(get_args(hint), value)
+        return _tuple_reader(get_args(hint))
+    return None
+
+
+def _dict_reader(inner: _Reader | None) -> _Reader:
+    if inner is None:
+        return lambda value: dict(value.items())
+    return lambda value: {key: inner(item) for key, item in value.items()}
+
+
+def _tuple_reader(args: tuple[Any, ...]) -> _Reader:
+    if args[-1] is not Ellipsis:
+        readers = [_reader(arg) or _as_it_stands for arg in args]
+        return lambda values: tuple(read(item) for read, item in zip(readers, values, strict=True))
+    inner = _reader(args[0])
+    return tuple if inner is None else lambda values: tuple(map(inner, values))
+
+
+def _as_it_stands(value: Any) -> Any:
     return value
-
-
-def _typed_tuple(args: tuple[Any, ...], values: list[Any]) -> tuple[Any, ...]:
-    if args[-1] is Ellipsis:
-        return tuple(_typed(args[0], item) for item in values)
-    return tuple(_typed(arg, item) for arg, item in zip(args, values, strict=True))

@@ -7,21 +7,21 @@ neither skip nor invent a picture. Ranges are checked here.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import pydantic
 
+from interp.jsontext import objects_in
 from interp.questions import ReplyError
 
 LEVELS = ("mark", "part", "thing", "scene", "style", "other")
 VERDICTS = ("single", "several", "unclear")
 REGIONS = ("inside", "context", "whole")
 
-_LONGEST_REPAIR = 20_000
-"""Characters. Real answers are a quarter of it; what is longer is garbage and not worth mending."""
+
+_Texts = Annotated[list[str], pydantic.FailFast()]
 
 
 class Candidate(pydantic.BaseModel):
@@ -30,7 +30,7 @@ class Candidate(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
     level: Literal["mark", "part", "thing", "scene", "style", "other"]
     text: str
-    fits: list[str]
+    fits: _Texts
 
 
 class ExplainAnswer(pydantic.BaseModel):
@@ -38,7 +38,7 @@ class ExplainAnswer(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
     seen: dict[str, str]
-    candidates: list[Candidate]
+    candidates: Annotated[list[Candidate], pydantic.FailFast()]
     second_set: str = ""
     region: Literal["inside", "context", "whole", ""] = ""
     verdict: Literal["single", "several", "unclear"]
@@ -46,7 +46,7 @@ class ExplainAnswer(pydantic.BaseModel):
     second_label: str | None
     level: Literal["mark", "part", "thing", "scene", "style", "other"]
     description: str
-    exceptions: list[str]
+    exceptions: _Texts
     confidence: int
     """0 to 100; stored, never used to filter (models are overconfident)."""
 
@@ -83,8 +83,10 @@ def parse_explain(
     text: str, codes: Sequence[str], neg_codes: Sequence[str] = (), *, region: bool = False
 ) -> ExplainAnswer:
     """Read an explainer's answer. Raises only `ReplyError` (not_json, wrong_keys, invalid)."""
-    values = parse_object(text)
-    _same_keys(values, explain_schema(codes, neg_codes, region=region)["required"], "the answer")
+    wanted = explain_schema(codes, neg_codes, region=region)["required"]
+    values = _last_with(wanted, objects_in(text))
+    values["seen"] = _seen(values["seen"], codes)
+    values["confidence"] = _confidence(values["confidence"])
     try:
         answer = ExplainAnswer.model_validate(values)
     except pydantic.ValidationError as error:
@@ -100,38 +102,22 @@ def parse_scores(text: str, codes: Sequence[str]) -> dict[str, float]:
     Whole numbers are the rule. "85%", "85" and 0.85 are taken when all values share that form.
     Raises only `ReplyError` (not_json, wrong_keys, invalid).
     """
-    values = _upper(parse_object(text))
-    _same_keys(values, codes, "the answer")
-    forms = {_form(value) for value in values.values()}
-    if len(forms) != 1 or None in forms:
+    values = _last_with(codes, [_upper(found) for found in objects_in(text)])
+    scores = _percent([values[code] for code in codes])
+    if scores is None:
         raise ReplyError("invalid", "every letter needs a whole number from 0 to 100")
-    numbers = {code: _number(values[code]) for code in codes}
-    times = 100 if forms == {"float"} and max(numbers.values()) <= 1 else 1
-    scores = {code: number * times for code, number in numbers.items()}
-    wrong = [code for code, score in scores.items() if not 0 <= score <= 100]
-    if wrong:
-        raise ReplyError("invalid", f"the score of {wrong[0]} is outside 0 to 100")
-    return scores
+    for code, score in zip(codes, scores, strict=True):
+        if not 0 <= score <= 100:
+            raise ReplyError("invalid", f"the score of {code} is outside 0 to 100")
+    return dict(zip(codes, scores, strict=True))
 
 
 def parse_object(text: str) -> dict[str, Any]:
-    """The outermost JSON object in a model's text, after at most one mechanical repair.
+    """The JSON object in a model's text; the last one where there are several.
 
-    Byte-order mark, code fences and prose around it are dropped. Raises only `ReplyError`.
+    Raises only `ReplyError` (not_json).
     """
-    start, end = text.find("{"), text.rfind("}")
-    if start < 0 or end < start:
-        raise ReplyError("not_json", "no JSON object in the answer")
-    body = text[start : end + 1]
-    try:
-        return _load(body)
-    except (ValueError, RecursionError):
-        if len(body) > _LONGEST_REPAIR:
-            raise ReplyError("not_json", "the answer is no valid JSON") from None
-    try:
-        return _load(_mended(body))
-    except (ValueError, RecursionError):
-        raise ReplyError("not_json", "the answer is no valid JSON") from None
+    return objects_in(text)[-1]
 
 
 def _object(fields: dict[str, Any]) -> dict[str, Any]:
@@ -147,86 +133,106 @@ def _enum(values: Sequence[str]) -> dict[str, Any]:
     return {"type": "string", "enum": list(values)}
 
 
-def _load(body: str) -> dict[str, Any]:
-    value = json.loads(body, object_pairs_hook=_unique, parse_constant=_no_constant)
-    if not isinstance(value, dict):
-        raise ValueError("not an object")
-    if "\\u" in body:  # half of a surrogate pair is no text: it could never be written to a file
-        json.dumps(value, ensure_ascii=False).encode()
-    return value
+def _last_with(wanted: Sequence[str], found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The last object with exactly the wanted keys; the fault is told of the last one."""
+    fitting = [values for values in found if values.keys() == set(wanted)]
+    if not fitting:
+        _same_keys(found[-1], wanted, "the answer")
+    return dict(fitting[-1])
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a key stands twice")
-    return values
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
-
-
-# A string with its end, or up to the end of the text (so that no position is tried twice: the
-# whole stays linear), or a comma before a closing bracket.
-_STRING_OR_COMMA = re.compile(
-    r""" "(?:[^"\\]|\\.)*+ (?:"|\\?\Z) | '(?:[^'\\]|\\.)*+ (?:'|\\?\Z) | ,(?=\s*+[}\]]) """,
-    re.VERBOSE | re.DOTALL,
-)
-
-
-def _mended(body: str) -> str:
-    return _STRING_OR_COMMA.sub(_mend, body)
-
-
-def _mend(match: re.Match[str]) -> str:
-    found = match.group()
-    if found == ",":
-        return ""
-    if found[0] == '"':
-        return found
-    inner = found[1:].removesuffix("'").replace("\\'", "'")
-    return '"' + re.sub(r'(?<!\\)"', r"\"", inner) + '"'
-
-
-def _same_keys(values: dict[str, Any], wanted: Sequence[str], what: str) -> None:
+def _same_keys(values: Mapping[str, Any], wanted: Sequence[str], what: str) -> None:
     for key in wanted:
         if key not in values:
             raise ReplyError("wrong_keys", f"{what} lacks the key {key!r}")
     extra = sorted(set(values) - set(wanted))
     if extra:
-        raise ReplyError("wrong_keys", f"{what} has the unknown key {extra[0][:40]!r}")
+        raise ReplyError("wrong_keys", f"{what} has the unknown key {_clean(extra[0])[:40]!r}")
 
 
-def _upper(values: dict[str, Any]) -> dict[str, Any]:
-    upper = {key.strip().upper(): value for key, value in values.items()}
+def _upper(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Letters as they were asked: a model may write "a" or "Picture A"."""
+    upper = {_letter(key): value for key, value in values.items()}
     if len(upper) != len(values):
         raise ReplyError("wrong_keys", "a letter stands twice in the answer")
     return upper
 
 
-def _checked(answer: ExplainAnswer, codes: Sequence[str]) -> ExplainAnswer:
-    seen = _upper(answer.seen)
+def _letter(text: str) -> str:
+    return text.strip(" :.\t\n").upper().removeprefix("PICTURE").strip()
+
+
+def _seen(seen: Any, codes: Sequence[str]) -> dict[str, Any]:
+    if not isinstance(seen, dict):
+        raise ReplyError("invalid", "`seen` is no object with one text for every letter")
+    seen = _upper(seen)
     _same_keys(seen, codes, "`seen`")
-    if not answer.label.strip():
+    return {code: seen[code] for code in codes}
+
+
+def _confidence(value: Any) -> int:
+    """0.8, "80%" and 80 mean the same here: it is shown, and decides nothing."""
+    percent = _percent([value])
+    if percent is None or not 0 <= percent[0] <= 100:
+        raise ReplyError("invalid", "`confidence` is no whole number from 0 to 100")
+    return round(percent[0])
+
+
+def _checked(answer: ExplainAnswer, codes: Sequence[str]) -> ExplainAnswer:
+    label = _clean(answer.label)
+    if not any(character.isalnum() for character in label):
         raise ReplyError("invalid", "`label` is empty")
-    if not 0 <= answer.confidence <= 100:
-        raise ReplyError("invalid", "`confidence` is outside 0 to 100")
     candidates = [
-        c.model_copy(update={"fits": _letters(c.fits, codes, "`fits`")}) for c in answer.candidates
+        candidate.model_copy(
+            update={
+                "text": _clean(candidate.text),
+                "fits": _letters(candidate.fits, codes, "`fits`"),
+            }
+        )
+        for candidate in answer.candidates
     ]
-    exceptions = _letters(answer.exceptions, codes, "`exceptions`")
     return answer.model_copy(
-        update={"seen": seen, "candidates": candidates, "exceptions": exceptions}
+        update={
+            "seen": {code: _clean(note) for code, note in answer.seen.items()},
+            "candidates": candidates,
+            "second_set": _clean(answer.second_set),
+            "label": label,
+            "second_label": _clean(answer.second_label or "") or None,
+            "description": _clean(answer.description),
+            "exceptions": _letters(answer.exceptions, codes, "`exceptions`"),
+        }
     )
 
 
+def _clean(text: str) -> str:
+    """One line without control characters and without signs that turn the writing direction."""
+    return " ".join(_CONTROL.sub("", text).split())
+
+
+# Blanks (tab, line breaks) stay here: `split` makes one space of them.
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]"
+)
+
+
 def _letters(found: Sequence[str], codes: Sequence[str], place: str) -> list[str]:
-    letters = [letter.strip().upper() for letter in found]
+    letters = list(dict.fromkeys(_letter(letter) for letter in found))
     unknown = [letter for letter in letters if letter not in codes]
     if unknown:
-        raise ReplyError("wrong_keys", f"{place} names the unknown letter {unknown[0][:40]!r}")
+        raise ReplyError(
+            "wrong_keys", f"{place} names the unknown letter {_clean(unknown[0])[:40]!r}"
+        )
     return letters
+
+
+def _percent(values: Sequence[Any]) -> list[float] | None:
+    """Numbers as 0 to 100 when all share one form; None otherwise. The range is not checked."""
+    forms = {_form(value) for value in values}
+    if len(forms) != 1 or None in forms:
+        return None
+    numbers = [_number(value) for value in values]
+    is_share = forms == {"float"} and max(numbers) <= 1
+    return [number * (100 if is_share else 1) + 0.0 for number in numbers]  # + 0.0: no -0.0
 
 
 def _form(value: Any) -> str | None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from sae.errors import UserError
 from sae.files import FORMAT, read_config, without_place, write_json
 
 if TYPE_CHECKING:
+    from interp.evidence import EvidenceReader
     from sae.model import SAE
     from sae.store import EmbeddingStore
 
@@ -119,6 +121,13 @@ class Run:
     def store(self) -> Path:
         """The EmbeddingStore's folder."""
         return Path(os.path.normpath(self.path.resolve() / self.info.store))
+
+    @cached_property
+    def evidence(self) -> EvidenceReader:
+        """What `interp collect` found, opened once. Raises `UserError` when it is not there."""
+        from interp.evidence import EvidenceReader
+
+        return EvidenceReader(self.path)
 
     @property
     def sae(self) -> Path:

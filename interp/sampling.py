@@ -74,6 +74,11 @@ def is_enough(sample: Sample, config: SampleConfig) -> bool:
     return min(len(sample.positives), len(sample.negatives)) >= config.n_least
 
 
+def n_grids(n_images: int, n_tiles: int) -> int:
+    """Into how many grids `deal` puts so many images."""
+    return -(-n_images // n_tiles)
+
+
 def check_held_out(examples: Iterable[Example], shown: Iterable[str] = ()) -> None:
     """Raise `LeakError` for an image of the explain side, or one that an explainer was shown."""
     examples = tuple(examples)
@@ -174,8 +179,8 @@ def _proportional(mix: Mapping[str, int], n: int) -> dict[str, int]:
 
 def _even_sizes(n: int, n_tiles: int) -> list[int]:
     """[10, 10, 9, 9] for 38 tiles by 10."""
-    n_grids = -(-n // n_tiles)
-    return [n // n_grids + (grid < n % n_grids) for grid in range(n_grids)]
+    grids = n_grids(n, n_tiles)
+    return [n // grids + (grid < n % grids) for grid in range(grids)]
 
 
 def _positive_counts(sizes: Sequence[int], n_positive: int, rng: np.random.Generator) -> list[int]:

@@ -9,15 +9,21 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from pathlib import Path
 from typing import Any, TypeVar
 
+from interp.gate import PLACE, STOPPED
 from interp.records import to_json
 from sae.files import append_jsonl, read_jsonl, repair_jsonl
-from sae.progress import Progress
 
 CONCURRENCY = 16
 DRAWING_THREADS = 2
 """Threads that decode images and draw grids beside the event loop."""
 GRACE = 1.0
 """Seconds that requests in flight get to end when a run is stopped: their answers are kept."""
+
+_LOOK = 0.2
+"""Seconds between two looks at how many items may be in work."""
+
+Width = int | Callable[[], int]
+"""How many items are in work at once: a number, or what gives it from moment to moment."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,28 +33,36 @@ async def run_all(
     items: Sequence[Item],
     worker: Callable[[Item], Awaitable[Result]],
     on_done: Callable[[Result], None],
-    concurrency: int = CONCURRENCY,
+    concurrency: Width = CONCURRENCY,
     grace: float = GRACE,
 ) -> None:
     """Work on `items` with at most `concurrency` at once; start and deliver them in order.
+
+    Items are in work, requests are in flight: a `Gate` lets the oldest item's requests go first,
+    and its `room` says how many items keep it busy.
 
     `on_done` gets the results in the order of the items, each as soon as all before it are there,
     so a file written by it is at any time a prefix of the final one. A worker that raises ends
     the run, and so does cancelling it (SIGINT): nothing new starts, what is in flight gets `grace`
     seconds, what is then ready in order is delivered, and the error is raised.
     """
+    width = _fixed(concurrency) if isinstance(concurrency, int) else concurrency
+    stopped = asyncio.Event()
+    STOPPED.set(stopped)  # of the workers too: a task starts with its maker's context
     ready: dict[int, Result] = {}
     running: dict[asyncio.Task[Result], int] = {}
     started, delivered = 0, 0
     try:
         while delivered < len(items):
-            while started < len(items) and len(running) < concurrency:
-                running[asyncio.ensure_future(_as_coroutine(worker, items[started]))] = started
+            while started < len(items) and len(running) < width():
+                running[_start(worker, items[started], started)] = started
                 started += 1
-            await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            # A width may grow while nothing ends.
+            await asyncio.wait(running, timeout=_LOOK, return_when=asyncio.FIRST_COMPLETED)
             _collect(running, ready)
             delivered = _deliver(ready, delivered, on_done)
     except BaseException:
+        stopped.set()
         if running:
             await _wind_down(running, ready, grace)
         _deliver(ready, delivered, on_done)
@@ -60,23 +74,23 @@ def append_run(
     items: Sequence[Item],
     worker: Callable[[Item], Awaitable[Any]],
     *,
-    concurrency: int = CONCURRENCY,
-    progress: Progress | None = None,
+    concurrency: Width = CONCURRENCY,
+    on_record: Callable[[Any], None] | None = None,
     opened: Iterable[object] = (),
 ) -> None:
     """Run `worker` over `items` and append its records to a JSON Lines file, in order.
 
-    `opened`: things the worker uses; those that are async context managers are entered first.
+    `on_record` sees each record that was written.
+
+    `opened`: things the worker uses; those that are async context managers are entered first, in
+    this order.
     """
     repair_jsonl(path)
-    n_done = 0
 
     def write(record: Any) -> None:
-        nonlocal n_done
         append_jsonl(path, [to_json(record)])
-        n_done += 1
-        if progress is not None:
-            progress(n_done, len(items))
+        if on_record is not None:
+            on_record(record)
 
     async def main() -> None:
         # Drawing grids in more threads gains nothing, and makes answers wait for the interpreter.
@@ -104,8 +118,18 @@ async def entered(things: Iterable[object]) -> AsyncIterator[None]:
         yield
 
 
-async def _as_coroutine(worker: Callable[[Item], Awaitable[Result]], item: Item) -> Result:
-    return await worker(item)
+def _fixed(n: int) -> Callable[[], int]:
+    return lambda: n
+
+
+def _start(
+    worker: Callable[[Item], Awaitable[Result]], item: Item, place: int
+) -> asyncio.Task[Result]:
+    async def work() -> Result:
+        PLACE.set(place)
+        return await worker(item)
+
+    return asyncio.ensure_future(work())
 
 
 def _collect(running: dict[asyncio.Task[Result], int], ready: dict[int, Result]) -> None:

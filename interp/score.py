@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from PIL import Image
 
 from interp.grid import FIRST
-from interp.judge import Judge, Judgement
+from interp.judge import Judge, Judgement, VlmJudge
 from interp.pictures import Images, read_images
+from interp.questions import Question
 from interp.records import Evidence, Example, Explanation, Score, Verdict
-from interp.sampling import SampleConfig, check_held_out, deal, held_out, is_enough
+from interp.sampling import Sample, SampleConfig, check_held_out, deal, held_out, is_enough
+from interp.schedule import GRACE
 from interp.stats import auroc, auroc_interval, balanced_accuracy, spearman
 
 CHANCE = 50.0
 """What a missing answer counts as in the AUROC: it tells nothing either way."""
 TOO_FEW = "too_few_images"
+
+Result = TypeVar("Result")
 
 
 async def score_latent(
@@ -36,24 +41,44 @@ async def score_latent(
     cure. Other missing answers count as chance. Raises `LeakError`, and `UserError` of the judge.
     """
     config = config or SampleConfig()
-    if explanation.label is None:
-        raise ValueError(f"latent {explanation.latent} has no label to score")
-    sample = held_out(evidence, config)
-    check_held_out((*sample.positives, *sample.negatives), explanation.codes.values())
+    sample = _sample(evidence, explanation, config)
     case = _Case(evidence.stats.latent, explanation, judge, control)
     if not is_enough(sample, config):
         counts = (len(sample.positives), len(sample.negatives))
         return _score(case, counts, failure=TOO_FEW)
-    verdicts: list[Verdict] = []
-    judgements: list[Judgement] = []
-    # One grid after the other: then as many questions are in flight as latents.
+    grids = deal(sample, config.n_tiles, case.latent)
+    judged = await _together(_judged(case, grid, images) for grid in grids)
+    verdicts = [verdict for one in judged for verdict in one.verdicts]
+    return _scored(case, verdicts, [one.judgement for one in judged])
+
+
+def score_questions(
+    evidence: Evidence,
+    explanation: Explanation,
+    judge: VlmJudge,
+    images: Images,
+    config: SampleConfig | None = None,
+    control: str = "",
+) -> Iterator[Question]:
+    """What `score_latent` asks with the same arguments, without asking."""
+    config = config or SampleConfig()
+    sample = _sample(evidence, explanation, config)
+    case = _Case(evidence.stats.latent, explanation, judge, control)
+    if not is_enough(sample, config):
+        return
     for grid in deal(sample, config.n_tiles, case.latent):
-        shown = await asyncio.to_thread(read_images, images, grid)
-        codes = dict(zip(shown, FIRST, strict=False))
-        judgement = await _judged(case, list(shown.values()), list(codes.values()))
-        verdicts += [_verdict(e, judgement.scores.get(codes.get(e, ""))) for e in grid]
-        judgements.append(judgement)
-    return _scored(case, verdicts, judgements)
+        pictures = partial(_pictures, grid, images)
+        found = judge.question(case.label, explanation.description, pictures, case.about)
+        if found is not None:
+            yield found.asked
+
+
+def _sample(evidence: Evidence, explanation: Explanation, config: SampleConfig) -> Sample:
+    if explanation.label is None:
+        raise ValueError(f"latent {explanation.latent} has no label to score")
+    sample = held_out(evidence, config)
+    check_held_out((*sample.positives, *sample.negatives), explanation.codes.values())
+    return sample
 
 
 @dataclass(frozen=True)
@@ -66,15 +91,57 @@ class _Case:
     control: str
 
     @property
+    def about(self) -> str:
+        """What a paid answer is filed under."""
+        return f"{'score-control' if self.control else 'score'} {self.latent}"
+
+    @property
     def label(self) -> str:
         assert self.explanation.label is not None
         return self.explanation.label
 
 
-async def _judged(case: _Case, shown: Sequence[Image.Image], codes: Sequence[str]) -> Judgement:
-    if not shown:
-        return Judgement({})
-    return await case.judge.judge(case.label, case.explanation.description, shown, codes)
+class _Judged(NamedTuple):
+    """What came of one question."""
+
+    verdicts: list[Verdict]
+    judgement: Judgement
+
+
+async def _judged(case: _Case, grid: Sequence[Example], images: Images) -> _Judged:
+    letters = _letters(grid)
+    description = case.explanation.description
+    pictures = partial(_pictures, grid, images)
+    judgement = await case.judge.judge(case.label, description, pictures, case.about)
+    return _Judged([_verdict(one, judgement.scores.get(letters[one])) for one in grid], judgement)
+
+
+def _letters(grid: Sequence[Example]) -> dict[Example, str]:
+    return dict(zip(grid, FIRST, strict=False))
+
+
+def _pictures(grid: Sequence[Example], images: Images) -> dict[str, Image.Image]:
+    letters = _letters(grid)
+    return {letters[one]: image for one, image in read_images(images, grid).items()}
+
+
+async def _together(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """Results in order. The first error ends the rest, and is raised.
+
+    The rest first gets half of the time that a stopped run grants: its answers may be paid already.
+    """
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        if others:
+            await asyncio.wait(others, timeout=GRACE / 2)
+        for task in done:
+            task.result()
+        return [task.result() for task in tasks]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _verdict(example: Example, score: float | None) -> Verdict:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -13,13 +13,12 @@ from PIL import Image
 from interp.control import shuffled
 from interp.judge import Judge
 from interp.questions import is_transient
-from interp.records import Evidence, Example, Explanation, Score, from_json
-from interp.sampling import SampleConfig, held_out, is_enough
-from interp.schedule import CONCURRENCY, append_run, finished
-from interp.score import score_latent
+from interp.records import Evidence, Example, Explanation, Score, Status, from_json
+from interp.sampling import SampleConfig, held_out, is_enough, n_grids
+from interp.schedule import CONCURRENCY, Width, append_run, finished
+from interp.score import TOO_FEW, score_latent
 from sae.errors import UserError
 from sae.files import sha256_hex
-from sae.progress import Progress
 
 MISSING_ALARM = 0.02
 """A run in which more than this share of the answers is missing is flagged."""
@@ -42,8 +41,10 @@ class ScoreSummary:
     n_scored: int
     n_failed: int
     n_images: int
-    """Images judged."""
+    """Images that the judge was asked about."""
     n_missing: int
+    """Those of them without a usable answer; also where one that waiting would bring is missing,
+    and with it the score."""
     missing_rate: float
     """n_missing as a share of n_images; NaN when nothing was judged."""
     missing_alarm: bool
@@ -64,44 +65,103 @@ def score_run(
     *,
     control: str = "",
     config: SampleConfig | None = None,
-    concurrency: int = CONCURRENCY,
-    progress: Progress | None = None,
+    concurrency: Width = CONCURRENCY,
+    on_record: Callable[[Score], None] | None = None,
+    limit: int | None = None,
+    retry_failed: bool = False,
+    opened: Iterable[object] = (),
 ) -> ScoreSummary:
     """Score every label and append to `path` (scores.jsonl) in the order of the latents.
 
-    What stands there already, for the same label, scorer, prompt, control and test images, is not
-    asked again unless it failed for a reason that waiting cures. `control="shuffled"` tests every
-    label on another latent's images: the floor that a real score must clear.
+    What is done is skipped (`pending_tests`); of the rest at most `limit` are scored.
+    `control="shuffled"` tests every label on another latent's images: the floor that a real score
+    must clear. `on_record`, `opened`: see `append_run`.
     """
-    if control not in CONTROLS:
-        raise UserError(f"--control {control!r} is not known; choose one of: shuffled")
     config = config or SampleConfig()
-    tests = sorted((e for e in explanations if e.label is not None), key=lambda e: e.latent)
-    if control == "shuffled":
-        status = {e.latent: source.of(e.latent).stats.status for e in tests}
-        tests = shuffled(tests, status)
-    done = {_identity(row) for row in finished(path) if not is_transient(row["failure"] or "")}
-
-    def pending(test: Explanation) -> bool:
-        sample = held_out(source.of(test.latent), config)
-        images = (*sample.positives, *sample.negatives) if is_enough(sample, config) else ()
-        return _wanted(test, images, judge, control) not in done
+    explanations = list(explanations)
+    who = (judge.name, judge.prompt)
+    todo = pending_tests(
+        path, source, *who, explanations, control, config, retry_failed=retry_failed
+    )
 
     async def work(test: Explanation) -> Score:
         evidence = source.of(test.latent)
         return await score_latent(evidence, test, judge, source.image, config, control)
 
-    todo = [test for test in tests if not done or pending(test)]
-    append_run(path, todo, work, concurrency=concurrency, progress=progress, opened=(judge,))
-    return _summary_of_rows(finished(path), judge, control, tests)
+    append_run(
+        path,
+        todo[:limit],
+        work,
+        concurrency=concurrency,
+        on_record=on_record,
+        opened=(judge, *opened),
+    )
+    return stored_summary(path, *who, control, explanations)
+
+
+def pending_tests(
+    path: Path,
+    source: EvidenceSource,
+    judge_name: str,
+    judge_prompt: str,
+    explanations: Iterable[Explanation],
+    control: str = "",
+    config: SampleConfig | None = None,
+    *,
+    retry_failed: bool = False,
+) -> list[Explanation]:
+    """The labels that are still to be tested, by latent; of a control with the labels as dealt.
+
+    What stands in `path` already, for the same label, scorer, prompt, control and test images, is
+    not asked again unless it failed for a reason that waiting cures; with `retry_failed` also where
+    answers are missing. Raises `UserError` for a control that is not known.
+    """
+    if control not in CONTROLS:
+        raise UserError(f"--control {control!r} is not known; choose one of: shuffled")
+    tests = sorted((e for e in explanations if e.label is not None), key=lambda e: e.latent)
+    done = {_identity(row) for row in finished(path) if not _to_do_again(row, retry_failed)}
+    if not done and not control:
+        return tests
+    config = config or SampleConfig()
+    cases = {e.latent: _case(source.of(e.latent), config) for e in tests}
+    if control:
+        tests = shuffled(tests, {latent: case.status for latent, case in cases.items()})
+    wanted = [_wanted(e, cases[e.latent], (judge_name, judge_prompt, control)) for e in tests]
+    return [test for test, identity in zip(tests, wanted, strict=True) if identity not in done]
+
+
+def n_questions(evidence: Evidence, config: SampleConfig | None = None) -> int:
+    """Grids that test one label of this latent; 0 where there are too few images."""
+    config = config or SampleConfig()
+    sample = held_out(evidence, config)
+    n_images = len(sample.positives) + len(sample.negatives)
+    return n_grids(n_images, config.n_tiles) if is_enough(sample, config) else 0
+
+
+def stored_summary(
+    path: Path,
+    judge_name: str,
+    judge_prompt: str,
+    control: str,
+    explanations: Iterable[Explanation],
+) -> ScoreSummary:
+    """What `path` holds of the labelled latents; the verdicts, most of a row, are not looked at."""
+    latents = {e.latent for e in explanations if e.label is not None}
+    bare = [
+        from_json(Score, {**row, "verdicts": []})
+        for row in finished(path)
+        if row["latent"] in latents and row["prompt"] == judge_prompt
+    ]
+    return summarise(bare, judge_name, control)
 
 
 def summarise(scores: Iterable[Score], scorer: str, control: str = "") -> ScoreSummary:
     """The last score of every latent under one scorer and control."""
     last = {s.latent: s for s in scores if s.model == scorer and s.control == control}
     scored = [score for score in last.values() if score.failure is None]
-    n_images = sum(score.n_positive + score.n_negative for score in scored)
-    n_missing = sum(score.n_missing for score in scored)
+    asked = [score for score in last.values() if score.failure != TOO_FEW]
+    n_images = sum(score.n_positive + score.n_negative for score in asked)
+    n_missing = sum(score.n_missing for score in asked)
     rate = n_missing / n_images if n_images else math.nan
     return ScoreSummary(
         scorer=scorer,
@@ -133,6 +193,17 @@ class _Identity(NamedTuple):
     """Digest of the test images' ids."""
 
 
+class _Case(NamedTuple):
+    """What is needed of a latent's evidence to know whether its test is done."""
+
+    status: Status
+    images: str
+
+
+def _to_do_again(row: Mapping[str, Any], retry_failed: bool) -> bool:
+    return is_transient(row["failure"] or "") or (retry_failed and row["n_missing"] > 0)
+
+
 def _identity(row: Mapping[str, Any]) -> _Identity:
     return _Identity(
         latent=row["latent"],
@@ -145,34 +216,20 @@ def _identity(row: Mapping[str, Any]) -> _Identity:
     )
 
 
-def _wanted(test: Explanation, images: Iterable[Example], judge: Judge, control: str) -> _Identity:
+def _case(evidence: Evidence, config: SampleConfig) -> _Case:
+    sample = held_out(evidence, config)
+    images = (*sample.positives, *sample.negatives) if is_enough(sample, config) else ()
+    return _Case(evidence.stats.status, _digest(example.image_id for example in images))
+
+
+def _wanted(test: Explanation, case: _Case, judged: tuple[str, str, str]) -> _Identity:
+    """`judged`: the judge's name and prompt, and the control."""
     assert test.label is not None
-    return _Identity(
-        latent=test.latent,
-        label=test.label,
-        explainer=test.model,
-        model=judge.name,
-        prompt=judge.prompt,
-        control=control,
-        images=_digest(example.image_id for example in images),
-    )
+    return _Identity(test.latent, test.label, test.model, *judged, case.images)
 
 
 def _digest(image_ids: Iterable[str]) -> str:
     return sha256_hex(" ".join(sorted(image_ids)).encode())
-
-
-def _summary_of_rows(
-    rows: Iterable[Mapping[str, Any]], judge: Judge, control: str, tests: Sequence[Explanation]
-) -> ScoreSummary:
-    """Over the latents of `tests`; the verdicts, most of a row, are not read."""
-    latents = {test.latent for test in tests}
-    bare = [
-        from_json(Score, {**row, "verdicts": []})
-        for row in rows
-        if row["latent"] in latents and row["prompt"] == judge.prompt
-    ]
-    return summarise(bare, judge.name, control)
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -4,73 +4,45 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from PIL import Image
-
-from interp.client import ChatModel, ClientConfig, public_url
-from interp.collect import CollectConfig, CollectInfo, collect
 from interp.evidence import EvidenceReader
-from interp.explain import Explainer, ExplainSummary, VlmExplainer, explain_run
-from interp.eyes import Eyes
-from interp.judge import Judge, VlmJudge
+from interp.explain import (
+    ExplainConfig,
+    ExplainSummary,
+    VlmExplainer,
+    explain_prompt,
+    explain_run,
+    pending_latents,
+    summarise,
+)
+from interp.judge import Judge, VlmJudge, judge_prompt
 from interp.labels import latest_explanations
 from interp.ledger import Ledger
-from interp.pictures import read_images
-from interp.questions import OPENROUTER
-from interp.records import Example, Explanation
+from interp.live import Meter, live
+from interp.paid import EXPLAIN_SHAPE, JUDGE_SHAPE, Watch, layout_of, paid_model
+from interp.pictures import PictureCache, read_images
+from interp.preflight import Preflight
+from interp.records import Example, Explanation, Score
 from interp.runs import Run
-from interp.scoring import ScoreSummary, score_run
-from interp.vocabulary import load_vocabulary
+from interp.scoring import ScoreSummary, pending_tests, score_run, stored_summary
+from interp.settings import N_AT_WORK, ModelSettings, Work
 from sae.errors import UserError
-from sae.files import without_place
-from sae.progress import Progress
-from sae.store import EmbeddingStore
+from sae.progress import Progress, bar
 
-LOCAL = "local"
-"""The model name that stands for CLIP on this machine: no key, no network."""
-UNRECORDED = ("device", "concurrency", "timeout", "deadline")
-"""Settings that change how fast a run is, not what comes out."""
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from interp.collect import CollectConfig
+    from interp.collected import CollectInfo
+    from interp.eyes import Eyes
+
 N_BACKGROUND = 1024
 """Images of the explain side that tell the local model what is usual."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSettings:
-    """Who answers, and how. Field by field what `--model` and its companions say."""
-
-    model: str = LOCAL
-    base_url: str = OPENROUTER
-    concurrency: int = 16
-    """Latents in work at once."""
-    timeout: float = 120.0
-    """Seconds for one request."""
-    deadline: float = 600.0
-    """Seconds for one question with all its retries."""
-    reasoning: str = ""
-    """Effort asked of models that reason ("none", "minimal", "low"); "" leaves it to the server."""
-    clip: str = ""
-    """CLIP of the local model; "" = the one that the run's images were embedded with."""
-    vocabulary: str = "auto"
-    """Where the local namer takes its words from."""
-    device: str = "auto"
-
-    @property
-    def is_local(self) -> bool:
-        return self.model == LOCAL
-
-    def recorded(self) -> dict[str, object]:
-        """What run.json keeps: all but what changes no result, without places and logins."""
-        kept = {k: v for k, v in dataclasses.asdict(self).items() if k not in UNRECORDED}
-        public = {
-            "base_url": "" if self.is_local else public_url(self.base_url),
-            "clip": without_place(self.clip),
-            "vocabulary": Path(self.vocabulary).name,
-        }
-        return {**kept, **public}
+_ALL = Work()
 
 
 def run_collect(
@@ -83,8 +55,10 @@ def run_collect(
     overwrite: bool = False,
 ) -> tuple[Run, CollectInfo]:
     """Make the run and collect its evidence."""
+    from interp.collect import collect
     from sae.clip import resolve_device
     from sae.model import load
+    from sae.store import EmbeddingStore
 
     store, model = EmbeddingStore.open(store_dir), load(sae_dir)
     run = Run.create(run_dir, sae_dir, model, store)
@@ -97,46 +71,98 @@ def run_explain(
     run: Run,
     settings: ModelSettings,
     latents: Sequence[int],
-    progress: Progress | None = None,
+    work: Work = _ALL,
+    label: str = "explain",
 ) -> ExplainSummary:
     """Explain `latents`, going on where an earlier call stopped; nothing is asked twice."""
-    reader = EvidenceReader(run.path)
+    if settings.is_local:
+        return _explain_locally(run, settings, latents, work, label)
+    config = explain_config(settings)
+    prompt = explain_prompt(config)
+    todo = pending_latents(
+        run.explanations, settings.model, prompt, latents, retry_failed=work.retry_failed
+    )
+    if not todo:
+        n_skipped = len(set(latents))
+        return summarise(run.explanations, settings.model, prompt, latents, n_skipped=n_skipped)
     with Ledger(run.ledger) as ledger:
-        explainer = _explainer(run, reader, settings, ledger)
+        model = paid_model(settings, ledger, "explain")
         run.remember("explain", settings.recorded())
-        return explain_run(
-            run.explanations,
-            reader,
-            explainer,
-            latents,
-            concurrency=settings.concurrency,
-            progress=progress,
-        )
+        meter = Meter(n_total=len(todo[: work.limit]))
+        with live(label, meter):
+            return explain_run(
+                run.explanations,
+                PictureCache(run.evidence),
+                VlmExplainer(model, config, patch_grid(run), again=work.retry_failed),
+                latents,
+                concurrency=model.gate.room,
+                on_record=functools.partial(_count, meter),
+                limit=work.limit,
+                retry_failed=work.retry_failed,
+                opened=(Watch(model, meter), Preflight(model)),
+            )
 
 
 def run_score(
     run: Run,
     settings: ModelSettings,
     control: str = "",
-    latents: Sequence[int] | None = None,
-    progress: Progress | None = None,
+    latents: Iterable[int] | None = None,
+    work: Work = _ALL,
+    label: str = "score",
 ) -> ScoreSummary:
     """Score the newest label of every latent (or of `latents`) on held-out images."""
-    reader = EvidenceReader(run.path)
+    tests = labels_to_test(run, latents)
+    if settings.is_local:
+        return _score_locally(run, settings, control, tests, work, label)
+    layout = layout_of(settings, JUDGE_SHAPE)
+    judge_of = (settings.model, judge_prompt(layout))
+    todo = pending_tests(
+        run.scores, run.evidence, *judge_of, tests, control, retry_failed=work.retry_failed
+    )
+    if not todo:
+        return stored_summary(run.scores, *judge_of, control, tests)
+    stage = score_stage(control)
+    with Ledger(run.ledger) as ledger:
+        model = paid_model(settings, ledger, stage)
+        run.remember(stage, settings.recorded())
+        meter = Meter(n_total=len(todo[: work.limit]))
+        with live(label, meter):
+            return score_run(
+                run.scores,
+                PictureCache(run.evidence),
+                VlmJudge(model, layout, again=work.retry_failed),
+                tests,
+                control=control,
+                concurrency=model.gate.room,
+                on_record=functools.partial(_count, meter),
+                limit=work.limit,
+                retry_failed=work.retry_failed,
+                opened=(Watch(model, meter), Preflight(model)),
+            )
+
+
+def explain_config(settings: ModelSettings) -> ExplainConfig:
+    """How the explainer is shown things by these settings."""
+    return ExplainConfig(layout=layout_of(settings, EXPLAIN_SHAPE))
+
+
+def score_stage(control: str) -> str:
+    """What a score's questions are filed under."""
+    return "score-control" if control else "score"
+
+
+def patch_grid(run: Run) -> tuple[int, int] | None:
+    """(rows, columns) of the store's patches; None where images have one token."""
+    grid = run.evidence.info.grid
+    return (grid[0], grid[1]) if grid else None
+
+
+def labels_to_test(run: Run, latents: Iterable[int] | None) -> list[Explanation]:
+    """The newest explanation of each of `latents`, or of all. Raises `UserError` without any."""
     explanations = newest_explanations(run)
     wanted = set(explanations if latents is None else latents)
-    with Ledger(run.ledger) as ledger:
-        judge = _judge(run, reader, settings, ledger)
-        run.remember("score-control" if control else "score", settings.recorded())
-        return score_run(
-            run.scores,
-            reader,
-            judge,
-            [e for latent, e in explanations.items() if latent in wanted],
-            control=control,
-            concurrency=settings.concurrency,
-            progress=progress,
-        )
+    return [e for latent, e in explanations.items() if latent in wanted]
 
 
 def newest_explanations(run: Run) -> dict[int, Explanation]:
@@ -154,9 +180,8 @@ def choose_latents(reader: EvidenceReader, spec: str | None, dense: bool = False
     Raises `UserError` for what is no number or no latent of the run.
     """
     if spec is None:
-        status = reader.latents["status"]
-        wanted = status.isin(["live", "dense"] if dense else ["live"])
-        return [int(latent) for latent in np.flatnonzero(wanted)]
+        wanted = ("live", "dense") if dense else ("live",)
+        return [latent for latent, status in enumerate(reader.status) if status in wanted]
     chosen: set[int] = set()
     for part in filter(None, (part.strip() for part in spec.split(","))):
         first, dash, last = part.partition("-")
@@ -175,27 +200,6 @@ def choose_latents(reader: EvidenceReader, spec: str | None, dense: bool = False
     return sorted(chosen)
 
 
-def _explainer(
-    run: Run, reader: EvidenceReader, settings: ModelSettings, ledger: Ledger
-) -> Explainer:
-    if not settings.is_local:
-        grid = (reader.info.grid[0], reader.info.grid[1]) if reader.info.grid else None
-        return VlmExplainer(ChatModel(_client(settings), ledger), patch_grid=grid)
-    from interp.local import LocalNamer
-
-    eyes = local_eyes(run, settings)
-    vocabulary = load_vocabulary(settings.vocabulary, eyes.clip.name)
-    return LocalNamer(eyes, vocabulary, background(reader))
-
-
-def _judge(run: Run, reader: EvidenceReader, settings: ModelSettings, ledger: Ledger) -> Judge:
-    if not settings.is_local:
-        return VlmJudge(ChatModel(_client(settings), ledger))
-    from interp.local import LocalJudge
-
-    return LocalJudge(local_eyes(run, settings), background(reader))
-
-
 def background(reader: EvidenceReader) -> Iterator[Image.Image]:
     """An even sample of the explain side's images, the same whenever it is asked for."""
     examples = reader.examples
@@ -207,21 +211,85 @@ def background(reader: EvidenceReader) -> Iterator[Image.Image]:
 
 def local_eyes(run: Run, settings: ModelSettings) -> Eyes:
     """The local model's CLIP; in one process every stage sees with the same, each image once."""
+    from sae.store import EmbeddingStore
+
     return _eyes(settings.clip or EmbeddingStore.open(run.store).info.clip, settings.device)
 
 
 @functools.cache
 def _eyes(clip: str, device: str) -> Eyes:
+    from interp.eyes import Eyes
     from sae.clip import load_clip
 
     return Eyes(load_clip(clip, device))
 
 
-def _client(settings: ModelSettings) -> ClientConfig:
-    return ClientConfig(
-        model=settings.model,
-        base_url=settings.base_url,
-        timeout=settings.timeout,
-        deadline=settings.deadline,
-        reasoning=settings.reasoning,
-    )
+def _explain_locally(
+    run: Run, settings: ModelSettings, latents: Sequence[int], work: Work, label: str
+) -> ExplainSummary:
+    from interp.local import LocalNamer
+    from interp.vocabulary import load_vocabulary
+
+    eyes = local_eyes(run, settings)
+    vocabulary = load_vocabulary(settings.vocabulary, eyes.clip.name)
+    namer = LocalNamer(eyes, vocabulary, background(run.evidence))
+    run.remember("explain", settings.recorded())
+    todo = pending_latents(run.explanations, namer.name, namer.prompt, latents)
+    with _bar(label, len(todo[: work.limit])) as on_record:
+        return explain_run(
+            run.explanations,
+            run.evidence,
+            namer,
+            latents,
+            concurrency=N_AT_WORK,
+            on_record=on_record,
+            limit=work.limit,
+        )
+
+
+def _score_locally(
+    run: Run,
+    settings: ModelSettings,
+    control: str,
+    tests: Sequence[Explanation],
+    work: Work,
+    label: str,
+) -> ScoreSummary:
+    from interp.local import LocalJudge
+
+    judge: Judge = LocalJudge(local_eyes(run, settings), background(run.evidence))
+    run.remember(score_stage(control), settings.recorded())
+    todo = pending_tests(run.scores, run.evidence, judge.name, judge.prompt, tests, control)
+    with _bar(label, len(todo[: work.limit])) as on_record:
+        return score_run(
+            run.scores,
+            run.evidence,
+            judge,
+            tests,
+            control=control,
+            concurrency=N_AT_WORK,
+            on_record=on_record,
+            limit=work.limit,
+        )
+
+
+@contextmanager
+def _bar(label: str, n: int) -> Iterator[Callable[[object], None]]:
+    """A progress bar over latents; gives what counts one more."""
+    with bar(label, unit="latents") as progress:
+        n_done = 0
+
+        def count(_record: object) -> None:
+            nonlocal n_done
+            n_done += 1
+            progress(n_done, n)
+
+        yield count
+
+
+def _count(meter: Meter, record: Explanation | Score) -> None:
+    meter.n_done += 1
+    meter.n_ok += record.failure is None
+    refused = record.failure in ("refused", "moderated")
+    meter.n_refused += refused
+    meter.n_failed += record.failure is not None and not refused

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shlex
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -18,9 +20,9 @@ from sae.files import did_you_mean, write_json
 
 def run(app: typer.Typer, program: str, argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; a traceback only after `--debug`."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
-    arguments = [word for word in arguments if word != "--debug"]
+    typed = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in typed
+    arguments = [word for word in typed if word != "--debug"]
     try:
         result = app(args=arguments, prog_name=program, standalone_mode=False)
     except UserError as error:
@@ -36,13 +38,19 @@ def run(app: typer.Typer, program: str, argv: Sequence[str] | None = None) -> in
         hint = "this is a bug in the program; run again with --debug for the traceback"
         return _fail(program, f"{type(error).__name__}: {error}\n{hint}", BUG, debug)
     if result == INTERRUPTED:  # also what typer makes of SIGINT
-        print(f"{program}: interrupted; the same command goes on", file=sys.stderr, flush=True)
+        again = shlex.join([program, *map(_without_login, typed)])
+        print(f"{program}: interrupted; to go on: {again}", file=sys.stderr, flush=True)
     return result if isinstance(result, int) else OK
 
 
 def say(text: str = "") -> None:
     """Print a line of the result (progress and errors go to stderr)."""
     print(text, flush=True)
+
+
+def complain(text: str) -> None:
+    """Print a line that no script should miss: on stderr."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def finish(wrote: Mapping[str, Path], following: Sequence[str] = ()) -> None:
@@ -112,6 +120,11 @@ JsonOption = Annotated[
     Path | None,
     typer.Option("--json", help="Also write the figures to this file.", show_default=False),
 ]
+
+
+def _without_login(word: str) -> str:
+    """`https://user:password@host` as `https://***@host`: what is printed is kept in logs."""
+    return re.sub(r"(?<=://)[^/?#\s]*@", "***@", word)
 
 
 def _usage(error: typer.TyperException) -> str:

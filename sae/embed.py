@@ -15,7 +15,7 @@ from sae.files import sha256_hex
 from sae.images import ImageFile
 from sae.loading import Loaded, Outcome, Refused, default_workers, load_images
 from sae.progress import Progress
-from sae.store import DTYPES, Skipped, Source, StoreInfo
+from sae.store import DTYPES, Skipped, Source, StoreInfo, torch_dtype
 from sae.store_writer import ImageRow, Plan, StoreWriter, relative_roots
 
 MAX_SKIPPED = 0.01
@@ -72,7 +72,7 @@ def plan_store(
         raise UserError(f"no dtype {dtype!r}; use {' or '.join(DTYPES)}")
     layer = clip.resolve_layer(source.layer)
     n_tokens, d = clip.tokens_per_image(layer, source.tokens), clip.width(layer)
-    image_bytes = n_tokens * d * DTYPES[dtype].itemsize
+    image_bytes = n_tokens * d * torch_dtype(dtype).itemsize
     return Plan(
         clip=clip.name,
         clip_sha=clip.sha,
@@ -115,7 +115,7 @@ class _Shard:
         self._roots = roots
         self._clear()
         shape = (len(plan.span(0)), plan.tokens_per_image, plan.d)
-        self._x = torch.empty(shape, dtype=DTYPES[plan.dtype])
+        self._x = torch.empty(shape, dtype=torch_dtype(plan.dtype))
         self.paths: dict[str, str] = {}
 
     def sort(self, outcomes: Sequence[Outcome]) -> list[Loaded]:
@@ -191,7 +191,7 @@ def _embed_batch(clip: Clip, plan: Plan, images: Sequence[Loaded]) -> Tensor:
     if clip.device.type == "cuda":
         pixels = pixels.pin_memory()
     normalised = clip.preprocess.normalise(pixels.to(clip.device, non_blocking=True))
-    x = clip.embed_images(normalised, plan.layer, plan.tokens).to(DTYPES[plan.dtype]).cpu()
+    x = clip.embed_images(normalised, plan.layer, plan.tokens).to(torch_dtype(plan.dtype)).cpu()
     if not x.isfinite().all():
         raise UserError(
             f"{plan.clip}, layer {plan.layer}, gives values that {plan.dtype} cannot hold; "

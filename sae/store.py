@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from sae.errors import UserError
 from sae.files import read_config
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
+    from torch import Tensor
 
-DTYPES = {"float16": torch.float16, "float32": torch.float32}
+DTYPES = ("float16", "float32")
 GAP_ROWS = 64
 """Wanted rows nearer than this are read in one piece, and what lies between is thrown away."""
 
@@ -133,6 +133,8 @@ class EmbeddingStore:
 
     def read(self, rows: NDArray[np.int64]) -> Tensor:
         """(len(rows), t, d) in the stored type; any order, repeats allowed."""
+        import torch
+
         unique, where = np.unique(np.asarray(rows, dtype=np.int64), return_inverse=True)
         return self._read_ascending(unique)[torch.from_numpy(where)]
 
@@ -148,11 +150,17 @@ class EmbeddingStore:
         return root / str(image["path"])
 
     def _read_ascending(self, rows: NDArray[np.int64]) -> Tensor:
+        import torch
+
         if len(rows) and (rows[0] < 0 or rows[-1] >= self.info.n_images):
             raise IndexError(
                 f"rows {rows[0]}..{rows[-1]} of a store of {self.info.n_images} images"
             )
-        pieces = [torch.empty(0, self.info.tokens_per_image, self.info.d, dtype=self._dtype)]
+        pieces = [
+            torch.empty(
+                0, self.info.tokens_per_image, self.info.d, dtype=torch_dtype(self.info.dtype)
+            )
+        ]
         shards = np.searchsorted(self._starts, rows, side="right") - 1  # (b,)
         for shard in np.unique(shards):
             local = rows[shards == shard] - self._starts[shard]
@@ -164,9 +172,13 @@ class EmbeddingStore:
     def _shard_shape(self, shard: int) -> list[int]:
         return [self.info.shard_rows[shard], self.info.tokens_per_image, self.info.d]
 
-    @property
-    def _dtype(self) -> torch.dtype:
-        return DTYPES[self.info.dtype]
+
+def torch_dtype(name: str) -> torch.dtype:
+    """One of `DTYPES` as torch has it; what only looks for images must not wait for torch."""
+    import torch
+
+    found: torch.dtype = getattr(torch, name)
+    return found
 
 
 def shard_path(store: Path, shard: int) -> Path:
@@ -194,6 +206,8 @@ def _read_shard(path: Path, rows: NDArray[np.int64], shape: list[int]) -> list[T
 
 
 def _read_run(x: Any, rows: NDArray[np.int64]) -> Tensor:
+    import torch
+
     first, last = int(rows[0]), int(rows[-1])
     piece: Tensor = x[first : last + 1]  # (last - first + 1, t, d)
     return piece if len(rows) == len(piece) else piece[torch.from_numpy(rows - first)]

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sae.errors import UserError
 from sae.files import FORMAT, read_config, replacing, sha256_hex, write_json
-from sae.store import DTYPES, Skipped, StoreInfo, read_skipped, shard_path
+from sae.store import Skipped, StoreInfo, read_skipped, shard_path, torch_dtype
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +95,7 @@ class StoreWriter:
     def write_shard(self, x: Tensor, rows: Sequence[ImageRow], skipped: Sequence[Skipped]) -> None:
         """Write the next shard: x (len(rows), t, d), and what became of each of its candidates."""
         with replacing(shard_path(self.path, self.n_done)) as part:
-            save_file({"x": x.to(DTYPES[self.plan.dtype]).contiguous()}, part)
+            save_file({"x": x.to(torch_dtype(self.plan.dtype)).contiguous()}, part)
         with replacing(_skipped_path(self.path, self.n_done)) as part:
             _write_skipped(part, skipped)
         with replacing(

@@ -35,6 +35,12 @@ def interp(*words: object) -> int:
     return console.run(interp_app, "interp", [str(word) for word in words])
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of models are kept for a day: not those of the person who runs the tests."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 @pytest.fixture(scope="session")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
     """300 drawings, the tiny CLIP, 16 latents, collected. Read-only: copy what you change."""

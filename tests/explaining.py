@@ -122,18 +122,30 @@ def stats(latent: int) -> LatentStats:
 
 
 def run(
-    folder: Path, base_url: str, n_latents: int, concurrency: int = 4, key: str = "sk-test"
+    folder: Path,
+    base_url: str,
+    n_latents: int,
+    concurrency: int = 4,
+    key: str = "sk-test",
+    timeout: float = 5.0,
 ) -> ExplainSummary:
     """What `interp explain` does, with quick retries."""
-    config = ClientConfig("fake/vision", base_url, timeout=5, deadline=20, first_wait=0.02)
+    config = ClientConfig(
+        "fake/vision",
+        base_url,
+        concurrency=concurrency,
+        timeout=timeout,
+        deadline=20,
+        first_wait=0.02,
+    )
     with Ledger(folder / "calls.sqlite") as ledger:
-        explainer = VlmExplainer(ChatModel(config, ledger, key))
+        model = ChatModel(config, ledger, key)
         return explain_run(
             folder / "explanations.jsonl",
             ColourSource(),
-            explainer,
+            VlmExplainer(model),
             range(n_latents),
-            concurrency=concurrency,
+            concurrency=model.gate.room if concurrency > 1 else 1,  # 1: strictly in order
         )
 
 

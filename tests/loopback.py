@@ -1,7 +1,8 @@
 """A fake OpenAI-compatible vision server on 127.0.0.1, for tests: it really looks at the pixels.
 
-It finds the cells of the grids it is sent, says which colour (or dark strokes) most of them share,
-and scores cells by the share of a named colour. Faults can be queued: each request takes one.
+It finds the pictures that it is sent, one by one or in the cells of a grid, says which colour (or
+dark strokes) most of them share, and scores each by the share of a named colour. Faults can be
+queued: each request takes one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -47,6 +48,15 @@ class Request:
     at: float
     """Monotonic seconds of arrival."""
     fault: Fault | None = None
+    usage: dict[str, Any] = field(
+        default_factory=lambda: {
+            "prompt_tokens": 100,
+            "completion_tokens": 20,
+            "total_tokens": 120,
+            "cost": COST,
+        }
+    )
+    """What an answer to it says that it used."""
     answered: bool = False
     """Whether a chat completion (also an unusable one) was written back in full."""
 
@@ -80,8 +90,15 @@ class Loopback:
     always: Fault | None = None
     """What goes wrong with every request once `faults` is empty."""
     models: tuple[str, ...] = ("fake/vision",)
+    listing: Any = None
+    """Body of GET /models in place of one made of `models`; bytes are sent as they are, as HTML."""
+    models_status: int = 200
     faults: deque[Fault | None] = field(default_factory=deque)
     """One is taken per chat request; None answers."""
+    choose: Callable[[Request], Fault | None] | None = None
+    """Decides what goes wrong with a request, in place of `faults` and `always`."""
+    usage: Callable[[Request], dict[str, Any]] | None = None
+    """What an answer says that it used, in place of 100 and 20 tokens for `COST`."""
     requests: list[Request] = field(default_factory=list)
     most_at_once: int = 0
     _running: int = 0
@@ -131,7 +148,13 @@ class Loopback:
             self._running += 1
             self.most_at_once = max(self.most_at_once, self._running)
             if request.path.endswith("/chat/completions"):
-                request.fault = self.faults.popleft() if self.faults else self.always
+                request.fault = self._fault_of(request)
+                request.usage = self.usage(request) if self.usage else request.usage
+
+    def _fault_of(self, request: Request) -> Fault | None:
+        if self.choose is not None:
+            return self.choose(request)
+        return self.faults.popleft() if self.faults else self.always
 
     def leave(self) -> None:
         with self._lock:
@@ -140,6 +163,22 @@ class Loopback:
     def wait(self, seconds: float) -> None:
         """Wait, but not longer than the server lives."""
         self._stopping.wait(seconds)
+
+
+def seen(request: Request, codes: list[str]) -> list[NDArray[np.int16]]:
+    """The picture areas of `codes`, which come one by one under their letters, or as one grid."""
+    alone: dict[str, Image.Image] = {}
+    pictures, title = iter(request.pictures), ""
+    for part in request.body["messages"][-1]["content"]:
+        if part["type"] == "text":
+            title = part["text"]
+            continue
+        picture = next(pictures)
+        if letter := re.search(r"Picture ([A-Z]):$", title):
+            alone[letter.group(1)] = picture
+    if not alone:
+        return look(request.pictures[0], len(codes))
+    return [np.asarray(alone[code]).astype(np.int16) for code in codes]
 
 
 def look(picture: Image.Image, n: int) -> list[NDArray[np.int16]]:
@@ -172,9 +211,7 @@ def explain_answer(request: Request) -> dict[str, Any]:
     text = request.texts[0]
     codes = _letters(re.search(r"pictures ((?:[A-Z](?:, | and )?)+)", text))
     neg_codes = _letters(re.search(r"second set, ((?:[A-Z](?:, | and )?)+)", text))
-    best = [
-        max(shares(a).items(), key=lambda s: s[1]) for a in look(request.pictures[0], len(codes))
-    ]
+    best = [max(shares(a).items(), key=lambda s: s[1]) for a in seen(request, codes)]
     found = [name if share > 0.005 else "blank paper" for name, share in best]
     (name, count), *_ = Counter(found).most_common()
     label = name if name in (STROKES, "blank paper") else f"a {name} area"
@@ -200,7 +237,7 @@ def detect_answer(request: Request) -> dict[str, int]:
     codes = _letters(re.search(r"pictures ((?:[A-Z](?:, | and )?)+)", text))
     rule = re.search(r"<<<(.*?)>>>", text)
     named = [name for name in (*COLOURS, STROKES) if rule and name in rule.group(1)]
-    areas = look(request.pictures[0], len(codes))
+    areas = seen(request, codes)
     scores = [max((shares(area)[name] for name in named), default=0.0) for area in areas]
     return {code: min(100, round(400 * s)) for code, s in zip(codes, scores, strict=True)}
 
@@ -223,7 +260,7 @@ def _said(request: Request) -> str:
         return json.dumps(detect_answer(request))
     if "Which colour" in " ".join(request.texts):
         whole = np.asarray(request.pictures[0]).astype(np.int16)
-        return max(shares(whole).items(), key=lambda share: share[1])[0]
+        return json.dumps({"colour": max(shares(whole).items(), key=lambda share: share[1])[0]})
     return "I see a picture."
 
 
@@ -241,12 +278,7 @@ def _completion(request: Request, text: Any, reason: str = "stop") -> dict[str, 
                 "message": {"role": "assistant", "content": text},
             }
         ],
-        "usage": {
-            "prompt_tokens": 100,
-            "completion_tokens": 20,
-            "total_tokens": 120,
-            "cost": COST,
-        },
+        "usage": request.usage,
     }
 
 
@@ -281,6 +313,8 @@ def _json_response(request: Request, kind: str) -> tuple[int, dict[str, Any]]:
         return 200, {**_completion(request, ""), "choices": []}
     if kind == "finish_error":
         return 200, _completion(request, "half", "error")
+    if kind == "blind":
+        return 200, _completion(request, '{"colour": "purple"}')
     if kind in _TEXTS:
         text, reason = _TEXTS[kind]
         return 200, _completion(request, text, reason)
@@ -345,8 +379,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.loopback.requests.append(
             Request(self.path, dict(self.headers), {}, time.monotonic())
         )
-        models: Sequence[dict[str, Any]] = [_model(name) for name in self.server.loopback.models]
-        self._send(200, json.dumps({"data": models}).encode(), "application/json")
+        loopback = self.server.loopback
+        listing = loopback.listing
+        if listing is None:
+            listing = {"data": [_model(name) for name in loopback.models]}
+        if isinstance(listing, bytes):
+            return self._send(loopback.models_status, listing, "text/html")
+        self._send(loopback.models_status, json.dumps(listing).encode(), "application/json")
 
     def do_POST(self) -> None:
         loopback = self.server.loopback

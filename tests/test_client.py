@@ -19,6 +19,7 @@ from interp.ledger import Ledger
 from interp.prompts import render
 from interp.questions import Question, Reply, ReplyError
 from interp.replies import detect_schema, parse_scores
+from interp.transport import request_json
 from sae.errors import BUDGET, FAILURES, USAGE, UserError
 
 KEY = "sk-or-canary-0123456789abcdef"
@@ -28,7 +29,7 @@ CODES = ["A", "B"]
 def question(label="red discs", **changes) -> Question:
     tiles = [Tile("A", Image.new("RGB", (99, 99), "red")), Tile("B", Image.new("RGB", (99, 99)))]
     asked = Question(
-        system=render("system"),
+        system=render("system", layout="grid"),
         parts=(render("detect", codes=CODES, label=label, description=""), compose(tiles, 2)),
         schema=detect_schema(CODES),
         schema_name="detect",
@@ -97,13 +98,12 @@ def test_the_request_holds_all_that_a_server_needs_and_nothing_of_openrouter(ser
     assert request.pictures[0].size == (448, 224)
 
 
-def test_openrouter_is_told_to_heed_the_schema(server, ledger):
-    model = ChatModel(ClientConfig("m", "https://openrouter.ai/api/v1"), ledger, KEY)
-    assert model._body(question(), "strict")["extra_body"] == {
-        "provider": {"require_parameters": True}
-    }
-    other = ChatModel(ClientConfig("m", "https://openrouter.ai.evil.org/v1"), ledger, KEY)
-    assert "extra_body" not in other._body(question(), "strict")
+def test_openrouter_is_told_to_heed_the_schema():
+    home = ClientConfig("m", "https://openrouter.ai/api/v1")
+    assert request_json(home, question(), "strict")["provider"] == {"require_parameters": True}
+    assert "provider" not in request_json(home, question(), "plain")
+    other = ClientConfig("m", "https://openrouter.ai.evil.org/v1")
+    assert "provider" not in request_json(other, question(), "strict")
 
 
 def test_reasoning_effort_is_sent_and_is_part_of_the_key(server, ledger):
@@ -146,11 +146,11 @@ def test_a_hanging_server_is_given_up_and_asked_again(server, ledger):
         ("500", "server", 3),
         ("html", "html", 3),
         ("broken", "broken_body", 3),
-        ("choices_null", "empty", 3),
-        ("content_null", "empty", 3),
+        ("choices_null", "empty", 2),
+        ("content_null", "empty", 2),
         ("error_200", "server", 3),
         ("error_200_odd", "error_body", 3),
-        ("finish_error", "error_body", 3),
+        ("finish_error", "error_body", 2),  # like the two above: billed, though of no use
         ("drop", "connection", 3),
         ("400", "bad_request", 1),
         ("403", "moderated", 1),
@@ -380,7 +380,7 @@ def test_the_key_is_in_no_file_log_message_repr_or_traceback(server, ledger, fau
     shown = io.StringIO()
     try:
         model = ChatModel(config(server, n_tries=2), ledger, KEY)
-        shown.write(f"{model!r} {vars(model)!r} {model._key!r}")
+        shown.write(f"{model!r} {vars(model)!r} {model._server._key!r}")
         asyncio.run(one(model))
     except (ReplyError, UserError) as error:
         shown.write(repr(error) + repr(vars(error)))

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 from conftest import Walk, interp, sae
 
 from sae import console
@@ -40,12 +41,39 @@ def test_bug_exits_1_and_shows_its_traceback_only_on_debug(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, typer.Abort])
+def test_interrupt_exits_130_and_prints_the_words_typed_as_the_way_on(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+        raise error
 
     monkeypatch.setattr("sae.world.write_world", interrupted)
-    assert sae("world", "--out", "nowhere") == 130
+    assert sae("--debug", "world", "--n", 12, "--out", "my world") == 130
+    again = "sae --debug world --n 12 --out 'my world'"
+    assert capsys.readouterr().err == f"sae: interrupted; to go on: {again}\n"
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("https://ann:s3cret@host:8000/v1", "'https://***@host:8000/v1'"),
+        ("--base-url=http://ann:s3@cret@host/v1", "'--base-url=http://***@host/v1'"),
+        ("https://host/v1/@cf/model?at=a@b", "'https://host/v1/@cf/model?at=a@b'"),
+        ("ann@host", "ann@host"),
+    ],
+)
+def test_the_way_on_masks_a_login_in_a_url_and_nothing_else(
+    word: str, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped = typer.Typer()
+
+    @stopped.command()
+    def stop(words: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    assert console.run(stopped, "interp", ["--", word]) == 130
+    assert capsys.readouterr().err == f"interp: interrupted; to go on: interp -- {shown}\n"
 
 
 def test_config_file_sets_what_flags_do_not(

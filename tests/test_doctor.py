@@ -40,7 +40,7 @@ def test_model_that_cannot_name_the_colour_is_found_out(monkeypatch: pytest.Monk
     with Loopback(always=Fault("prose")) as server:
         found = findings(server, "x/y")["x/y"]
     assert not found.ok
-    assert "does not see images" in found.state
+    assert "does not see the pictures" in found.state
 
 
 def test_server_that_is_not_there_is_said_in_one_line() -> None:

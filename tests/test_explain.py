@@ -199,6 +199,15 @@ def test_the_question_holds_two_grids_and_names_strong_and_weak_letters():
     assert (question.max_tokens, question.temperature) == (700, 0.3)
 
 
+def test_separate_pictures_are_named_by_the_letters_that_the_explanation_keeps():
+    model = Scripted()
+    explanation = explained(model, config=ExplainConfig(layout="separate"))
+    texts = [part for part in model.questions[0].parts[1:-1] if isinstance(part, str)]
+    assert [text[-2] for text in texts] == list(explanation.codes) == [*FIRST, *SECOND]
+    assert {picture.size for picture in model.questions[0].pictures} == {(224, 224)}
+    assert model.questions[0].about == "explain 0"
+
+
 def test_neither_class_nor_file_name_nor_activation_is_told():
     model = Scripted()
     explained(model)
@@ -290,7 +299,7 @@ def test_a_label_of_nothing_but_stops_is_a_failure():
     model = Scripted()
     explained(model)
     text = answer(model.questions[0], label=" .. ")
-    assert explained(Scripted(text)).failure == "invalid"
+    assert explained(Scripted(text, text)).failure == "invalid"
 
 
 def test_settings_are_part_of_the_fingerprint():
@@ -300,9 +309,10 @@ def test_settings_are_part_of_the_fingerprint():
             ExplainConfig(),
             ExplainConfig(cell=336),
             ExplainConfig(show=ShowConfig(n_negatives=9)),
+            ExplainConfig(layout="separate"),
         )
     }
-    assert len(prompts) == 3
+    assert len(prompts) == 4
 
 
 # Whole runs against the server
@@ -389,7 +399,9 @@ def test_a_lasting_fault_is_a_state_of_the_explanation(server, tmp_path, fault, 
     run(tmp_path, server.base_url, 1)
     (row,) = rows(tmp_path)
     assert (row.label, row.failure) == (None, failure)
-    assert row.usd == pytest.approx(COST * len(row.calls))
+    # A body without a choice can still say what it cost; nothing of it is worth keeping.
+    n_billed = len(server.chats) if fault == "choices_null" else len(row.calls)
+    assert row.usd == pytest.approx(COST * n_billed)
 
 
 def start(folder: Path, server: Loopback, n_latents: int) -> subprocess.Popen[bytes]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +181,15 @@ def test_the_same_files_give_the_same_bytes_with_plain_line_ends(run_dir: Path) 
 def test_a_missing_file_is_named_with_the_command_that_writes_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="interp cards"):
         read_labels(tmp_path)
+
+
+def test_labels_are_written_without_torch_and_without_pandas(run_dir: Path) -> None:
+    code = (
+        "import sys\n"
+        "from interp.labels import write_labels\n"
+        f"write_labels({str(run_dir)!r})\n"
+        "print([name for name in ('torch', 'pandas', 'openai') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert (run_dir / "labels.csv").exists()

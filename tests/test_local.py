@@ -125,7 +125,8 @@ def test_an_unreadable_image_is_left_out_and_not_listed_as_shown() -> None:
 def test_the_judge_scores_what_fits_above_fifty_and_the_rest_below() -> None:
     judge = LocalJudge(Eyes(ColourClip()), plain(*BACKGROUND))
     codes = "ABC"
-    judgement = asyncio.run(judge.judge("red", "", plain("red", "blue", "green"), codes))
+    pictures = dict(zip(codes, plain("red", "blue", "green"), strict=True))
+    judgement = asyncio.run(judge.judge("red", "", lambda: pictures))
     red, blue, green = (judgement.scores[code] for code in codes)
     assert red is not None
     assert blue is not None
@@ -138,7 +139,8 @@ def test_the_judge_scores_what_fits_above_fifty_and_the_rest_below() -> None:
 
 def test_a_label_that_separates_nothing_is_scored_alike_everywhere() -> None:
     judge = LocalJudge(Eyes(ColourClip()), plain("red", "red"))
-    scores = asyncio.run(judge.judge("red", "", plain("red", "red"), "AB")).scores
+    pictures = dict(zip("AB", plain("red", "red"), strict=True))
+    scores = asyncio.run(judge.judge("red", "", lambda: pictures)).scores
     assert scores["A"] == scores["B"]
     assert scores["A"] is not None
     assert math.isfinite(scores["A"])

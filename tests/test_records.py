@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
 import json
 import math
-from typing import Any
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -104,6 +107,76 @@ def test_a_field_that_is_missing_or_unknown_is_named() -> None:
     del values["truth"]
     with pytest.raises(UserError, match="Verdict lacks the field 'truth'"):
         from_json(Verdict, values)
+
+
+def spoilt(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The values without a field, with one more, and with one of a wrong kind, in turn."""
+    yield {**values, "colour": 1}
+    for name in values:
+        yield {key: value for key, value in values.items() if key != name}
+        for wrong in (None, 3, "", "x", [], [None], [[]], [["cat"]], {}, {"a": None}):
+            yield {**values, name: wrong}
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda r: type(r).__name__)
+def test_compiled_readers_and_writers_equal_those_that_look_at_every_type_anew(record: Any) -> None:
+    cls = type(record)
+    values = to_json(record)
+    assert values == plain_slowly(dataclasses.asdict(record))
+    assert list(values) == [field.name for field in dataclasses.fields(cls)]
+    for case in (values, dict(reversed(values.items())), *spoilt(values)):
+        assert outcome(from_json, cls, case) == outcome(from_json_slowly, cls, case), case
+
+
+def outcome(read: Callable[[Any, Any], Any], cls: type[Any], values: Any) -> str:
+    """The record, or else the error and what it says."""
+    try:
+        return repr(read(cls, values))
+    except (AttributeError, TypeError, ValueError, UserError) as error:
+        return repr(error)
+
+
+def plain_slowly(value: Any) -> Any:
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, dict):
+        return {key: plain_slowly(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_slowly(item) for item in value]
+    return value
+
+
+def from_json_slowly(cls: type[Any], values: Any) -> Any:
+    hints = get_type_hints(cls)
+    for name in values:
+        if name not in hints:
+            raise UserError(f"a stored {cls.__name__} has the unknown field {name!r}")
+    for field in dataclasses.fields(cls):
+        if field.default is dataclasses.MISSING and field.name not in values:
+            raise UserError(f"a stored {cls.__name__} lacks the field {field.name!r}")
+    return cls(**{name: typed_slowly(hints[name], value) for name, value in values.items()})
+
+
+def typed_slowly(hint: Any, value: Any) -> Any:
+    args, origin = get_args(hint), get_origin(hint)
+    if origin is types.UnionType:
+        inner = next(arg for arg in args if arg is not types.NoneType)
+        return None if value is None else typed_slowly(inner, value)
+    if hint is float:
+        return math.nan if value is None else float(value)
+    if hint is bytes:
+        return base64.b64decode(value)
+    if dataclasses.is_dataclass(hint):
+        return from_json_slowly(hint, value)
+    if origin is dict:
+        return {key: typed_slowly(args[1], item) for key, item in value.items()}
+    if origin is tuple and args[-1] is Ellipsis:
+        return tuple(typed_slowly(args[0], item) for item in value)
+    if origin is tuple:
+        return tuple(typed_slowly(arg, item) for arg, item in zip(args, value, strict=True))
+    return value
 
 
 @pytest.mark.parametrize(("label", "failure"), [("wheels", "refused"), (None, None)])

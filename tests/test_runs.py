@@ -89,8 +89,7 @@ def test_what_is_no_latent_is_refused_with_the_range(walk: Walk, spec: str) -> N
 
 def test_dense_latents_are_left_out_unless_asked_for(walk: Walk) -> None:
     reader = EvidenceReader(walk.run)
-    reader.latents.loc[0, "status"] = "dense"
-    reader.latents.loc[1, "status"] = "dead"
+    reader.__dict__["status"] = ("dense", "dead", *reader.status[2:])
     assert 0 not in choose_latents(reader, None)
     assert 0 in choose_latents(reader, None, dense=True)
     assert 1 not in choose_latents(reader, None, dense=True)

@@ -129,9 +129,9 @@ def test_append_run_writes_whole_lines_in_order_after_a_torn_one(tmp_path):
         await asyncio.sleep(0.001 * (n % 3))
         return Row(n)
 
-    append_run(path, [1, 2, 3, 4], worker, progress=lambda done, total: seen.append((done, total)))
+    append_run(path, [1, 2, 3, 4], worker, on_record=seen.append)
     assert [json.loads(line)["number"] for line in path.read_text().splitlines()] == [0, 1, 2, 3, 4]
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert seen == [Row(1), Row(2), Row(3), Row(4)]
 
 
 def test_finished_reads_complete_rows_and_cuts_a_torn_one_off(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from PIL import Image
 
 from interp.evidence import EvidenceReader
 from interp.labels import read_labels
+from interp.preflight import ASKED
 from interp.records import Explanation, Score, from_json, split_of
 from interp.runs import Run
 from sae.files import read_jsonl
@@ -78,6 +80,7 @@ def test_no_held_out_image_is_shown_and_no_shown_image_is_tested(run: Path) -> N
 def test_faulty_server_loses_no_reply_and_makes_no_label_of_a_fault(run: Path) -> None:
     kinds = ("500", "error_200", "html", "broken", "hang")
     with Loopback() as server:
+        server.queue(*[None] * len(ASKED))  # the first look at the model
         server.queue("429", retry_after=0.2)
         server.queue(*kinds)
         patience = ("--timeout", 1, "--concurrency", 4)
@@ -86,24 +89,35 @@ def test_faulty_server_loses_no_reply_and_makes_no_label_of_a_fault(run: Path) -
         n_asked = len(server.chats)
     explained = [from_json(Explanation, row) for row in read_jsonl(run / "explanations.jsonl")]
     labelled = [one for one in explained if one.label]
-    assert n_asked == len(labelled) + 1 + len(kinds)
+    assert n_asked == len(ASKED) + len(labelled) + 1 + len(kinds)
     assert sorted(one.latent for one in explained) == EvidenceReader(run).live()
     assert {one.failure for one in explained} <= {None, "too_few_images"}
     assert len(labelled) >= 8
 
 
-def test_interrupted_run_exits_130_and_goes_on_without_asking_twice(run: Path) -> None:
-    with Loopback(latency=0.3) as server:
-        words = ("explain", "--model", "x/y", "--base-url", server.base_url, "--concurrency", "2")
-        command = [sys.executable, "-m", "interp.cli", *words, "--run", str(run)]
-        child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_environment())
-        while server.answered.total() < 4:
+def test_interrupted_run_exits_130_and_its_own_words_go_on_without_asking_twice(run: Path) -> None:
+    program = (sys.executable, "-m", "interp.cli")
+    with Loopback(latency=0.2) as server:
+        url = server.base_url.replace("//", "//ann:s3cret@")
+        words = ["explain", "--model", "x/y", "--base-url", url, "--concurrency", "2"]
+        child = subprocess.Popen(
+            [*program, *words, "--run", run], stderr=subprocess.PIPE, text=True, env=_environment()
+        )
+        while server.answered.total() < 4 or server.answered.total() == len(server.chats):
+            assert child.poll() is None, child.stderr and child.stderr.read()
             time.sleep(0.01)
+        n_sent = len(server.chats)
         child.send_signal(signal.SIGINT)
         _, errors = child.communicate(timeout=30)
         assert child.returncode == 130
-        assert "the same command goes on" in errors
+        assert len(server.chats) <= n_sent + 2  # those that were on their way as the signal came
+        assert "s3cret" not in errors
+        again = errors.splitlines()[-1].removeprefix("interp: interrupted; to go on: interp ")
+        again = again.replace("***@", "ann:s3cret@")
+        assert shlex.split(again) == [*words, "--run", str(run)]
         n_before = server.answered.total()
+        assert n_before == len(server.chats)  # what was in flight had its second, and is kept:
+        command = [*program, *shlex.split(again)]
         assert subprocess.run(command, env=_environment(), check=False).returncode == 0
         assert server.answered.total() > n_before
         assert max(server.answered.values()) == 1
