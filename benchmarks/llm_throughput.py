@@ -92,7 +92,7 @@ def main() -> None:
         parser.error("--clients: ours, peer or both; only ours knows --concurrency 0")
     runs: dict[str, list[Run]] = {name: [] for name in clients}
     for name in clients:
-        measure(name, replace(job, n_latents=_WARM_UP, max_cost=None), replace(settings, rpm=0))
+        measure(name, replace(job, n_latents=_WARM_UP, max_cost=None), Settings(latency=0.02))
     for repeat in range(given.repeats):
         for name in clients if repeat % 2 == 0 else reversed(clients):
             runs[name].append(measure(name, job, replace(settings, seed=given.seed + repeat)))

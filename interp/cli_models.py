@@ -68,6 +68,9 @@ def explain(
     _say_explained(summary, settings)
     console.write_figures(json, _flat(summary))
     written = {"labels": write_labels(opened.path), "answers": opened.explanations}
+    n_left = len(set(chosen)) - summary.n_skipped - summary.n_labelled - summary.n_failed
+    if n_left:
+        console.say(f"{n_left} latents are left; the same command without --limit does them")
     console.finish(written, [f"interp score --model {settings.model} --run {opened.path}"])
     return _verdict(summary.n_unusable, summary.n_asked, work)
 

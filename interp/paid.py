@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import ipaddress
 import math
 import os
-from collections.abc import Sequence
-from types import TracebackType
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -20,6 +19,7 @@ from interp.ledger import Ledger
 from interp.live import Meter
 from interp.models import ModelInfo, cached_models, fetch_models, find_model, known_models
 from interp.page import Layout
+from interp.preflight import STAGE as PREFLIGHT
 from interp.prices import Price, parse_price
 from interp.purse import Purse
 from interp.settings import AUTO, ModelSettings
@@ -56,8 +56,13 @@ def paid_model(settings: ModelSettings, ledger: Ledger, stage: str) -> ChatModel
     config = client_config(settings)
     info = model_info(settings)
     price = checked_price(settings, info)
-    spent = ledger.spent(stage)
-    purse = Purse(settings.max_cost, spent.usd, spent.n_unknown, spent.risked)
+    before = [ledger.spent(stage), ledger.spent(PREFLIGHT)]  # each stage may begin with a look
+    purse = Purse(
+        settings.max_cost,
+        spent=sum(part.usd for part in before),
+        n_unknown=sum(part.n_unknown for part in before),
+        risked=sum(part.risked for part in before),
+    )
     tariff = Tariff(settings.model, price, info.context if info else None)
     if settings.max_cost is not None and price is not None:
         most = (1e6 * price.prompt, 1e6 * price.completion)
@@ -152,40 +157,27 @@ def layout_of(settings: ModelSettings, shape: Shape) -> Layout:
     return "grid" if settings.layout == "grid" else "separate"
 
 
-class Watch:
-    """Copies the engine's counters to the live view's meter while it is entered."""
+@asynccontextmanager
+async def watched(model: ChatModel, meter: Meter) -> AsyncIterator[None]:
+    """Copy the engine's counters to the live view's meter while the block runs."""
 
-    def __init__(self, model: ChatModel, meter: Meter) -> None:
-        self._model = model
-        self._meter = meter
-        self._task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Watch:
-        self._task = asyncio.ensure_future(self._go_on())
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        assert self._task is not None
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        self._look()
-
-    async def _go_on(self) -> None:
+    async def go_on() -> None:
         while True:
-            self._look()
+            _copy(model, meter)
             await asyncio.sleep(_LOOK)
 
-    def _look(self) -> None:
-        model, meter = self._model, self._meter
-        meter.n_answers, meter.n_sent = model.n_answered, model.n_sent
-        meter.in_flight, meter.limit = model.gate.in_flight, model.gate.limit
-        purse = model.purse
-        unknown = purse.n_unknown and not purse.used
-        meter.spent = math.nan if unknown else purse.used
-        meter.reserved, meter.cap = purse.reserved, purse.cap
+    looking = asyncio.ensure_future(go_on())
+    try:
+        yield
+    finally:
+        looking.cancel()
+        _copy(model, meter)
+
+
+def _copy(model: ChatModel, meter: Meter) -> None:
+    meter.n_answers, meter.n_sent = model.n_answered, model.n_sent
+    meter.in_flight, meter.limit = model.gate.in_flight, model.gate.limit
+    purse = model.purse
+    nobody_says = purse.n_unknown > 0 and not purse.used
+    meter.spent = math.nan if nobody_says else purse.used
+    meter.reserved, meter.cap = purse.reserved, purse.cap

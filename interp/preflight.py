@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import re
-from types import TracebackType
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from PIL import Image
 
@@ -35,23 +36,11 @@ _SCHEMA = {
 }
 
 
-class Preflight:
+@asynccontextmanager
+async def preflight(model: VisionModel) -> AsyncIterator[None]:
     """Enter it before the first paid question: raises `UserError` when the model sees nothing."""
-
-    def __init__(self, model: VisionModel) -> None:
-        self._model = model
-
-    async def __aenter__(self) -> Preflight:
-        await check_sight(self._model)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Nothing is held open."""
+    await check_sight(model)
+    yield
 
 
 async def check_sight(model: VisionModel) -> None:

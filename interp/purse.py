@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from itertools import count
 
 from sae.errors import BUDGET, UserError
@@ -25,7 +26,7 @@ class Purse:
         """Answers for which nobody said what they cost."""
         self._held: dict[int, float] = {}
         self._serial = count()
-        self._changed = asyncio.Event()
+        self._waiting: deque[tuple[float, asyncio.Future[int]]] = deque()
 
     @property
     def reserved(self) -> float:
@@ -38,18 +39,22 @@ class Purse:
         return self.spent + self.risked
 
     async def reserve(self, worst: float) -> int:
-        """Set `worst` aside, waiting for requests in flight to give back what they did not use.
+        """Set `worst` aside, waiting in line for requests in flight to give back what is left over.
 
         Raises `UserError` (exit code 3) when it does not fit though nothing is in flight.
         """
-        while self.cap is not None and self.used + self.reserved + worst > self.cap:
-            if not self._held:
-                raise UserError(self._is_empty(worst), BUDGET)
-            self._changed.clear()
-            await self._changed.wait()
-        ticket = next(self._serial)
-        self._held[ticket] = worst
-        return ticket
+        if not self._waiting and self._fits(worst):
+            return self._hold(worst)
+        if not self._held:
+            raise self._is_empty(worst)
+        ticket: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting.append((worst, ticket))
+        try:
+            return await ticket
+        except asyncio.CancelledError:
+            if ticket.done() and not ticket.cancelled() and ticket.exception() is None:
+                self.settle(ticket.result(), 0.0)
+            raise
 
     def settle(self, ticket: int, billed: float) -> None:
         """A request has ended and `billed` is its cost; NaN counts as its worst case."""
@@ -57,17 +62,40 @@ class Purse:
         if math.isnan(billed):
             self.n_unknown += 1
         self.spent += worst if math.isnan(billed) else billed
-        self._changed.set()
+        self._go_on()
 
     def lose(self, ticket: int) -> None:
         """A request has ended without a word: it may have been billed."""
         self.risked += self._held.pop(ticket)
-        self._changed.set()
+        self._go_on()
 
-    def _is_empty(self, worst: float) -> str:
+    def _fits(self, worst: float) -> bool:
+        return self.cap is None or self.used + self.reserved + worst <= self.cap
+
+    def _hold(self, worst: float) -> int:
+        ticket = next(self._serial)
+        self._held[ticket] = worst
+        return ticket
+
+    def _go_on(self) -> None:
+        """Let in those at the head of the line that fit now; turn away who never will."""
+        while self._waiting:
+            worst, ticket = self._waiting[0]
+            if ticket.done():  # gave up
+                pass
+            elif self._fits(worst):
+                ticket.set_result(self._hold(worst))
+            elif not self._held:
+                ticket.set_exception(self._is_empty(worst))
+            else:
+                return
+            self._waiting.popleft()
+
+    def _is_empty(self, worst: float) -> UserError:
         risked = f" (and ${self.risked:.4f} perhaps billed)" if self.risked else ""
-        return (
+        return UserError(
             f"--max-cost {self.cap:g} is reached: ${self.spent:.4f} spent{risked}, and the next "
             f"request may cost ${worst:.4f}; raise --max-cost, then run the same command: "
-            "what was answered is not paid again"
+            "what was answered is not paid again",
+            BUDGET,
         )

@@ -6,14 +6,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
-
-from PIL import Image
+from typing import Any, NamedTuple
 
 from interp.control import shuffled
 from interp.judge import Judge
+from interp.pictures import EvidenceSource
 from interp.questions import is_transient
-from interp.records import Evidence, Example, Explanation, Score, Status, from_json
+from interp.records import Evidence, Explanation, Score, Status, from_json
 from interp.sampling import SampleConfig, held_out, is_enough, n_grids
 from interp.schedule import CONCURRENCY, Width, append_run, finished
 from interp.score import TOO_FEW, score_latent
@@ -23,13 +22,6 @@ from sae.files import sha256_hex
 MISSING_ALARM = 0.02
 """A run in which more than this share of the answers is missing is flagged."""
 CONTROLS = ("", "shuffled")
-
-
-class EvidenceSource(Protocol):
-    """What is used of `EvidenceReader`."""
-
-    def of(self, latent: int) -> Evidence: ...
-    def image(self, example: Example) -> Image.Image: ...
 
 
 @dataclass(frozen=True)

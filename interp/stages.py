@@ -23,9 +23,9 @@ from interp.judge import Judge, VlmJudge, judge_prompt
 from interp.labels import latest_explanations
 from interp.ledger import Ledger
 from interp.live import Meter, live
-from interp.paid import EXPLAIN_SHAPE, JUDGE_SHAPE, Watch, layout_of, paid_model
+from interp.paid import EXPLAIN_SHAPE, JUDGE_SHAPE, layout_of, paid_model, watched
 from interp.pictures import PictureCache, read_images
-from interp.preflight import Preflight
+from interp.preflight import preflight
 from interp.records import Example, Explanation, Score
 from interp.runs import Run
 from interp.scoring import ScoreSummary, pending_tests, score_run, stored_summary
@@ -99,7 +99,7 @@ def run_explain(
                 on_record=functools.partial(_count, meter),
                 limit=work.limit,
                 retry_failed=work.retry_failed,
-                opened=(Watch(model, meter), Preflight(model)),
+                opened=(watched(model, meter), preflight(model)),
             )
 
 
@@ -138,7 +138,7 @@ def run_score(
                 on_record=functools.partial(_count, meter),
                 limit=work.limit,
                 retry_failed=work.retry_failed,
-                opened=(Watch(model, meter), Preflight(model)),
+                opened=(watched(model, meter), preflight(model)),
             )
 
 
