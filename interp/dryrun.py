@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -28,14 +29,18 @@ class Unasked:
 def write_requests(
     folder: Path, config: ClientConfig, questions: Iterable[Question], form: Form
 ) -> list[Path]:
-    """One JSON file a request, exactly as it would be sent, and its pictures beside it."""
+    """One JSON file a request, exactly as it would be sent, and its pictures beside it.
+
+    What an earlier dry run left in `folder` goes first.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
     written = []
     for number, question in enumerate(questions, start=1):
         name = f"{number:03d}-{question.about.replace(' ', '-')}"
         asked = FORMS[-1] if question.schema is None else form
         body = request_json(config, question, asked)
         for which, picture in enumerate(question.pictures, start=1):
-            with replacing(folder / f"{name}-{which}.{_suffix(picture)}") as part:
+            with replacing(folder / f"{name}-{which:02d}.{_suffix(picture)}") as part:
                 part.write_bytes(picture.data)
         with replacing(folder / f"{name}.json") as part:
             part.write_text(json.dumps(body, ensure_ascii=False, indent=1), encoding="utf-8")

@@ -151,8 +151,16 @@ def test_a_dry_run_writes_exactly_what_is_sent_then_and_opens_no_socket(
         pictures = [part for part in body["messages"][1]["content"] if part["type"] == "image_url"]
         for number, part in enumerate(pictures, start=1):
             data = base64.b64decode(part["image_url"]["url"].partition("base64,")[2])
-            (shown,) = path.parent.glob(f"{path.stem}-{number}.*")
+            (shown,) = path.parent.glob(f"{path.stem}-{number:02d}.*")
             assert shown.read_bytes() == data
+
+
+def test_a_dry_run_leaves_nothing_of_an_earlier_one(run):
+    model = "openai/gpt-4.1-mini"
+    assert interp("explain", *words(run, model), "--dry-run", 3) == 0
+    assert interp("explain", *words(run, model), "--dry-run", 1, "--layout", "grid") == 0
+    assert len(list((run / "dry-run").glob("*.json"))) == 1
+    assert len(list((run / "dry-run").iterdir())) == 3  # the request and two grids
 
 
 def test_the_local_model_has_nothing_to_estimate(run):
