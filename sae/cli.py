@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sae import console
 from sae.console import ConfigOption, JsonOption
 from sae.errors import UserError
+from sae.options import spread
+from sae.recipe import TrainConfig
+
+if TYPE_CHECKING:
+    from sae.sweep import Sweep
+    from sae.train import TrainResult
 
 app = typer.Typer(
     name="sae",
@@ -131,78 +137,78 @@ def embed(
 
 
 @app.command()
+@spread
 def train(
     store: Annotated[Path, typer.Argument(help="EmbeddingStore.")],
-    out: Annotated[Path, typer.Option(help="Folder of the SAE to write.")],
-    n_latents: Annotated[int, typer.Option(help="0: expansion x width.", min=0)] = 0,
-    expansion: Annotated[int, typer.Option(help="Latents per embedding dimension.", min=1)] = 8,
-    k: Annotated[int, typer.Option(help="Latents kept per token.", min=1)] = 32,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 4e-3,
-    batch_size: Annotated[int, typer.Option(help="Tokens per step.", min=1)] = 1024,
-    epochs: Annotated[
-        int,
-        typer.Option(help="Passes; 0: 10, or as many (to 500) as make 1,000,000 tokens.", min=0),
-    ] = 0,
-    n_tokens: Annotated[int, typer.Option(help="Budget in tokens, in place of epochs.")] = 0,
-    alpha: Annotated[float, typer.Option(help="Weight of AuxK.")] = 1 / 32,
-    k_aux: Annotated[int, typer.Option(help="Dead latents per token; 0: width / 2.")] = 0,
-    dead_after: Annotated[
-        int, typer.Option(help="Silent tokens that make a latent dead; 0: by the budget.")
-    ] = 0,
-    warmup: Annotated[float, typer.Option(help="Share of steps with rising lr.")] = 0.05,
-    decay: Annotated[float, typer.Option(help="Share of steps with falling lr.")] = 0.3,
-    holdout: Annotated[float, typer.Option(help="Share of images kept for `sae eval`.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="Seed of weights and order.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder of the SAE to write; of a sweep, of its SAEs.")],
+    settings: TrainConfig,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=VALUE,VALUE: an SAE for each value, on one pass over the data; more may "
+            "follow, for every combination: lr=1e-3,4e-3 k=16,32.",
+            rich_help_panel="Sweeps",
+        ),
+    ] = None,
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME=VALUES]...", show_default=False)
+    ] = None,
+    log: Annotated[
+        str,
+        typer.Option(help="Also send the figures to tensorboard, trackio or wandb."),
+    ] = "",
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
     config: ConfigOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Train a TopK SAE on a store: FVU + alpha x AuxK, unit decoder rows, tied start."""
+    """Train an SAE on a store: FVU + alpha x AuxK, unit decoder rows, tied start.
+
+    A stopped training goes on with the same command. With several GPUs or machines:
+    torchrun --nproc-per-node N -m sae train STORE --out DIR.
+    """
     from sae.clip import resolve_device
     from sae.progress import bar
     from sae.store import EmbeddingStore
-    from sae.train import TrainConfig
     from sae.train import train as train_sae
 
-    settings = TrainConfig(
-        n_latents=n_latents,
-        expansion=expansion,
-        k=k,
-        lr=lr,
-        batch_size=batch_size,
-        epochs=epochs,
-        n_tokens=n_tokens,
-        alpha=alpha,
-        k_aux=k_aux,
-        dead_after=dead_after,
-        warmup=warmup,
-        decay=decay,
-        holdout=holdout,
-        seed=seed,
-    )
+    if more and not sweep:
+        raise UserError(f"unexpected argument {more[0]!r}; values of a sweep follow --sweep")
     opened = EmbeddingStore.open(store)
     with bar("train", unit="steps") as progress:
-        result = train_sae(
-            opened, out, settings, resolve_device(device), progress, overwrite=overwrite
-        )
-    row = result.last
-    state = "trained" if result.trained else "already trained with these settings"
-    console.say(
-        f"{state}: {result.model.n_latents} latents, k {k}; on the last batch FVU {row.fvu:.3f}, "
-        f"L0 {row.l0:.1f}, dead {row.dead:.1%}"
-    )
-    console.write_figures(json, row._asdict())
-    console.finish({"SAE": out}, [f"sae eval {out} {store}", f"interp collect {out} {store}"])
+        how = (resolve_device(device), progress, overwrite, log)
+        if not sweep:
+            result = train_sae(opened, out, settings, *how)
+        else:
+            from sae.sweep import run_sweep
+
+            found = run_sweep(opened, out, settings, [*sweep, *(more or [])], *how)
+    if sweep:
+        _report_sweep(found, store, json)
+    else:
+        _report_training(result, store, json)
 
 
 @app.command(name="eval")
 def evaluate(
     model: Annotated[Path, typer.Argument(help="SAE folder.")],
     store: Annotated[Path, typer.Argument(help="EmbeddingStore.")],
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Another SAE, e.g. of another seed: are the latents the same?"),
+    ] = None,
+    k: Annotated[
+        str, typer.Option(help="Other numbers of latents per token to try: 8,16,32.")
+    ] = "",
+    plots: Annotated[
+        bool, typer.Option("--plots", help="Also draw the figures, as PNG beside eval.json.")
+    ] = False,
     zeroshot: Annotated[
         bool, typer.Option(help="Also classify images with and without the SAE in the way.")
     ] = True,
+    templates: Annotated[
+        int, typer.Option(help="1, or 80: also with the 80 templates of CLIP's authors.")
+    ] = 1,
     n_zeroshot: Annotated[int, typer.Option(help="Images per domain for that, at most.")] = 2000,
     device: DeviceOption = "auto",
     config: ConfigOption = None,
@@ -213,16 +219,56 @@ def evaluate(
     from sae.evaluate import evaluate_run
     from sae.model import load
     from sae.progress import bar
+    from sae.report import plot_report
     from sae.store import EmbeddingStore
 
     opened = EmbeddingStore.open(store)
     with bar("evaluate") as progress:
         report = evaluate_run(
-            load(model), opened, model, resolve_device(device), n_zeroshot * zeroshot, progress
+            load(model),
+            opened,
+            model,
+            resolve_device(device),
+            n_zeroshot * zeroshot,
+            progress,
+            templates=templates,
+            ks=_whole_numbers("--k", k),
+            against=load(against) if against else None,
         )
     console.print_table(*report.table())
+    if report.variants_table()[0]:
+        console.print_table(*report.variants_table())
     console.write_figures(json, report.flat())
-    console.finish({"report": model / "eval.json"}, [f"interp collect {model} {store}"])
+    drawn = plot_report(report, model) if plots else {}
+    console.finish({"report": model / "eval.json", **drawn}, [f"interp collect {model} {store}"])
+
+
+def _report_training(result: TrainResult, store: Path, json: Path | None) -> None:
+    row, n_latents, k = result.last, result.model.n_latents, result.model.config.k
+    state = "trained" if result.trained else "already trained with these settings"
+    if result.n_before:
+        state += f" (from step {result.n_before} on)"
+    if result.choice:
+        console.say(result.choice.why())
+    console.say(
+        f"{state}: {n_latents} latents{f', k {k}' if k else ''}; on the last batch "
+        f"FVU {row.fvu:.3f}, L0 {row.l0:.1f}, dead {row.dead:.1%}"
+    )
+    console.write_figures(json, row._asdict())
+    following = [f"sae eval {result.out} {store}", f"interp collect {result.out} {store}"]
+    console.finish({"SAE": result.out}, following)
+
+
+def _report_sweep(sweep: Sweep, store: Path, json: Path | None) -> None:
+    n_there = len(sweep.rows) - sweep.n_trained - len(sweep.failures())
+    there = f" ({n_there} were there already)" if n_there else ""
+    console.say(f"{len(sweep.rows)} SAEs{there}, {sweep.measured_on()}; * no other beats in both")
+    console.print_table(*sweep.table())
+    for name, failure in sweep.failures().items():
+        console.say(f"{name} was not trained: {failure}")
+    console.write_figures(json, sweep.flat())
+    best = sweep.best()
+    console.finish(sweep.files(), [f"sae eval {best} {store}"] if best else [])
 
 
 TOKENS = ("cls", "patch", "all")
@@ -232,6 +278,14 @@ def _one_of(flag: str, value: str, known: tuple[str, ...]) -> Any:
     if value in known:
         return value
     raise UserError(f"{flag} {value!r} is none of {', '.join(known)}")
+
+
+def _whole_numbers(flag: str, text: str) -> list[int]:
+    """ "8,16" -> [8, 16]; "" is none."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if all(word.isdecimal() for word in words):
+        return [int(word) for word in words]
+    raise UserError(f"{flag} {text!r} is not a list of whole numbers such as 8,16,32")
 
 
 if __name__ == "__main__":

@@ -38,8 +38,10 @@ def run(app: typer.Typer, program: str, argv: Sequence[str] | None = None) -> in
         hint = "this is a bug in the program; run again with --debug for the traceback"
         return _fail(program, f"{type(error).__name__}: {error}\n{hint}", BUG, debug)
     if result == INTERRUPTED:  # also what typer makes of SIGINT
-        again = shlex.join([program, *map(_without_login, typed)])
-        print(f"{program}: interrupted; to go on: {again}", file=sys.stderr, flush=True)
+        # What was thrown away once is not to be thrown away again.
+        again = [_without_login(word) for word in typed if word != "--overwrite"]
+        command = f"{program} {shlex.join(again)}"
+        print(f"{program}: interrupted; to go on: {command}", file=sys.stderr, flush=True)
     return result if isinstance(result, int) else OK
 
 

@@ -2,99 +2,38 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from sae.errors import UserError
-from sae.files import FORMAT
-from sae.losses import auxk_loss, fvu
-from sae.model import SAE, Codes
-from sae.progress import Progress
+from sae.kernels import Engine, Objective, Reduce, StepResult, engine_for
+from sae.model import SAE
+from sae.progress import Bar
+from sae.recipe import TrainConfig, k_at, resolve, schedule
+
+__all__ = [
+    "NotFinite",
+    "TrainConfig",
+    "TrainRow",
+    "Trainer",
+    "fit",
+    "k_at",
+    "objective",
+    "resolve",
+    "run",
+    "run_all",
+    "schedule",
+]
 
 N_ROWS = 100
 """Lines of train.jsonl, about."""
-AUTO_EPOCHS = 10
-AUTO_TOKENS = 1_000_000
-MAX_AUTO_EPOCHS = 500
-MAX_DEAD_AFTER = 10_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How to train. 0 means: decide by the data, as the field says."""
-
-    format: int = FORMAT
-    n_latents: int = 0
-    """Rows of the dictionary; 0 = `expansion` times the embeddings' width."""
-    expansion: int = 8
-    """Used where `n_latents` is 0. A dictionary wider than what the data hold splits concepts."""
-    k: int = 32
-    """Latents kept per token. Larger k reconstructs better and explains worse."""
-    lr: float = 4e-3
-    """Peak learning rate of Adam. Matters most: 1e-3 recovers far less in the same budget."""
-    batch_size: int = 1024
-    """Tokens per step; all of them where there are fewer."""
-    epochs: int = 0
-    """Passes over the training part; 0 = 10, or as many (500 at most) as make 1,000,000 tokens."""
-    n_tokens: int = 0
-    """Training budget in tokens, in place of `epochs`."""
-    alpha: float = 1 / 32
-    """Weight of AuxK, which brings dead latents back."""
-    k_aux: int = 0
-    """Dead latents that rebuild a token's residual; 0 = half the embeddings' width."""
-    dead_after: int = 0
-    """Tokens without an activation after which a latent is dead; 0 = two passes, but at most a
-    tenth of the budget and at most 10,000,000."""
-    warmup: float = 0.05
-    """Share of the steps in which the learning rate rises."""
-    decay: float = 0.3
-    """Share of the steps, at the end, in which it falls to 0."""
-    holdout: float = 0.1
-    """Share of the images kept out of training, for `sae eval`."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("expansion", "k", "batch_size"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("n_latents", "epochs", "n_tokens", "k_aux", "dead_after", "seed", "alpha"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        _require(self.lr > 0, "lr", self.lr, "above 0")
-        _require(0 <= self.holdout < 1, "holdout", self.holdout, "in [0, 1)")
-        _require(min(self.warmup, self.decay) >= 0, "warmup or decay", "negative", "at least 0")
-        _require(
-            self.warmup + self.decay <= 1,
-            "warmup + decay",
-            self.warmup + self.decay,
-            "at most 1: they are shares of the steps",
-        )
-        _require(
-            not (self.epochs and self.n_tokens),
-            "n_tokens",
-            self.n_tokens,
-            f"0 where epochs is given ({self.epochs}): give one of the two",
-        )
-
-
-def resolve(config: TrainConfig, n_train: int) -> TrainConfig:
-    """Fill in what `n_train` tokens decide: `n_tokens`, `dead_after` and `batch_size`."""
-    enough = min(AUTO_TOKENS, MAX_AUTO_EPOCHS * n_train)
-    n_tokens = config.n_tokens or config.epochs * n_train or max(AUTO_EPOCHS * n_train, enough)
-    # What was silent for two passes fires nowhere: to wait longer left 8% dead on 3,600 images
-    # seen 140 times, instead of 1%.
-    dead_after = config.dead_after or min(2 * n_train, n_tokens // 10, MAX_DEAD_AFTER)
-    return replace(
-        config,
-        epochs=0,
-        n_tokens=n_tokens,
-        dead_after=max(1, dead_after),
-        batch_size=min(config.batch_size, max(1, n_train)),
-    )
+SHOW_SECONDS = 0.25
+"""Between two looks of the progress bar at the clock."""
 
 
 class TrainRow(NamedTuple):
@@ -106,72 +45,63 @@ class TrainRow(NamedTuple):
     loss: float
     fvu: float
     aux: float
-    """AuxK before its weight; 0 while no latent is dead."""
+    """AuxK (or the ghost loss) before its weight; 0 while no latent is dead."""
     l0: float
-    """Latents above 0 per token."""
+    """Active latents per token."""
     dead: float
     """Share of the latents that were silent for `dead_after` tokens."""
     lr: float
 
 
-def fit(
-    model: SAE,
-    batches: Iterator[Tensor],
-    config: TrainConfig,
-    on_row: Callable[[TrainRow], None] = lambda row: None,
-    progress: Progress | None = None,
-) -> TrainRow:
-    """Train `model` in place on batches (batch_size, d) of raw embeddings; return the last row.
+class NotFinite(UserError):
+    """A loss or a weight is no longer a number; `step` is the first one at which it showed."""
 
-    `config` is a resolved one. Raises `UserError` when the loss is not finite.
-    """
-    trainer = Trainer(model, config)
-    every = max(1, trainer.n_steps // N_ROWS)
-    row = None
-    for x in islice(batches, trainer.n_steps):
-        result = trainer.step(x)
-        if trainer.n_done % every and trainer.n_done < trainer.n_steps:
-            continue
-        row = trainer.row(result)
-        on_row(row)
-        if progress is not None:
-            progress(row.step, trainer.n_steps)
-    if row is None:
-        raise ValueError("no batch to train on")
-    return row
-
-
-class StepResult(NamedTuple):
-    """What one step computed, before anything waits for it."""
-
-    loss: Tensor
-    fvu: Tensor
-    aux: Tensor
-    codes: Codes
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
 
 
 class Trainer:
-    """The state of training: model, Adam's moments, and how long each latent has been silent."""
+    """The state of training: model, engine, and how long each latent has been silent."""
 
-    def __init__(self, model: SAE, config: TrainConfig) -> None:
-        if not (config.n_tokens and config.dead_after):
-            raise ValueError("n_tokens and dead_after must be known: call resolve first")
+    def __init__(
+        self,
+        model: SAE,
+        config: TrainConfig,
+        engine: Engine | None = None,
+        reduce: Reduce | None = None,
+    ) -> None:
+        """`config` is a resolved one. With `reduce`, every process holds its part of each batch."""
+        known = config.n_tokens, config.batch_size, config.dead_after, config.lr
+        if not all(known):
+            raise ValueError("n_tokens, batch_size, dead_after and lr must be known: see resolve")
+        if config.k_start > model.n_latents:
+            raise UserError(f"k_start {config.k_start} is larger than n_latents {model.n_latents}")
         self.model = model
         self.config = config
         self.n_steps = -(-config.n_tokens // config.batch_size)
         self.n_done = 0
         self.n_tokens = 0
-        self.k_aux = config.k_aux or max(1, model.d // 2)
-        self.silent_for = torch.zeros(model.n_latents, dtype=torch.int64, device=model.W_dec.device)
-        # Gradients of rare latents are small: an eps of 1e-8 would slow them down.
-        self.adam = torch.optim.Adam(model.parameters(), lr=config.lr, eps=6.25e-10, fused=True)
+        device = model.W_dec.device
+        self.silent_for = torch.zeros(model.n_latents, dtype=torch.int64, device=device)
+        self.engine = engine or engine_for(
+            model, objective(config, model), config.backend, config.seed, reduce
+        )
+        self._is_alone = reduce is None
+        self._lr = 0.0
+        self._bad_step = torch.zeros((), dtype=torch.int64, device=device)  # 0: none so far
 
     @property
     def lr(self) -> float:
         """Learning rate of the next step."""
-        return self.config.lr * schedule(
-            self.n_done, self.n_steps, self.config.warmup, self.config.decay
-        )
+        config = self.config
+        return config.lr * schedule(self.n_done, self.n_steps, config.warmup, config.decay)
+
+    @property
+    def k(self) -> int:
+        """Latents that a token keeps in the next step."""
+        config = self.config
+        return k_at(self.n_done, self.n_steps, config.k_start, self.model.config.k, config.k_warmup)
 
     @property
     def dead(self) -> Tensor:
@@ -179,56 +109,168 @@ class Trainer:
         return self.silent_for >= self.config.dead_after
 
     def step(self, x: Tensor) -> StepResult:
-        """Learn from one batch of raw embeddings (n, d)."""
-        result = self._losses(self.model.centre(x))
-        self.adam.zero_grad()
-        result.loss.backward()  # type: ignore[no-untyped-call]
-        self.model.project_decoder_gradient()
-        self.adam.param_groups[0]["lr"] = self.lr
-        self.adam.step()
-        self.model.normalise_decoder()
-
+        """Learn from one batch of raw embeddings (n, d). Waits for nothing on the device."""
+        self._lr = self.lr
+        result = self.engine.step(self.model.centre(x), k=self.k, lr=self._lr, dead=self.dead)
+        n_tokens = len(x) if self._is_alone else self.config.batch_size
         self.n_done += 1
-        self.n_tokens += len(x)
-        self.silent_for += len(x)
-        self.silent_for[result.codes.latents[result.codes.acts > 0]] = 0
+        self.n_tokens += n_tokens
+        self.silent_for.add_(n_tokens).masked_fill_(result.fired, 0)
+        is_first_bad = (self._bad_step == 0) & ~result.loss.isfinite()
+        self._bad_step.masked_fill_(is_first_bad, self.n_done)
         return result
 
     def row(self, result: StepResult) -> TrainRow:
-        """Figures of the step just done. Raises `UserError` when its loss is not finite."""
-        row = TrainRow(
-            step=self.n_done,
-            tokens=self.n_tokens,
-            loss=result.loss.item(),
-            fvu=result.fvu.item(),
-            aux=result.aux.item(),
-            l0=(result.codes.acts > 0).sum(1).float().mean().item(),
-            dead=self.dead.float().mean().item(),
-            lr=self.adam.param_groups[0]["lr"],
+        """Figures of the step just done. Raises `NotFinite` when a loss so far was not finite."""
+        figures = [result.loss, result.fvu, result.aux, result.l0, self.dead.float().mean()]
+        values = torch.stack([value.double() for value in [*figures, self._bad_step]]).tolist()
+        loss, fvu, aux, l0, dead, bad_step = values
+        if bad_step:
+            raise self._not_finite(f"the loss is {loss}", int(bad_step))
+        return TrainRow(self.n_done, self.n_tokens, loss, fvu, aux, l0, dead, self._lr)
+
+    def require_finite(self) -> None:
+        """Raise `NotFinite` when a loss so far, or a parameter now, is not finite."""
+        if bad_step := int(self._bad_step):
+            raise self._not_finite("the loss is not finite", bad_step)
+        for name, value in self.model.named_parameters():
+            if not bool(value.isfinite().all()):
+                raise self._not_finite(f"{name} is not finite", self.n_done)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that must be kept to go on, but for the model's own weights."""
+        state = {f"engine.{name}": value for name, value in self.engine.state().items()}
+        counts = torch.tensor([self.n_done, self.n_tokens])
+        return state | {"silent_for": self.silent_for, "counts": counts}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take over what `state` gave; the model must have the weights of that moment."""
+        self.n_done, self.n_tokens = state["counts"].tolist()
+        self.silent_for.copy_(state["silent_for"])
+        of_engine = {name: value for name, value in state.items() if name.startswith("engine.")}
+        self.engine.restore({name.removeprefix("engine."): v for name, v in of_engine.items()})
+
+    def _not_finite(self, what: str, step: int) -> NotFinite:
+        lr = self.config.lr
+        return NotFinite(
+            f"{what} at step {step} of {self.n_steps} with lr {lr}; "
+            f"train again with a lower one, e.g. lr {lr / 4:g}",
+            step,
         )
-        if not math.isfinite(row.loss):
-            raise UserError(
-                f"the loss is {row.loss} at step {row.step} of {self.n_steps} with "
-                f"lr {self.config.lr}; train again with a lower one, e.g. lr {self.config.lr / 4:g}"
-            )
-        return row
-
-    def _losses(self, x: Tensor) -> StepResult:
-        pre = self.model.pre_of_centred(x)  # (n, n_latents)
-        codes = self.model.sparsity.keep(pre)
-        x_hat = self.model.decode_centred(codes)
-        unexplained = fvu(x, x_hat)
-        aux = auxk_loss(x - x_hat, pre, self.model.W_dec, self.dead, self.k_aux)
-        return StepResult(unexplained + self.config.alpha * aux, unexplained, aux, codes)
 
 
-def schedule(step: int, n_steps: int, warmup: float, decay: float) -> float:
-    """Share of the peak learning rate: up over `warmup` of the steps, down to 0 over `decay`."""
-    up = (step + 1) / max(1.0, warmup * n_steps)
-    down = (n_steps - step) / max(1.0, decay * n_steps)
-    return min(1.0, up, down)
+def fit(
+    model: SAE,
+    batches: Iterator[Tensor],
+    config: TrainConfig,
+    on_row: Callable[[TrainRow], None] = lambda row: None,
+    progress: Bar | None = None,
+) -> TrainRow:
+    """Train `model` in place on batches (batch_size, d) of raw embeddings; return the last row.
+
+    `config` is a resolved one. Raises `NotFinite` when the loss is not finite.
+    """
+    return run(Trainer(model, config), batches, on_row, progress)
 
 
-def _require(holds: bool, name: str, value: object, rule: str) -> None:
-    if not holds:
-        raise UserError(f"{name} is {value}; it must be {rule}")
+def run(
+    trainer: Trainer,
+    batches: Iterator[Tensor],
+    on_row: Callable[[TrainRow], None] = lambda row: None,
+    progress: Bar | None = None,
+    after_step: Callable[[], None] = lambda: None,
+) -> TrainRow:
+    """Take the steps that are left; `batches` begin with the one that `trainer` needs next.
+
+    `after_step` is called between two steps, and may raise to stop.
+    """
+    [row] = run_all([trainer], batches, lambda _, row: on_row(row), progress, after_step)
+    if isinstance(row, NotFinite):
+        raise row
+    return row
+
+
+def run_all(
+    trainers: Sequence[Trainer],
+    batches: Iterator[Tensor],
+    on_row: Callable[[int, TrainRow], None] = lambda number, row: None,
+    progress: Bar | None = None,
+    after_step: Callable[[], None] = lambda: None,
+) -> list[TrainRow | NotFinite]:
+    """The same for several trainers of as many steps; every batch is given to each of them.
+
+    `batches` begin with the one that the trainer with the fewest steps done needs next; the others
+    join when theirs comes. One whose loss is not finite stops there, and gives the error instead
+    of its last row; `on_row` is told the number of the trainer.
+    """
+    n_steps = trainers[0].n_steps
+    if any(trainer.n_steps != n_steps for trainer in trainers):
+        raise ValueError("trainers that share batches must take as many steps")
+    every = max(1, n_steps // N_ROWS)
+    n_before = min(trainer.n_done for trainer in trainers)
+    shown = _Shown(trainers, n_before, progress)
+    rows: dict[int, TrainRow | NotFinite] = {}
+    for n_done, x in enumerate(islice(batches, n_steps - n_before), start=n_before + 1):
+        is_last = n_done == n_steps
+        for number, trainer in enumerate(trainers):
+            if trainer.n_done >= n_done or isinstance(rows.get(number), NotFinite):
+                continue
+            result = trainer.step(x)
+            if n_done % every == 0 or is_last:
+                rows[number] = _row(trainer, result)
+                if isinstance(row := rows[number], TrainRow):
+                    on_row(number, row)
+        shown.update(n_done, rows, is_last)
+        if not is_last:
+            after_step()
+    if len(rows) < len(trainers):
+        raise ValueError("no batch to train on")
+    return [rows[number] for number in range(len(trainers))]
+
+
+def _row(trainer: Trainer, result: StepResult) -> TrainRow | NotFinite:
+    try:
+        return trainer.row(result)
+    except NotFinite as error:
+        return error
+
+
+def objective(config: TrainConfig, model: SAE) -> Objective:
+    """What `config` asks the engine to minimise."""
+    return Objective(
+        alpha=config.alpha,
+        k_aux=config.k_aux or max(1, model.d // 2),
+        ghost=cast("Literal['', 'ttt', 'patchsae']", config.ghost),
+        ghost_weight=config.ghost_weight,
+        multi_k=config.multi_k,
+        l1=config.l1,
+        l0=config.l0,
+        prefixes=config.prefixes(model.n_latents),
+        n_random_prefixes=config.n_random_prefixes,
+        dropout=config.dropout,
+    )
+
+
+class _Shown:
+    """The progress bar: the newest row of the best SAE, and the speed of this process."""
+
+    def __init__(self, trainers: Sequence[Trainer], n_before: int, progress: Bar | None) -> None:
+        self._progress = progress
+        self._n_steps, self._n_before = trainers[0].n_steps, n_before
+        self._batch_size = trainers[0].config.batch_size
+        self._started = self._last = time.monotonic()
+        if progress is not None:
+            progress(n_before, self._n_steps)
+
+    def update(self, n_done: int, rows: Mapping[int, TrainRow | NotFinite], is_last: bool) -> None:
+        now = time.monotonic()
+        if self._progress is None or (now - self._last < SHOW_SECONDS and not is_last):
+            return
+        self._last = now
+        n_tokens = (n_done - self._n_before) * self._batch_size
+        text = f"{n_tokens / max(now - self._started, 1e-6):,.0f} rows/s"
+        fine = [row for row in rows.values() if isinstance(row, TrainRow)]
+        if fine:
+            row = min(fine, key=lambda row: row.fvu)
+            text = f"FVU {row.fvu:.3f} L0 {row.l0:.1f} dead {row.dead:.1%} {text}"
+        self._progress(n_done, self._n_steps, text)

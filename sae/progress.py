@@ -6,18 +6,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
 
 
+class Bar(Protocol):
+    """A `Progress` that may be given a text to show in place of the rate."""
+
+    def __call__(self, done: int, total: int, text: str = "", /) -> None: ...
+
+
 @contextmanager
-def bar(label: str, unit: str = "images") -> Iterator[Progress]:
+def bar(label: str, unit: str = "images") -> Iterator[Bar]:
     """Show `label` with done/total, rate and ETA; `unit` is what is counted."""
     yield from _rich_bar(label, unit) if sys.stderr.isatty() else _plain_lines(label, unit)
 
 
-def _rich_bar(label: str, unit: str) -> Iterator[Progress]:
+def _rich_bar(label: str, unit: str) -> Iterator[Bar]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -41,24 +48,25 @@ def _rich_bar(label: str, unit: str) -> Iterator[Progress]:
     with RichProgress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(label, total=None, rate="")
 
-        def update(done: int, total: int) -> None:
-            rate = done / max(time.monotonic() - started, 1e-6)
-            progress.update(task, completed=done, total=total, rate=f"{rate:,.0f} {unit}/s")
+        def update(done: int, total: int, text: str = "") -> None:
+            rate = f"{done / max(time.monotonic() - started, 1e-6):,.0f} {unit}/s"
+            progress.update(task, completed=done, total=total, rate=text or rate)
 
         yield update
 
 
-def _plain_lines(label: str, unit: str) -> Iterator[Progress]:
+def _plain_lines(label: str, unit: str) -> Iterator[Bar]:
     started = time.monotonic()
     shown = -1
 
-    def update(done: int, total: int) -> None:
+    def update(done: int, total: int, text: str = "") -> None:
         nonlocal shown
         tenth = 10 * done // max(total, 1)
         if tenth == shown:
             return
         shown = tenth
         seconds = time.monotonic() - started
-        print(f"{label}: {done}/{total} {unit}, {seconds:.1f} s", file=sys.stderr, flush=True)
+        line = f"{label}: {done}/{total} {unit}, {seconds:.1f} s" + (f", {text}" if text else "")
+        print(line, file=sys.stderr, flush=True)
 
     yield update

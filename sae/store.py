@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DTYPES = ("float16", "float32")
-GAP_ROWS = 64
-"""Wanted rows nearer than this are read in one piece, and what lies between is thrown away."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +84,16 @@ class Batch(NamedTuple):
 
 
 class EmbeddingStore:
-    """A finished store, read-only. Only the list of images is held in memory, once asked for."""
+    """A finished store, read-only. Only the list of images is held in memory, once asked for.
+
+    The shards are mapped when first read, and stay so.
+    """
 
     def __init__(self, path: Path, info: StoreInfo) -> None:
         self.path = path
         self.info = info
         self._starts = np.cumsum([0, *info.shard_rows])  # (n_shards + 1,) first row of each shard
+        self._shards: dict[int, NDArray[Any]] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> EmbeddingStore:
@@ -138,6 +140,14 @@ class EmbeddingStore:
         unique, where = np.unique(np.asarray(rows, dtype=np.int64), return_inverse=True)
         return self._read_ascending(unique)[torch.from_numpy(where)]
 
+    def read_tokens(self, tokens: NDArray[np.int64], out: Tensor) -> None:
+        """Fill out (len(tokens), d), of the stored type, on the CPU, with the ascending `tokens`.
+
+        Token number row * t + place is what `read([row])[0, place]` gives. Other threads run on
+        meanwhile.
+        """
+        self._copy(tokens, self._starts * self.info.tokens_per_image, out)
+
     def image_path(self, row: int) -> Path:
         """Where the image lies now. Raises `UserError` when its domain's folder has gone."""
         image = self.images.iloc[row]
@@ -152,25 +162,34 @@ class EmbeddingStore:
     def _read_ascending(self, rows: NDArray[np.int64]) -> Tensor:
         import torch
 
-        if len(rows) and (rows[0] < 0 or rows[-1] >= self.info.n_images):
-            raise IndexError(
-                f"rows {rows[0]}..{rows[-1]} of a store of {self.info.n_images} images"
-            )
-        pieces = [
-            torch.empty(
-                0, self.info.tokens_per_image, self.info.d, dtype=torch_dtype(self.info.dtype)
-            )
-        ]
-        shards = np.searchsorted(self._starts, rows, side="right") - 1  # (b,)
-        for shard in np.unique(shards):
-            local = rows[shards == shard] - self._starts[shard]
-            pieces += _read_shard(
-                shard_path(self.path, int(shard)), local, self._shard_shape(shard)
-            )
-        return pieces[1] if len(pieces) == 2 else torch.cat(pieces)
+        shape = (len(rows), self.info.tokens_per_image, self.info.d)
+        x = torch.empty(shape, dtype=torch_dtype(self.info.dtype))
+        self._copy(rows, self._starts, x)
+        return x
 
-    def _shard_shape(self, shard: int) -> list[int]:
-        return [self.info.shard_rows[shard], self.info.tokens_per_image, self.info.d]
+    def _copy(self, numbers: NDArray[np.int64], starts: NDArray[np.int64], out: Tensor) -> None:
+        """Copy items of out's shape; `starts` (n_shards + 1,) is the number of each shard's first.
+
+        Raises `IndexError` for a number that is not there.
+        """
+        if len(numbers) and (numbers[0] < 0 or numbers[-1] >= starts[-1]):
+            raise IndexError(
+                f"{numbers[0]}..{numbers[-1]} of a store of {self.info.n_images} images"
+            )
+        target, item = out.numpy(), out.shape[1:]
+        cuts = np.searchsorted(numbers, starts)  # (n_shards + 1,)
+        for shard in np.flatnonzero(np.diff(cuts)).tolist():
+            part = slice(cuts[shard], cuts[shard + 1])
+            x = self._shard(shard).reshape(-1, *item)
+            # "clip" copies straight into `out`; the default mode would make a copy first.
+            np.take(x, numbers[part] - starts[shard], axis=0, out=target[part], mode="clip")
+
+    def _shard(self, shard: int) -> NDArray[Any]:
+        """The shard's embeddings (rows, t, d), mapped: the system reads what is looked at."""
+        if shard not in self._shards:
+            shape = [self.info.shard_rows[shard], self.info.tokens_per_image, self.info.d]
+            self._shards[shard] = _mapped(shard_path(self.path, shard), shape)
+        return self._shards[shard]
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -192,22 +211,13 @@ def read_skipped(path: Path) -> list[Skipped]:
         return [Skipped(**line) for line in csv.DictReader(file)]
 
 
-def _read_shard(path: Path, rows: NDArray[np.int64], shape: list[int]) -> list[Tensor]:
-    """Ascending rows of one shard, in pieces."""
-    runs = np.split(rows, np.flatnonzero(np.diff(rows) > GAP_ROWS) + 1)
+def _mapped(path: Path, shape: list[int]) -> NDArray[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            x = file.get_slice("x")
-            if x.get_shape() != shape:
-                raise UserError(f"{path} holds {x.get_shape()}, but store.json says {shape}")
-            return [_read_run(x, run) for run in runs]
+            x: Tensor = file.get_tensor("x")
     except (SafetensorError, FileNotFoundError) as error:
         raise UserError(f"{path} is damaged or missing ({error}); embed the images again") from None
-
-
-def _read_run(x: Any, rows: NDArray[np.int64]) -> Tensor:
-    import torch
-
-    first, last = int(rows[0]), int(rows[-1])
-    piece: Tensor = x[first : last + 1]  # (last - first + 1, t, d)
-    return piece if len(rows) == len(piece) else piece[torch.from_numpy(rows - first)]
+    if list(x.shape) != shape:
+        raise UserError(f"{path} holds {list(x.shape)}, but store.json says {shape}")
+    array: NDArray[Any] = x.numpy()
+    return array

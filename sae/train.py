@@ -1,44 +1,44 @@
-"""Training: a store in, an SAE folder out."""
+"""Training: a store in, an SAE folder out; what was stopped goes on where it was.
+
+Several SAEs can be trained on one pass over the data; one alone is a case of that.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
-from sae import feed
+from sae import ranks, trackers
 from sae.errors import UserError
-from sae.files import append_jsonl, read_config, read_jsonl, write_json
-from sae.fit import TrainConfig, TrainRow, fit, resolve
+from sae.fit import NotFinite, TrainRow
 from sae.images import fraction
-from sae.model import CONFIG, SAE, SAEConfig
-from sae.progress import Progress
+from sae.init import start
+from sae.lanes import TrainResult, already_trained, lane_of, sae_config, train_lanes
+from sae.progress import Bar
+from sae.recipe import TrainConfig
 from sae.store import EmbeddingStore
-from sae.store_writer import package_version
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TrainConfig", "TrainResult", "TrainRow", "holdout_rows", "sae_config", "start", "train"]
+__all__ = [
+    "TrainConfig",
+    "TrainResult",
+    "TrainRow",
+    "holdout_rows",
+    "sae_config",
+    "start",
+    "train",
+    "train_all",
+]
 
-SETTINGS = "train.json"
-LOG = "train.jsonl"
-
-
-class TrainResult(NamedTuple):
-    """What training left behind."""
-
-    out: Path
-    model: SAE
-    last: TrainRow
-    trained: bool
-    """False when a finished SAE with the same settings was there already."""
+ORDER = ("seed", "batch_size", "epochs", "n_tokens", "holdout")
+"""The settings that decide which tokens come when: SAEs that share a pass share them."""
 
 
 def train(
@@ -46,96 +46,58 @@ def train(
     out: Path,
     config: TrainConfig | None = None,
     device: torch.device | str = "cpu",
-    progress: Progress | None = None,
+    progress: Bar | None = None,
     overwrite: bool = False,
+    log: str = "",
 ) -> TrainResult:
     """Train an SAE on the images of `store` that are not held out, and write it to `out`.
 
-    `out` gets train.json (the settings), train.jsonl (a line per percent), sae.safetensors and,
-    last, config.json. A finished SAE of the same settings and store is left as it is; raises
-    `UserError` for one of other settings, unless `overwrite`, and when the loss is not finite.
+    `sae_folder` says what `out` gets; `log` names a tracker to send the figures to as well. A
+    stopped training goes on from its last checkpoint; a finished SAE of the same settings and
+    store is left as it is; raises `UserError` when either has other settings, unless `overwrite`,
+    and when the loss is not finite. The first SIGINT saves a checkpoint and raises
+    `KeyboardInterrupt`. Under `torchrun` each process trains on its part of every batch.
     """
-    config = config or TrainConfig()
-    device = torch.device(device)
-    out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; name a folder for the SAE")
-    if not overwrite and (out / CONFIG).exists():
-        return _already_trained(out, config, store, device)
-    rows = np.flatnonzero(~holdout_rows(store.images, config.holdout))
-    if len(rows) == 0:
-        raise UserError(f"{store.path} has no image to train on with holdout {config.holdout}")
-    model = start(sae_config(config, store), feed.sample(store, rows, config.seed)).to(device)
-    for name in (CONFIG, LOG):
-        (out / name).unlink(missing_ok=True)
-    write_json(out / SETTINGS, config)
+    jobs = {Path(out): config or TrainConfig()}
+    [result] = train_all(store, jobs, device, progress, overwrite, log)
+    if isinstance(result, NotFinite):
+        raise result
+    return result
 
-    resolved = resolve(config, n_train=len(rows) * store.info.tokens_per_image)
-    last = fit(
-        model,
-        feed.batches(store, rows, resolved.batch_size, config.seed, device),
-        resolved,
-        on_row=lambda row: append_jsonl(out / LOG, [row._asdict()]),
-        progress=progress,
-    )
-    model.save(out)
-    return TrainResult(out, model.eval(), last, trained=True)
+
+def train_all(
+    store: EmbeddingStore,
+    jobs: Mapping[Path, TrainConfig],
+    device: torch.device | str = "cpu",
+    progress: Bar | None = None,
+    overwrite: bool = False,
+    log: str = "",
+) -> list[TrainResult | NotFinite]:
+    """Train an SAE in each folder of `jobs`, on one pass over the data, as `train` would each.
+
+    The settings must agree in those of `ORDER`. An SAE whose loss is not finite stops alone, and
+    gives the error in place of its result.
+    """
+    if len({tuple(getattr(config, name) for name in ORDER) for config in jobs.values()}) != 1:
+        raise ValueError(f"SAEs on one pass must have the same {', '.join(ORDER)}")
+    for out in jobs:
+        if out.exists() and not out.is_dir():
+            raise UserError(f"{out} is a file; name a folder for the SAE")
+    holdout = next(iter(jobs.values())).holdout
+    rows = np.flatnonzero(~holdout_rows(store.images, holdout))
+    if len(rows) == 0:
+        raise UserError(f"{store.path} has no image to train on with holdout {holdout}")
+    trackers.require(log)
+    with ranks.joined(torch.device(device)) as group:
+        results = {} if overwrite else already_trained(jobs, store, group.device)
+        left = [(out, config) for out, config in jobs.items() if out not in results]
+        lanes = [lane_of(*job, store, rows, group, progress, overwrite) for job in left]
+        if lanes:
+            results |= train_lanes(lanes, store, rows, group, progress, log)
+    return [results[out] for out in jobs]
 
 
 def holdout_rows(images: pd.DataFrame, holdout: float) -> NDArray[np.bool_]:
     """Which rows of a store are held out: a mask (n_images,), decided by each image's content."""
     shares = (fraction(image_id, "holdout") for image_id in images["image_id"])
     return np.fromiter(shares, dtype=np.float64, count=len(images)) < holdout
-
-
-def sae_config(config: TrainConfig, store: EmbeddingStore) -> SAEConfig:
-    """Shape and provenance of the SAE that `config` asks for on `store`."""
-    info = store.info
-    return SAEConfig(
-        d=info.d,
-        n_latents=config.n_latents or config.expansion * info.d,
-        k=config.k,
-        clip=info.clip,
-        layer=info.layer,
-        tokens=info.tokens,
-        store=info.identity,
-        holdout=config.holdout,
-        seed=config.seed,
-        version=package_version(),
-    )
-
-
-def start(config: SAEConfig, x: Tensor) -> SAE:
-    """An untrained SAE on the CPU for data like `x` (n, d).
-
-    Decoder rows are random directions, the encoder is their copy (Gao et al. 2024, A.1), b_dec is
-    the geometric median.
-    """
-    model = SAE(config)
-    values = feed.start_values(x)
-    generator = torch.Generator().manual_seed(config.seed)
-    rows = F.normalize(torch.randn(config.n_latents, config.d, generator=generator), dim=1)
-    with torch.no_grad():
-        model.mean.copy_(values.mean)
-        model.scale.copy_(values.scale)
-        model.b_dec.copy_(values.median)
-        model.W_dec.copy_(rows)
-        model.W_enc.copy_(rows)
-    return model
-
-
-def _already_trained(
-    out: Path, config: TrainConfig, store: EmbeddingStore, device: torch.device
-) -> TrainResult:
-    """The finished SAE in `out`. Raises `UserError` when its settings or its store are others."""
-    model = SAE.load(out, device)
-    if model.config.store != store.info.identity:
-        raise UserError(f"{out} holds an SAE of another store; give another --out or --overwrite")
-    remedy = "give another --out or --overwrite"
-    before = dataclasses.asdict(read_config(out / SETTINGS, TrainConfig, remedy))
-    for name, value in dataclasses.asdict(config).items():
-        if before[name] != value:
-            raise UserError(
-                f"{out} holds an SAE trained with {name} {before[name]}, not {value}; {remedy}"
-            )
-    return TrainResult(out, model, TrainRow(**read_jsonl(out / LOG)[-1]), trained=False)

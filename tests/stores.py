@@ -28,13 +28,14 @@ def write_store(
     ids: Sequence[str] = (),
     roots: Mapping[str, str] | None = None,
     clip_sha: str = "0" * 16,
+    layer: str = "projected",
 ) -> EmbeddingStore:
     n, t, d = x.shape
     domains = domains or ["photo"] * n
     plan = Plan(
         clip="fake",
         clip_sha=clip_sha,
-        layer="projected",
+        layer=layer,
         tokens="cls" if t == 1 else "patch",
         dtype=dtype,
         d=d,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sae.errors import UserError
 from sae.model import SAE, Codes, SAEConfig, load, require_match
-from sae.sparsity import TopK
+from sae.sparsity import RULES, RULES_WITH_K, BatchTopK, TopK
 
 
 @pytest.fixture
@@ -139,8 +139,11 @@ def test_loading_names_what_is_wrong(model: SAE, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config | {"format": 2}))
     with pytest.raises(UserError, match="format 2"):
         load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"activation": "gelu"}))
+    with pytest.raises(UserError, match="'gelu' is not known; known: 'topk', 'signed_topk'"):
+        load(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config | {"activation": "jumprelu"}))
-    with pytest.raises(UserError, match="'jumprelu' is not known"):
+    with pytest.raises(UserError, match=r"log_threshold has shape None.*asks for \(12,\)"):
         load(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "sae.safetensors").write_bytes(weights[: len(weights) // 2])
@@ -156,12 +159,97 @@ def test_loading_names_what_is_wrong(model: SAE, tmp_path: Path) -> None:
     [
         ({"k": 13}, "k 13 is larger than n_latents 12"),
         ({"k": 0}, "at least 1"),
+        ({"k": 0, "activation": "batch_topk"}, "at least 1"),
+        ({"k": -1, "activation": "relu"}, "at least 1"),
         ({"n_latents": 0}, "at least 1"),
+        ({"prefixes": (4, 8)}, "must rise, from 1 at least to n_latents 12"),
+        ({"prefixes": (8, 4, 12)}, "must rise"),
+        ({"prefixes": (4, 4, 12)}, "must rise"),
+        ({"prefixes": (0, 12)}, "must rise"),
     ],
 )
 def test_an_impossible_shape_is_refused(values: dict[str, int], words: str) -> None:
     with pytest.raises(UserError, match=words):
         SAEConfig(**({"d": 5, "n_latents": 12, "k": 3} | values))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("activation", RULES)
+def test_every_rule_survives_saving(activation: str, x: Tensor, tmp_path: Path) -> None:
+    k = 3 if activation in RULES_WITH_K else 0
+    model = SAE(SAEConfig(d=5, n_latents=12, k=k, activation=activation, prefixes=(4, 12)))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.copy_(torch.rand(value.shape, generator=generator) - 0.3)
+        model.scale.fill_(0.25)
+    model.save(tmp_path)
+    loaded = load(tmp_path)
+    assert loaded.config == model.config
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    codes, again = model.encode(x), loaded.encode(x)
+    assert torch.equal(codes.acts, again.acts)
+    assert torch.equal(codes.latents, again.latents)
+    assert codes.acts.any()
+    changed = SAE.load(tmp_path)
+    for name in ("threshold", "log_threshold"):
+        if name in changed.state_dict():
+            changed.state_dict()[name].add_(0.5)
+            assert not torch.equal(changed.encode(x).dense(12), codes.dense(12))
+
+
+def test_the_rules_with_thresholds_are_the_only_ones_that_have_them() -> None:
+    names = {
+        activation: set(SAE(SAEConfig(d=2, n_latents=3, k=1, activation=activation)).state_dict())
+        for activation in RULES
+    }
+    plain = {"W_enc", "b_enc", "W_dec", "b_dec", "mean", "scale"}
+    assert names["topk"] == names["signed_topk"] == names["relu"] == plain
+    assert names["batch_topk"] == plain | {"threshold"}
+    assert names["jumprelu"] == plain | {"log_threshold"}
+
+
+def test_a_config_from_before_the_other_rules_still_loads(
+    model: SAE, x: Tensor, tmp_path: Path
+) -> None:
+    model.save(tmp_path)
+    (tmp_path / "config.json").write_text(
+        '{"format": 1, "d": 5, "n_latents": 12, "k": 3, "activation": "topk", "clip": "tiny", '
+        '"layer": "projected", "tokens": "cls", "store": "", "holdout": 0.1, "seed": 0, '
+        '"version": "0.1.0"}'
+    )
+    loaded = load(tmp_path)
+    assert loaded.sparsity == TopK(3)
+    assert loaded.config.prefixes == ()
+    assert torch.equal(loaded.encode(x).acts, model.encode(x).acts)
+
+
+def test_a_threshold_moves_with_the_model() -> None:
+    model = SAE(SAEConfig(d=2, n_latents=3, k=1, activation="batch_topk")).double()
+    assert isinstance(model.sparsity, BatchTopK)
+    model.sparsity.learn(torch.tensor(2.0, dtype=torch.float64))
+    assert model.threshold == 2
+    assert model.threshold.dtype == torch.float64
+
+
+@pytest.mark.parametrize("activation", RULES)
+def test_a_prefix_encodes_as_the_whole_without_the_later_latents(
+    activation: str, x: Tensor
+) -> None:
+    k = 3 if activation in RULES_WITH_K else 0
+    model = SAE(SAEConfig(d=5, n_latents=12, k=k, activation=activation)).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        model.W_enc.copy_(torch.randn(12, 5, generator=generator))
+        model.W_dec.copy_(torch.randn(12, 5, generator=generator))
+    whole = model.encode(x).dense(12)
+    part = model.encode(x, n_latents=4)
+    assert torch.equal(part.dense(12)[:, :4], whole[:, :4])
+    assert whole[:, :4].any()
+    assert not part.dense(12)[:, 4:].any()
+    assert (part.acts.diff(dim=1) <= 0).all()
+    expected = whole[:, :4] @ model.W_dec[:4] + model.b_dec
+    torch.testing.assert_close(model.decode(part), expected)
+    assert torch.equal(model.encode(x, n_latents=12).dense(12), whole)
 
 
 def test_a_store_of_another_layer_is_refused_and_unknown_origin_is_not() -> None:

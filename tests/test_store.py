@@ -305,3 +305,37 @@ def test_a_copy_of_the_store_reads_the_same(store: EmbeddingStore, tmp_path: Pat
 def test_neither_store_nor_clip_imports_open_clip_before_it_is_asked_for() -> None:
     code = "import sys, sae.store, sae.clip, sae.embed; sys.exit('open_clip' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_tokens_are_read_into_place(store: EmbeddingStore) -> None:
+    tokens = np.sort(np.random.default_rng(3).integers(0, N_IMAGES * N_TOKENS, 200))
+    out = torch.full((200, D), -1.0, dtype=torch.float16)
+    store.read_tokens(tokens, out)
+    assert torch.equal(out, embeddings().flatten(0, 1)[tokens])
+
+
+@pytest.mark.parametrize("token", [-1, N_IMAGES * N_TOKENS])
+def test_a_token_that_is_not_there_is_an_error(store: EmbeddingStore, token: int) -> None:
+    with pytest.raises(IndexError):
+        store.read_tokens(np.sort([0, token]), torch.empty(2, D, dtype=torch.float16))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells, others do not")
+def test_a_shard_is_mapped_and_not_loaded(tmp_path: Path) -> None:
+    n_bytes = 64 << 20
+    x = torch.zeros(n_bytes // 1024, 1, 512, dtype=torch.float16)
+    values = {"n_files": len(x), "shard_images": len(x), "tokens_per_image": 1, "d": 512}
+    writer = StoreWriter(tmp_path, plan(**values))
+    writer.write_shard(x, [ImageRow(f"{k:064x}", "", "s", "", 1, 1) for k in range(len(x))], [])
+    writer.finish()
+    del x
+    store = EmbeddingStore.open(tmp_path)
+    before = _anonymous_bytes()
+    assert store.read(np.array([0, 40_000])).shape == (2, 1, 512)
+    assert _anonymous_bytes() - before < n_bytes // 4
+
+
+def _anonymous_bytes() -> int:
+    """Memory of this process that no file stands behind."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon"))

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections import Counter
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
-import numpy as np
 import pytest
 import torch
 from stores import image_ids, oracle, write_store
@@ -15,8 +15,9 @@ from torch import Tensor
 from sae import feed
 from sae.errors import UserError
 from sae.files import read_jsonl
-from sae.fit import Trainer, fit, resolve, schedule
+from sae.fit import NotFinite, Trainer, fit, resolve
 from sae.images import fraction
+from sae.kernels import Engine, StepResult
 from sae.model import SAE, SAEConfig, load
 from sae.store import EmbeddingStore
 from sae.train import TrainConfig, holdout_rows, start, train
@@ -98,60 +99,14 @@ def test_data_that_cannot_be_learned_are_refused(x: Tensor, words: str) -> None:
         feed.start_values(x)
 
 
-@pytest.mark.parametrize("in_memory_bytes", [feed.IN_MEMORY_BYTES, 0])
-def test_every_token_comes_once_a_pass_in_a_new_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory_bytes: int
-) -> None:
-    monkeypatch.setattr(feed, "BLOCK_TOKENS", 10)
-    monkeypatch.setattr(feed, "BUFFER_TOKENS", 35)
-    store = write_store(tmp_path / "s", torch.arange(120.0).view(60, 2, 1), dtype="float16")
-    rows = np.flatnonzero(np.arange(60) % 5 != 2)  # 48 images, 96 tokens
-    cpu = torch.device("cpu")
-    batches = feed.batches(store, rows, 32, 0, cpu, in_memory_bytes)
-    passes = [torch.cat(list(itertools.islice(batches, 3))).flatten().tolist() for _ in range(2)]
-    wanted = sorted(float(2 * row + token) for row in rows for token in range(2))
-    assert all(sorted(tokens) == wanted for tokens in passes)
-    assert passes[0] != passes[1]
-    assert passes[0] != wanted
-    again = feed.batches(store, rows, 32, 0, cpu, in_memory_bytes)
-    assert torch.cat(list(itertools.islice(again, 3))).flatten().tolist() == passes[0]
-    # A batch mixes places far from one another, and neighbours are parted.
-    assert max(passes[0][:32]) - min(passes[0][:32]) > 60
-    assert sum(b - a == 1 for a, b in itertools.pairwise(passes[0])) < 10
-
-
-def test_batches_are_full_also_when_there_are_fewer_tokens(tmp_path: Path) -> None:
-    store = write_store(tmp_path / "s", torch.arange(5.0).view(5, 1, 1))
-    batches = feed.batches(store, np.arange(5), 12, 0, torch.device("cpu"))
-    tokens = torch.cat(list(itertools.islice(batches, 5))).flatten().tolist()
-    assert len(tokens) == 60
-    assert set(Counter(tokens).values()) == {12}
-
-
-def test_the_sample_holds_enough_tokens_or_all(tmp_path: Path) -> None:
-    store = write_store(tmp_path / "s", torch.arange(40.0).view(20, 2, 1))
-    rows = np.arange(3, 20)
-    assert len(feed.sample(store, rows, 0, n_tokens=7)) == 8
-    assert sorted(feed.sample(store, rows, 0).flatten().tolist()) == list(range(6, 40))
-    some = feed.sample(store, rows, 1, n_tokens=8)
-    assert not torch.equal(some, feed.sample(store, rows, 2, n_tokens=8))
-
-
-def test_the_schedule_rises_stays_and_falls() -> None:
-    shares = [schedule(step, 100, 0.1, 0.2) for step in range(100)]
-    assert shares[0] == pytest.approx(0.1)
-    assert shares[9:81] == [1.0] * 72
-    assert shares[90] == pytest.approx(0.5)
-    assert shares[99] == pytest.approx(0.05)
-    assert schedule(0, 100, 0, 0) == schedule(99, 100, 0, 0) == 1
-
-
 def test_silent_latents_count_as_dead_until_they_fire() -> None:
     x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
     model = start(SAEConfig(d=4, n_latents=6, k=6), x)  # every latent is kept, if only with 0
     with torch.no_grad():
         model.b_enc[2] = -1e6
-    trainer = Trainer(model, TrainConfig(lr=1e-6, dead_after=128, alpha=0.0, n_tokens=9000))
+    trainer = Trainer(
+        model, TrainConfig(lr=1e-6, dead_after=128, alpha=0.0, batch_size=64, n_tokens=9000)
+    )
     trainer.step(x)
     assert not trainer.dead.any()
     trainer.step(x)
@@ -201,7 +156,11 @@ def test_training_leaves_held_out_images_alone_and_writes_the_folder(
 ) -> None:
     seen: list[tuple[int, int]] = []
     out = tmp_path / "sae"
-    result = train(store, out, SMALL, progress=lambda done, total: seen.append((done, total)))
+
+    def progress(done: int, total: int, text: str = "") -> None:
+        seen.append((done, total))
+
+    result = train(store, out, SMALL, progress=progress)
     names = ["config.json", "sae.safetensors", "train.json", "train.jsonl"]
     assert sorted(path.name for path in out.iterdir()) == names
     rows = read_jsonl(out / "train.jsonl")
@@ -255,11 +214,14 @@ def test_a_finished_sae_is_left_alone_and_other_settings_are_refused(
     assert not train(store, out, other).trained
 
 
-def test_a_stopped_training_leaves_no_config(store: EmbeddingStore, tmp_path: Path) -> None:
-    def stop(done: int, total: int) -> None:
+def test_a_stopped_training_leaves_no_config(
+    store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(done: int, total: int, text: str = "") -> None:
         if done == 20:
             raise KeyboardInterrupt
 
+    monkeypatch.setattr("sae.fit.SHOW_SECONDS", 0)
     out = tmp_path / "sae"
     train(store, out, SMALL)
     with pytest.raises(KeyboardInterrupt):
@@ -274,44 +236,13 @@ def test_the_budget_follows_epochs_or_tokens_or_the_data(
     store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n_train = 2 * int((~holdout_rows(store.images, 0.2)).sum())
-    monkeypatch.setattr("sae.fit.AUTO_TOKENS", 64 * 50)
+    monkeypatch.setattr("sae.recipe.AUTO_TOKENS", 64 * 50)
     cases = {"epochs": n_train * 3, "n_tokens": 700, "auto": max(64 * 50, 10 * n_train)}
     for name, budget in cases.items():
         given = {"epochs": 3} if name == "epochs" else {}
         given |= {"n_tokens": 700} if name == "n_tokens" else {}
         config = TrainConfig(n_latents=24, k=4, batch_size=64, holdout=0.2, **given)
         assert train(store, tmp_path / name, config).last.step == -(-budget // 64)
-
-
-def test_dead_means_two_passes_within_a_tenth_of_the_budget() -> None:
-    assert resolve(TrainConfig(n_tokens=10**6), 2_000).dead_after == 4_000
-    assert resolve(TrainConfig(n_tokens=10**6), 200_000).dead_after == 100_000
-    assert resolve(TrainConfig(epochs=10), 10**9).dead_after == 10_000_000
-    assert resolve(TrainConfig(dead_after=7), 10**9).dead_after == 7
-    assert resolve(TrainConfig(n_tokens=5), 2).dead_after == 1
-
-
-def test_a_handful_of_images_is_not_passed_over_for_a_million_tokens() -> None:
-    few = resolve(TrainConfig(), 25)
-    assert (few.batch_size, few.n_tokens) == (25, 500 * 25)
-    assert resolve(TrainConfig(), 7_200).n_tokens == 1_000_000
-    assert resolve(TrainConfig(), 10**6).n_tokens == 10**7
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"k": 0}, "k is 0; it must be at least 1"),
-        ({"lr": 0.0}, "lr is 0.0; it must be above 0"),
-        ({"holdout": 1.0}, "holdout is 1.0"),
-        ({"warmup": 0.5, "decay": 0.6}, "warmup [+] decay is 1.1; it must be at most 1"),
-        ({"epochs": 2, "n_tokens": 5}, "n_tokens is 5; it must be 0 where epochs is given"),
-        ({"dead_after": -1}, "dead_after is -1"),
-    ],
-)
-def test_settings_out_of_range_are_refused(values: dict[str, float], words: str) -> None:
-    with pytest.raises(UserError, match=words):
-        TrainConfig(**values)  # type: ignore[arg-type]
 
 
 def test_more_kept_than_latents_leaves_a_finished_sae_alone(
@@ -327,3 +258,81 @@ def test_a_store_all_held_out_is_refused(tmp_path: Path) -> None:
     store = write_store(tmp_path / "s", torch.randn(1, 1, 4), ids=["0" * 64])
     with pytest.raises(UserError, match="no image to train on"):
         train(store, tmp_path / "sae", TrainConfig())
+
+
+def test_the_engine_is_told_the_k_and_rate_of_each_step() -> None:
+    told: list[tuple[int, float]] = []
+
+    class Told:
+        """An engine that learns nothing."""
+
+        name = "told"
+
+        def step(self, x: Tensor, *, k: int, lr: float, dead: Tensor) -> StepResult:
+            told.append((k, lr))
+            zero = torch.zeros(())
+            return StepResult(zero, zero, zero, zero, torch.zeros_like(dead))
+
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    model = start(SAEConfig(d=4, n_latents=12, k=2), x)
+    config = TrainConfig(
+        k_start=10, k_warmup=0.4, lr=1.0, warmup=0.2, decay=0.2, batch_size=64, n_tokens=640
+    )
+    trainer = Trainer(model, resolve(config, 64), engine=cast("Engine", Told()))
+    for _ in range(10):
+        trainer.step(x)
+    ks, rates = zip(*told, strict=True)
+    assert ks == (10, 8, 6, 4, 2, 2, 2, 2, 2, 2)
+    assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 1, 1, 0.5])
+
+
+def test_the_first_step_that_went_wrong_is_named_although_rows_are_seldom(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sae.fit.N_ROWS", 1)
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    model = start(SAEConfig(d=4, n_latents=6, k=1), x)
+    poisoned = itertools.chain([x, x, x * float("inf")], itertools.repeat(x))
+    with pytest.raises(NotFinite, match="at step 3 of 9") as raised:
+        fit(model, poisoned, resolve(TrainConfig(batch_size=64, n_tokens=64 * 9), 64))
+    assert raised.value.step == 3
+
+
+def test_the_progress_line_shows_the_newest_figures_and_the_speed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sae.fit.SHOW_SECONDS", 0)
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    model = start(SAEConfig(d=4, n_latents=6, k=1), x)
+    seen: list[tuple[int, int, str]] = []
+
+    def progress(done: int, total: int, text: str = "") -> None:
+        seen.append((done, total, text))
+
+    config = resolve(TrainConfig(batch_size=64, n_tokens=64 * 3), 64)
+    last = fit(model, itertools.repeat(x), config, progress=progress)
+    assert [done for done, _, _ in seen] == [0, 1, 2, 3]
+    text = rf"FVU {last.fvu:.3f} L0 {last.l0:.1f} dead {last.dead:.1%} [\d,]+ rows/s"
+    assert re.fullmatch(text, seen[-1][2])
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {"activation": "batch_topk", "init": "data"},
+        {"activation": "signed_topk", "k_start": 8, "multi_k": 2},
+        {"activation": "relu", "l1": 1e-2, "ghost": "patchsae"},
+        {"activation": "jumprelu", "l0": 1e-2, "matryoshka": "random:2"},
+        {"matryoshka": "6,12", "ghost": "ttt", "dropout": 0.1},
+    ],
+)
+def test_every_variant_trains_and_is_read_back(
+    store: EmbeddingStore, tmp_path: Path, variant: dict[str, Any]
+) -> None:
+    train(store, tmp_path / "sae", dataclasses.replace(SMALL, **variant))
+    rows = read_jsonl(tmp_path / "sae" / "train.jsonl")
+    assert rows[-1]["fvu"] < 0.7 * rows[0]["fvu"]
+    config = load(tmp_path / "sae").config
+    assert config.activation == variant.get("activation", "topk")
+    assert config.k == (0 if config.activation in ("relu", "jumprelu") else 4)
+    assert config.prefixes == ((6, 12, 24) if variant.get("matryoshka") == "6,12" else ())

@@ -1,0 +1,35 @@
+"""`python -m sae`: the console script; and what `torchrun --nproc-per-node N -m sae` starts.
+
+Of several processes only the first one speaks: the others would say the same. A bug in one of them
+is shown all the same.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+
+from sae import console
+from sae.cli import app
+from sae.errors import BUG
+
+
+def main() -> int:
+    """Run the command line; the exit code comes back."""
+    n = int(os.environ.get("WORLD_SIZE", "1"))
+    if n == 1:
+        return console.run(app, "sae")
+    if os.environ.get("RANK", "0") == "0":
+        return console.run(app, f"torchrun --nproc-per-node {n} -m sae")
+    said = io.StringIO()
+    with redirect_stdout(io.StringIO()), redirect_stderr(said):
+        code = console.run(app, "sae")
+    if code == BUG:
+        print(said.getvalue(), end="", file=sys.stderr, flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

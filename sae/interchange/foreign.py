@@ -1,0 +1,155 @@
+"""A foreign SAE in one form, before it is ours, and the step to ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from sae.errors import UserError
+from sae.model import SAE, SAEConfig
+
+__all__ = ["Foreign", "InputNorm", "Rule", "gated", "to_sae"]
+
+Rule = Literal["topk", "signed_topk", "batch_topk", "jumprelu", "relu"]
+InputNorm = Literal["", "layer_norm", "constant_norm"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Foreign:
+    """A foreign SAE in one form. Raises `UserError` when its tensors do not fit or are not finite.
+
+    Latents are `rule(W_enc (x - b_dec) + b_enc)`, without the b_dec where `pre_bias` is False; the
+    reconstruction is `latents W_dec + b_dec`.
+    """
+
+    format: str
+    """What wrote it: "saev schema 5"."""
+    W_enc: Tensor
+    """(n_latents, d), any float type; a transposed view will do."""
+    b_enc: Tensor
+    """(n_latents,)"""
+    W_dec: Tensor
+    """(n_latents, d), as the peer uses it: normalised where the peer does."""
+    b_dec: Tensor
+    """(d,)"""
+    rule: Rule
+    k: int = 0
+    """Latents kept per token; 0 for the rules that have no k."""
+    threshold: Tensor | None = None
+    """What a latent must exceed: () for batch_topk, (n_latents,) for jumprelu."""
+    pre_bias: bool = False
+    """The encoder subtracts b_dec."""
+    mean: Tensor | None = None
+    """(d,): the input is (x - mean) / scale first, and the output is put back."""
+    scale: float = 1.0
+    input_norm: InputNorm = ""
+    """What is done to each row of x before all else: see `SAEConfig.input_norm`."""
+    prefixes: tuple[int, ...] = ()
+    """Matryoshka: see `SAEConfig.prefixes`."""
+    clip: str = ""
+    layer: str = ""
+    notes: tuple[str, ...] = ()
+    """What the user should know."""
+    lacks: Literal["", "mean_scale"] = ""
+    """What the file does not hold and must be estimated from a store."""
+
+    def __post_init__(self) -> None:
+        if self.W_enc.ndim != 2:
+            raise UserError(f"{self.format}: W_enc has shape {tuple(self.W_enc.shape)}, not (n, d)")
+        n_latents, d = self.W_enc.shape
+        self._check("W_enc", self.W_enc, (n_latents, d))
+        self._check("W_dec", self.W_dec, (n_latents, d))
+        self._check("b_enc", self.b_enc, (n_latents,))
+        self._check("b_dec", self.b_dec, (d,))
+        if self.mean is not None:
+            self._check("mean", self.mean, (d,))
+        if self.threshold is not None:
+            shape = (n_latents,) if self.rule == "jumprelu" else ()
+            self._check("threshold", self.threshold, shape)
+        if not 0 < self.scale < float("inf"):
+            raise UserError(f"{self.format}: the input scale {self.scale} must be above 0")
+        if self.input_norm not in get_args(InputNorm):
+            raise UserError(f"{self.format}: the input norm {self.input_norm!r} is not known")
+
+    def _check(self, name: str, value: Tensor, shape: tuple[int, ...]) -> None:
+        if tuple(value.shape) != shape:
+            raise UserError(
+                f"{self.format}: {name} has shape {tuple(value.shape)}, but W_enc has "
+                f"{tuple(self.W_enc.shape)}, so it should be {shape}; the file is damaged or of "
+                "another kind"
+            )
+        if torch.isfinite(value.sum(dtype=torch.float64)):  # needs no second tensor of that size
+            return
+        n_bad = int(value.numel() - torch.isfinite(value).sum())
+        if n_bad:
+            raise UserError(
+                f"{self.format}: {name} {tuple(value.shape)} has {n_bad} values that are not "
+                "finite (NaN or infinite); the file is damaged"
+            )
+
+
+def to_sae(foreign: Foreign, seed: int = 0) -> SAE:
+    """Our SAE with exactly the peer's latents and reconstruction, in float32.
+
+    Decoder rows keep the peer's length: they need not be unit.
+    """
+    n_latents, d = foreign.W_enc.shape
+    config = SAEConfig(
+        d=d,
+        n_latents=n_latents,
+        k=foreign.k if foreign.rule in ("topk", "signed_topk", "batch_topk") else 0,
+        activation=foreign.rule,
+        prefixes=foreign.prefixes,
+        input_norm=foreign.input_norm,
+        source=foreign.format,
+        clip=foreign.clip,
+        layer=foreign.layer,
+        seed=seed,
+    )
+    model = SAE(config)
+    with torch.no_grad():
+        model.W_enc.copy_(foreign.W_enc)
+        model.W_dec.copy_(foreign.W_dec)
+        model.b_dec.copy_(foreign.b_dec)
+        model.b_enc.copy_(_encoder_bias(foreign))
+        if foreign.mean is not None:
+            model.mean.copy_(foreign.mean)
+        model.scale.fill_(foreign.scale)
+        if foreign.rule == "batch_topk":
+            model.threshold.copy_(_required(foreign))
+        if foreign.rule == "jumprelu":
+            # What is negative and above a negative threshold is cut by the peers' ReLU.
+            model.log_threshold.copy_(_required(foreign).float().clamp(min=0).log())
+    return model.eval()
+
+
+def gated(
+    W_enc: Tensor, r_mag: Tensor, gate_bias: Tensor, mag_bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """W_enc, b_enc and threshold of the JumpReLU that a Gated SAE is (Rajamanoharan et al. 2024).
+
+    The gate w x + gate_bias > 0 says of u = exp(r_mag) w x + mag_bias that it exceeds
+    mag_bias - exp(r_mag) gate_bias.
+    """
+    gain = r_mag.double().exp()
+    W = (W_enc * gain[:, None]).to(W_enc.dtype)
+    return W, mag_bias, (mag_bias - gain * gate_bias).clamp(min=0).to(mag_bias.dtype)
+
+
+def _encoder_bias(foreign: Foreign) -> Tensor:
+    if foreign.pre_bias:
+        return foreign.b_enc
+    # Ours always subtracts b_dec: W (x - b_dec) + (b_enc + W b_dec) = W x + b_enc.
+    b_dec = foreign.b_dec.to(foreign.W_enc.dtype)
+    return foreign.b_enc.double() + (foreign.W_enc @ b_dec).double()
+
+
+def _required(foreign: Foreign) -> Tensor:
+    if foreign.threshold is None:
+        raise UserError(
+            f"{foreign.format}: the file holds no threshold, which {foreign.rule} needs"
+        )
+    return foreign.threshold

@@ -1,0 +1,45 @@
+"""What every reader asks of a foreign file: a tensor, a number, or one line that says it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from sae.errors import UserError
+
+__all__ = ["number", "require_size", "tensor"]
+
+
+def tensor(state: Mapping[str, Any], name: str, source: str, ndim: int = 1) -> Tensor:
+    """A tensor of the state dict, as float; raises `UserError` when it lacks or has other axes."""
+    value = state.get(name)
+    if not isinstance(value, Tensor):
+        raise UserError(f"{source}: the file lacks the tensor {name!r}; it has {_some(state)}")
+    if value.ndim != ndim:
+        raise UserError(f"{source}: {name} has shape {tuple(value.shape)}, not {ndim} axes")
+    return value.float()
+
+
+def number(config: Mapping[str, Any], name: str, source: str, default: int | None = None) -> int:
+    """A whole number of the settings, at least 1; raises `UserError` when it lacks."""
+    value = config.get(name, default)
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    if not isinstance(value, int | float) or value != value or value < 1 or value != int(value):
+        raise UserError(f"{source}: {name} is {value!r}, but must be a whole number from 1")
+    return int(value)
+
+
+def require_size(source: str, name: str, told: object, found: int) -> None:
+    """Raise `UserError` when the settings tell another size than the tensors have."""
+    if told is not None and told != found:
+        raise UserError(
+            f"{source}: the settings tell {name} {told!r}, but the tensors have {found}"
+        )
+
+
+def _some(state: Mapping[str, Any]) -> str:
+    names = [str(name)[:40] for name in state][:8]
+    return ", ".join(names) + (", ..." if len(state) > 8 else "")

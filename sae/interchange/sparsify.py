@@ -1,0 +1,108 @@
+"""EleutherAI's sparsify, old and new: cfg.json and sae.safetensors in a folder per hook point.
+
+Latents are the k largest of relu((x - b_dec) W_enc^T + b_enc); a transcoder does not subtract
+b_dec. `multi_topk` is a training loss alone: the k latents of encode() are what a user means.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from sae.errors import UserError
+from sae.files import replacing, write_json
+from sae.interchange.foreign import Foreign
+from sae.interchange.pieces import number, require_size, tensor
+from sae.interchange.safe import Found
+from sae.model import SAE
+
+__all__ = ["NAME", "detect", "read", "write"]
+
+NAME = "sparsify"
+CFG, WEIGHTS = "cfg.json", "sae.safetensors"
+
+
+def detect(found: Found) -> bool:
+    """sae.safetensors beside a cfg.json that has `d_in`."""
+    name = found.find(WEIGHTS)
+    config = found.beside(name, CFG) if name else ""
+    return bool(config) and "d_in" in found.json(config)
+
+
+def read(found: Found) -> Foreign:
+    """The SAE. Raises `UserError` for a transcoder, for groupmax, and for several hook points."""
+    name = _only(found)
+    config, state = found.json(found.beside(name, CFG)), found.tensors(name)
+    activation = config.get("activation", "topk")
+    if activation != "topk":
+        raise UserError(f"{NAME}: activation {activation!r} has no counterpart here; topk has")
+    if config.get("transcode") or config.get("skip_connection") or "W_skip" in state:
+        raise UserError(f"{NAME}: {name} is a transcoder: it maps one layer to another, no SAE")
+    W_enc = tensor(state, "encoder.weight", NAME, ndim=2)
+    n_latents, d = W_enc.shape
+    require_size(NAME, "d_in", config["d_in"], d)
+    told = config.get("num_latents") or d * number(config, "expansion_factor", NAME, default=32)
+    require_size(NAME, "num_latents", told, n_latents)
+    return Foreign(
+        format=NAME,
+        W_enc=W_enc,
+        b_enc=tensor(state, "encoder.bias", NAME),
+        W_dec=tensor(state, "W_dec", NAME, ndim=2),
+        b_dec=tensor(state, "b_dec", NAME),
+        rule="signed_topk" if config.get("signed") else "topk",
+        k=number(config, "k", NAME, default=32),
+        pre_bias=True,
+    )
+
+
+def write(model: SAE, folder: Path | str) -> Path:
+    """Write what sparsify's own loader reads, with the same latents; centring and scale are folded.
+
+    Raises `UserError` when the SAE's rule is not a plain TopK.
+    """
+    folder, c = Path(folder), model.config
+    if c.activation != "topk" or c.input_norm:
+        raise UserError(
+            f"sparsify has TopK alone, this SAE is {c.activation} {c.input_norm}; "
+            "export it to saelens"
+        )
+    with torch.no_grad():
+        # Latents stay, raw embeddings go in: (x - mean) / scale - b_dec = (x - b_dec') / scale.
+        b_dec = (model.b_dec * model.scale + model.mean).contiguous()
+        state = {
+            "encoder.weight": (model.W_enc / model.scale).contiguous(),
+            "encoder.bias": model.b_enc.clone(),
+            "W_dec": (model.W_dec * model.scale).contiguous(),
+            "b_dec": b_dec,
+        }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CFG).unlink(missing_ok=True)
+    with replacing(folder / WEIGHTS) as part:
+        save_file({name: value.detach().cpu() for name, value in state.items()}, part)
+    write_json(folder / CFG, _config(c.d, c.n_latents, c.k))
+    return folder
+
+
+def _config(d: int, n_latents: int, k: int) -> dict[str, object]:
+    return {
+        "activation": "topk",
+        "expansion_factor": 32,
+        # Tells sparsify's trainer to keep unit rows; ours carry the scale.
+        "normalize_decoder": False,
+        "num_latents": n_latents,
+        "k": k,
+        "multi_topk": False,
+        "skip_connection": False,
+        "transcode": False,
+        "d_in": d,
+    }
+
+
+def _only(found: Found) -> str:
+    names = [n for n in found.names if n.rpartition("/")[2] == WEIGHTS and found.beside(n, CFG)]
+    if len(names) > 1:
+        some = ", ".join(n.rpartition("/")[0] or "." for n in names[:4])
+        raise UserError(f"{found.path} holds {len(names)} SAEs ({some}); name one of the folders")
+    return names[0]
