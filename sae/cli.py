@@ -75,7 +75,10 @@ def embed(
         list[str] | None, typer.Option(help="NAME=DIR; more may follow: sketch=DIR photo=DIR.")
     ] = None,
     more: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME=DIR]...", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME=DIR]...", help="Further words of --domain.", show_default=False
+        ),
     ] = None,
     clip: Annotated[
         str,
@@ -151,7 +154,10 @@ def train(
         ),
     ] = None,
     more: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME=VALUES]...", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME=VALUES]...", help="Further words of --sweep.", show_default=False
+        ),
     ] = None,
     log: Annotated[
         str,

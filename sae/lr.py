@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -73,7 +74,7 @@ class LrChoice:
 def choose(
     model: SAE,
     config: TrainConfig,
-    batches: Callable[[], Iterator[Tensor]],
+    batches: Callable[[], Generator[Tensor, None, None]],
     reduce: Reduce | None = None,
     progress: Bar | None = None,
 ) -> LrChoice:
@@ -144,7 +145,7 @@ class _Trial:
         self,
         model: SAE,
         config: TrainConfig,
-        batches: Callable[[], Iterator[Tensor]],
+        batches: Callable[[], Generator[Tensor, None, None]],
         n_steps: int,
         reduce: Reduce | None,
         progress: Bar | None,
@@ -161,13 +162,14 @@ class _Trial:
         weight = self._config.ghost_weight if self._config.ghost else self._config.alpha
         n_last = max(1, round(LAST * self._n_steps))
         sums = torch.zeros(len(lrs), device=self._model.W_dec.device)
-        for step, x in enumerate(islice(self._batches(), self._n_steps), start=1):
-            results = [trainer.step(x) for trainer in trainers]
-            if step > self._n_steps - n_last:
-                sums += torch.stack([result.loss - weight * result.aux for result in results])
-            if self._progress is not None:
-                text = f"trying lr {', '.join(f'{lr:.3g}' for lr in lrs)}"
-                self._progress(step, self._n_steps, text)
+        text = f"trying lr {', '.join(f'{lr:.3g}' for lr in lrs)}"
+        with closing(self._batches()) as batches:  # a thread may be reading ahead
+            for step, x in enumerate(islice(batches, self._n_steps), start=1):
+                results = [trainer.step(x) for trainer in trainers]
+                if step > self._n_steps - n_last:
+                    sums += torch.stack([result.loss - weight * result.aux for result in results])
+                if self._progress is not None:
+                    self._progress(step, self._n_steps, text)
         means = (sums / n_last).tolist()
         return {
             lr: mean if math.isfinite(mean) else math.inf

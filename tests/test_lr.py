@@ -3,8 +3,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
-from itertools import repeat
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,7 +38,7 @@ class Parts(NamedTuple):
 
     model: SAE
     config: TrainConfig
-    batches: Callable[[], Iterator[Tensor]]
+    batches: Callable[[], Generator[Tensor, None, None]]
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def parts() -> Parts:
     return Parts(model, resolve(config, len(x)), lambda: stream(x, 128))
 
 
-def stream(x: Tensor, batch_size: int) -> Iterator[Tensor]:
+def stream(x: Tensor, batch_size: int) -> Generator[Tensor, None, None]:
     generator = torch.Generator().manual_seed(0)
     while True:
         yield x[torch.randint(len(x), (batch_size,), generator=generator)]
@@ -111,7 +110,7 @@ def test_rates_that_are_not_finite_are_said_so_and_never_chosen(
     assert choice.best < top
     assert f"{top:.3g} (not finite)" in choice.why()
     with pytest.raises(UserError, match=r"no learning rate from .* gives a finite loss"):
-        choose(*parts._replace(batches=lambda: repeat(torch.full((128, 32), torch.nan))))
+        choose(*parts._replace(batches=lambda: stream(torch.full((2000, 32), torch.nan), 128)))
 
 
 def test_auto_trains_as_the_chosen_rate_would_and_writes_it_down(

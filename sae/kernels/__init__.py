@@ -55,7 +55,7 @@ class Objective:
     k_aux: int
     """Dead latents that rebuild a token's residual."""
     ghost: Literal["", "ttt", "patchsae"] = ""
-    """Ghost gradients in place of AuxK: those of seed 000 ("ttt") or of seed 002 ("patchsae")."""
+    """Ghost gradients in place of AuxK: TTT's or PatchSAE's form."""
     ghost_weight: float = 1.0
     multi_k: int = 0
     """Multi-TopK: also the FVU with `multi_k` times k latents, at weight 1/8; 0 = off."""
