@@ -23,7 +23,7 @@ from engine_pairs import (
 from torch import Tensor
 
 from sae.errors import UserError
-from sae.kernels import Objective, engine_for, triton_select
+from sae.kernels import Objective, engine_for, rehearsal, triton_select
 from sae.kernels.plain import PlainEngine
 from sae.kernels.triton_engine import LOW, TritonEngine
 from sae.kernels.triton_gradients import by_latent
@@ -253,6 +253,11 @@ def test_the_backend_can_be_forced_where_the_interpreter_is_on() -> None:
         engine_for(model, Objective(k_aux=3, dropout=0.1), "triton")
     with pytest.raises(UserError, match="float32 weights"):
         engine_for(model.double(), OBJECTIVE, "triton")
+
+
+def test_the_engine_passes_its_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsal, "N_TOKENS", 9)
+    assert rehearsal.obstacle(TritonEngine, random_model(D, N_LATENTS, K), OBJECTIVE) == ""
 
 
 def test_every_part_of_the_benchmark_runs() -> None:

@@ -131,8 +131,8 @@ def test_products_in_bfloat16_train_as_well_on_a_gpu() -> None:
 
 @pytest.mark.cuda
 def test_auto_chooses_the_engine_on_a_gpu() -> None:
-    assert engine_for(on_gpu()[0], Objective(k_aux=4)).name == "plain"
-    assert engine_for(on_gpu()[0], Objective(k_aux=4), "triton").name == "triton"
+    assert engine_for(on_gpu()[0], Objective(k_aux=4)).name == "triton"
+    assert engine_for(on_gpu()[0], Objective(k_aux=4, dropout=0.1)).name == "plain"
 
 
 @pytest.mark.cuda

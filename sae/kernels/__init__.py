@@ -8,6 +8,7 @@ engine from this model and objective, "" where it can.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
@@ -101,22 +102,42 @@ def engine_for(
 ) -> Engine:
     """The engine that trains `model`, which is on its device already.
 
-    "auto" is sparse on a CPU, where it can do this objective, else plain. On a GPU it is plain
-    too: the others have not been run on one, and are taken there when they are asked for by name.
+    "auto" is sparse on a CPU and triton on a GPU, where they can do this objective, else plain.
+    Triton is taken only after a rehearsal on that GPU; a warning says what speaks against it.
     `seed` draws dropout and random prefixes. With `reduce` every process steps on its
     part of the batch and the result is that of one process on the whole. Raises `UserError` for a
     backend that is not known, or that cannot do what was asked.
     """
     if backend not in BACKENDS:
         raise UserError(f"backend {backend!r} is not known; known: {', '.join(BACKENDS)}")
-    on_cpu = model.W_enc.device.type == "cpu"
-    automatic = ["sparse", "plain"] if on_cpu else ["plain"]
-    wanted = [backend] if backend != "auto" else automatic
-    for name in wanted:
-        obstacle = _why_not(name, model, objective)
-        if not obstacle:
-            return _make(name, model, objective, seed, reduce)
-    raise UserError(f"backend {wanted[-1]!r} cannot do this: {obstacle}; try --backend auto")
+    if backend == "auto":
+        return _make(_best(model, objective, reduce), model, objective, seed, reduce)
+    if obstacle := _why_not(backend, model, objective):
+        raise UserError(f"backend {backend!r} cannot do this: {obstacle}; try --backend auto")
+    return _make(backend, model, objective, seed, reduce)
+
+
+def _best(model: SAE, objective: Objective, reduce: Reduce | None) -> str:
+    """The fastest engine that can do this, and is known to do it right."""
+    fast = "sparse" if model.W_enc.device.type == "cpu" else "triton"
+    if _why_not(fast, model, objective):
+        return "plain"
+    return fast if fast == "sparse" or _rehearses(model, objective, reduce) else "plain"
+
+
+def _rehearses(model: SAE, objective: Objective, reduce: Reduce | None) -> bool:
+    """Whether Triton does on this device, and on those of all other processes, what it should."""
+    from sae.kernels import rehearsal
+    from sae.kernels.triton_engine import TritonEngine
+
+    obstacle = rehearsal.obstacle(TritonEngine, model, objective)
+    if obstacle:
+        message = f"the Triton engine is not used: {obstacle}; the plain one takes longer"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+    n_failed = model.W_enc.new_tensor(float(bool(obstacle)))
+    if reduce is not None:
+        reduce([n_failed])
+    return not n_failed.item()
 
 
 def _why_not(name: str, model: SAE, objective: Objective) -> str:
