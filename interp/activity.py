@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,13 +13,27 @@ from torch import Tensor
 
 from interp.largest import Acts, Ints
 from sae.errors import UserError
-from sae.model import SAE
+from sae.model import SAEConfig
 from sae.progress import Progress
+from sae.sparsity import Codes
 from sae.store import EmbeddingStore
 
 _MAX_CELLS = 1 << 26
 """Tokens times latents at once: 256 MB of pre-activations."""
 _MAX_IMAGES = 4096
+
+
+class Encoder(Protocol):
+    """Says which latents an embedding has: an `SAE`, or latents that were written down."""
+
+    @property
+    def config(self) -> SAEConfig: ...
+    @property
+    def n_latents(self) -> int: ...
+    @property
+    def W_dec(self) -> Tensor: ...  # (n_latents, width of what tells near latents from far ones)
+    def encode(self, x: Tensor) -> Codes: ...
+    def state_dict(self) -> Mapping[str, Tensor]: ...
 
 
 class ImageActs(NamedTuple):
@@ -56,7 +70,7 @@ class Look(NamedTuple):
 
 def see(
     store: EmbeddingStore,
-    model: SAE,
+    model: Encoder,
     device: torch.device,
     rows: Ints | None = None,
     n_images: int | None = None,
@@ -88,7 +102,7 @@ def image_acts(acts: Tensor, latents: Tensor, n_latents: int) -> ImageActs:
 
 def second_look(
     store: EmbeddingStore,
-    model: SAE,
+    model: Encoder,
     device: torch.device,
     asked: Pairs,
     heat: Pairs,
@@ -128,7 +142,7 @@ def _require_finite(x: Tensor, rows: Ints, store: EmbeddingStore) -> None:
         name = store.images["path"][row]
         raise UserError(
             f"{store.path}: the embedding of row {row} ({name}) is not finite; "
-            "run `sae embed` again with --dtype float32"
+            "run `sae embed` again with --dtype float32, or fetch it again where it came from"
         )
 
 

@@ -27,6 +27,21 @@ app = typer.Typer(
 )
 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the images that another lab's embeddings or latents are of.",
+        show_default=False,
+    ),
+]
+ExportOption = Annotated[
+    tuple[str, Path] | None,
+    typer.Option(
+        metavar="patchsae DIR",
+        help="Also write PatchSAE's five .pt files and cls_sae_cnt.npy.",
+        show_default=False,
+    ),
+]
 
 
 def main() -> None:
@@ -74,8 +89,16 @@ def doctor(
 
 @app.command()
 def collect(
-    sae: Annotated[Path, typer.Argument(help="SAE folder.")],
-    store: Annotated[Path, typer.Argument(help="EmbeddingStore with the images to look at.")],
+    sae: Annotated[
+        Path, typer.Argument(help="SAE folder, or any SAE that import reads; or latents.npy.")
+    ],
+    store: Annotated[
+        Path | None,
+        typer.Argument(
+            help="EmbeddingStore with the images to look at; none for latents.npy.",
+            show_default=False,
+        ),
+    ] = None,
     run: Annotated[
         str | None, typer.Option("--run", help="Name under results/; default: the SAE folder's.")
     ] = None,
@@ -84,31 +107,49 @@ def collect(
     n_silent: Annotated[int, typer.Option(help="Silent images per latent and side.")] = 32,
     n_hard: Annotated[int, typer.Option(help="Hard silent images per latent and side.")] = 16,
     dense_above: Annotated[float, typer.Option(help="Share of images that makes it dense.")] = 0.1,
+    images: ImagesOption = None,
+    domain: Annotated[str, typer.Option(help="Domain of --images: sketch, photo.")] = "images",
+    export: ExportOption = None,
+    export_threshold: Annotated[
+        float, typer.Option(help="Activation from which cls_sae_cnt.npy counts a token.", min=0)
+    ] = 0.2,
     device: DeviceOption = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Collect again.")] = False,
     config: ConfigOption = None,
     json: JsonOption = None,
 ) -> None:
-    """One pass over a store: statistics and example images of every latent."""
+    """One pass over a store: statistics and example images of every latent.
+
+    The store may be another lab's: saev's shards, embedding chunks; latents.npy needs no SAE.
+    """
     from interp.collect import CollectConfig
     from interp.runs import run_folder
-    from interp.stages import run_collect
+    from interp.stages import require_export, run_collect, run_export
+    from interp.written import with_images
     from sae.progress import bar
 
     settings = CollectConfig(
         n_top=n_top, n_sample=n_sample, n_silent=n_silent, n_hard=n_hard, dense_above=dense_above
     )
-    folder = run_folder(run or sae.resolve().name)
+    if export is not None:
+        require_export(export[0])
+    folder = run_folder(run or (sae.resolve().stem if sae.is_file() else sae.resolve().name))
+    if images is not None:
+        with bar("images") as progress:
+            sae, store = with_images(sae, store, folder, images, domain, progress)
     with bar("collect") as progress:
         made, info = run_collect(sae, store, folder, settings, device, progress, overwrite)
+    wrote = {"run": made.path}
+    if export is not None:
+        with bar("export") as progress:
+            run_export(sae, store, export[1], export_threshold, device, progress)
+        wrote["export"] = export[1]
     console.say(
         f"{info.n_latents} latents on {info.n_images} images: {info.n_live} live, "
         f"{info.n_dead} dead, {info.n_dense} dense"
     )
     console.write_figures(json, dataclasses.asdict(info))
-    console.finish(
-        {"run": made.path}, ["interp explain --model local", "interp explain --model MODEL"]
-    )
+    console.finish(wrote, ["interp explain --model local", "interp explain --model MODEL"])
 
 
 for _command in (cli_models.explain, cli_models.score):

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from interp.activity import Look, Pairs, second_look, see
+from interp.activity import Encoder, Look, Pairs, second_look, see
 from interp.collected import EXAMPLES, FOLDER, INFO, LATENTS, CollectConfig, CollectInfo
 from interp.negatives import Candidates, candidates, choose_hard, choose_silent, neighbours, quotas
 from interp.picks import (
@@ -42,7 +42,7 @@ __all__ = ["CollectConfig", "CollectInfo", "collect", "sae_identity"]
 
 def collect(
     store: EmbeddingStore,
-    model: SAE,
+    model: Encoder,
     run_dir: Path,
     config: CollectConfig | None = None,
     device: str | torch.device = "cpu",
@@ -65,7 +65,7 @@ def collect(
         return _moved(done, run_dir, place)
     (run_dir / FOLDER / INFO).unlink(missing_ok=True)
     device = torch.device(device)
-    model = model.to(device).eval()
+    model = model.to(device).eval() if isinstance(model, SAE) else model
     survey = _first_pass(store, model, device, config, progress, n_images)
     picks, look = _examples(store, model, device, survey, config, progress, n_images)
     latents = latent_table(survey.tally, survey.index, survey.sample.result(), config.dense_above)
@@ -76,7 +76,7 @@ def collect(
     return info
 
 
-def sae_identity(model: SAE) -> str:
+def sae_identity(model: Encoder) -> str:
     """sha256 over the rule and all numbers of an SAE, 64 hex digits; independent of its files."""
     digest = hashlib.sha256(f"{model.config.activation} {model.config.k}".encode())
     for name, value in sorted(model.state_dict().items()):
@@ -89,7 +89,7 @@ def _silently(done: int, total: int) -> None:
     """Show no progress."""
 
 
-def _identities(store: EmbeddingStore, model: SAE, config: CollectConfig) -> dict[str, object]:
+def _identities(store: EmbeddingStore, model: Encoder, config: CollectConfig) -> dict[str, object]:
     """Fields of `CollectInfo` that must agree for a finished folder to be reused."""
     return {
         **dataclasses.asdict(config),
@@ -123,7 +123,7 @@ def _moved(info: CollectInfo, run_dir: Path, place: str) -> CollectInfo:
 
 def _first_pass(
     store: EmbeddingStore,
-    model: SAE,
+    model: Encoder,
     device: torch.device,
     config: CollectConfig,
     progress: Progress,
@@ -141,7 +141,7 @@ def _first_pass(
 
 def _examples(
     store: EmbeddingStore,
-    model: SAE,
+    model: Encoder,
     device: torch.device,
     survey: Survey,
     config: CollectConfig,

@@ -17,8 +17,8 @@ from sae.errors import UserError
 from sae.files import FORMAT, read_config, without_place, write_json
 
 if TYPE_CHECKING:
+    from interp.activity import Encoder
     from interp.evidence import EvidenceReader
-    from sae.model import SAE
     from sae.store import EmbeddingStore
 
 RESULTS = Path("results")
@@ -82,12 +82,13 @@ class Run:
         return cls(found[-1].parent)
 
     @classmethod
-    def create(cls, path: Path, sae_dir: Path, model: SAE, store: EmbeddingStore) -> Run:
+    def create(cls, path: Path, sae_dir: Path, model: Encoder, store: EmbeddingStore) -> Run:
         """Make the folder, or take the one that is there for the same SAE and store.
 
         Raises `UserError` when the folder is the run of another SAE or store.
         """
         from interp.collect import sae_identity
+        from sae.model import SAE, is_ours
 
         info = RunInfo(
             name=path.name,
@@ -108,7 +109,10 @@ class Run:
         if (path / "run.json").exists():
             run._require_same(info)
             return run
-        _copy_sae(sae_dir, run.sae)
+        if isinstance(model, SAE) and not is_ours(sae_dir):
+            model.save(run.sae)
+        else:
+            _copy_sae(sae_dir, run.sae)
         write_json(path / "run.json", info)
         return run
 
@@ -179,9 +183,9 @@ def run_folder(name: str) -> Path:
 
 def _copy_sae(source: Path, target: Path) -> None:
     """Copy weights and configuration; the configuration last, as its presence means complete."""
-    target.mkdir(parents=True, exist_ok=True)
     for name in ("sae.safetensors", "eval.json", "config.json"):
         if (source / name).exists():
+            target.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, target / name)
 
 

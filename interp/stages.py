@@ -47,24 +47,46 @@ _ALL = Work()
 
 def run_collect(
     sae_dir: Path,
-    store_dir: Path,
+    store_dir: Path | None,
     run_dir: Path,
     config: CollectConfig,
     device: str,
     progress: Progress | None = None,
     overwrite: bool = False,
 ) -> tuple[Run, CollectInfo]:
-    """Make the run and collect its evidence."""
+    """Make the run and collect its evidence; without a store, of written latents in `sae_dir`."""
     from interp.collect import collect
+    from interp.written import subject
     from sae.clip import resolve_device
-    from sae.model import load
-    from sae.store import EmbeddingStore
 
-    store, model = EmbeddingStore.open(store_dir), load(sae_dir)
+    store, model = subject(sae_dir, store_dir)
     run = Run.create(run_dir, sae_dir, model, store)
     info = collect(store, model, run_dir, config, resolve_device(device), progress, overwrite)
     run.remember("collect", dataclasses.asdict(config))
     return run, info
+
+
+def require_export(kind: str) -> None:
+    """Raise `UserError` when `collect --export KIND` cannot be written."""
+    if kind != "patchsae":
+        raise UserError(f"--export {kind!r} is not known; write --export patchsae DIR")
+
+
+def run_export(
+    sae_dir: Path,
+    store_dir: Path | None,
+    out: Path,
+    threshold: float,
+    device: str,
+    progress: Progress | None = None,
+) -> None:
+    """Write PatchSAE's files of an SAE to `out`, in a pass of its own."""
+    from interp.patchsae_export import export_patchsae
+    from interp.written import subject
+    from sae.clip import resolve_device
+
+    store, model = subject(sae_dir, store_dir)
+    export_patchsae(store, model, out, resolve_device(device), threshold, progress)
 
 
 def run_explain(
@@ -213,7 +235,13 @@ def local_eyes(run: Run, settings: ModelSettings) -> Eyes:
     """The local model's CLIP; in one process every stage sees with the same, each image once."""
     from sae.store import EmbeddingStore
 
-    return _eyes(settings.clip or EmbeddingStore.open(run.store).info.clip, settings.device)
+    clip = settings.clip or EmbeddingStore.open(run.store).info.clip
+    if not clip:
+        raise UserError(
+            f"{run.store} does not say which CLIP it is of; name one that sees the images: "
+            "--clip ViT-B-32/openai, or --clip tiny, which needs no download"
+        )
+    return _eyes(clip, settings.device)
 
 
 @functools.cache

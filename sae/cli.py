@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sae import console
+from sae import cli_hub, cli_interchange, cli_stores, console
 from sae.console import ConfigOption, JsonOption
 from sae.errors import UserError
 from sae.options import spread
@@ -247,6 +247,13 @@ def evaluate(
     console.write_figures(json, report.flat())
     drawn = plot_report(report, model) if plots else {}
     console.finish({"report": model / "eval.json", **drawn}, [f"interp collect {model} {store}"])
+
+
+app.command(name="import")(cli_interchange.import_sae)
+app.command(name="export")(cli_interchange.export_sae)
+app.command()(cli_stores.adopt)
+for _command in (cli_hub.push, cli_hub.pull):
+    app.command()(_command)
 
 
 def _report_training(result: TrainResult, store: Path, json: Path | None) -> None:

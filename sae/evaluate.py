@@ -51,7 +51,9 @@ def evaluate_run(
     report = evaluate(model, store, rows, device, progress, ks)
     if against is not None:
         report = replace(report, stability=_compare(model, report, against, store, rows, device))
-    if n_zeroshot and len(class_names(store.images["label"].unique())) > 1:
+    # Of other labs' embeddings nobody knows the weights, and the labels may be numbers.
+    known = n_zeroshot > 0 and store.info.clip_sha != ""
+    if known and len(class_names(store.images["label"].unique())) > 1:
         from sae.clip import load_clip
 
         clip = load_clip(store.info.clip, str(device))

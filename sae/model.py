@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,17 +15,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sae.errors import UserError
-from sae.files import FORMAT, read_config, replacing, write_json
+from sae.files import FORMAT, read_config, replacing, without_place, write_json
 from sae.sparsity import RULES, RULES_WITH_K, BatchTopK, Codes, JumpReLU, ReLU, Rule, TopK
 
 if TYPE_CHECKING:
     from sae.store import StoreInfo
 
-__all__ = ["SAE", "Codes", "Reconstruction", "SAEConfig", "load", "require_match"]
+__all__ = ["SAE", "Codes", "Reconstruction", "SAEConfig", "is_ours", "load", "require_match"]
 
 CONFIG = "config.json"
 WEIGHTS = "sae.safetensors"
-INPUT_NORMS = ("", "layer_norm", "constant_norm")
+INPUT_NORMS = ("", "layer_norm", "constant_norm", "centred_layer_norm")
 ROW_EPS = 1e-5
 """Added to a row's deviation by SAELens and openai/sparse_autoencoder."""
 # Small ones rise too slowly: on planted data of 8 directions a token, after 400 steps, 0.01 left
@@ -50,9 +51,14 @@ class SAEConfig:
     """Matryoshka: so many first latents are a dictionary of their own; the last is all of them."""
     input_norm: str = ""
     """What is done to each row of x first, in some imported SAEs: "layer_norm" takes its own mean
-    out and divides by its own deviation, "constant_norm" gives it the length sqrt(d)."""
+    out and divides by its own deviation, "constant_norm" gives it the length sqrt(d);
+    "centred_layer_norm" is the first of them, but after the SAE's own mean and scale."""
+    soft_cap: float = 0.0
+    """Activations a become soft_cap tanh(a / soft_cap), in some imported SAEs; 0: they stay."""
     source: str = ""
     """The foreign format that it was imported from; "": trained here."""
+    source_sha256: str = ""
+    """Content hash of the file that it was imported from, as 64 hex digits."""
     clip: str = ""
     """Name of the CLIP whose embeddings it was trained on; "" here and below: not known."""
     layer: str = ""
@@ -82,6 +88,8 @@ class SAEConfig:
             )
         if self.k > self.n_latents:
             raise UserError(f"k {self.k} is larger than n_latents {self.n_latents}; lower k")
+        if not 0 <= self.soft_cap < math.inf:
+            raise UserError(f"soft_cap {self.soft_cap} must be 0 (no cap) or above")
         self._check_prefixes()
 
     def _check_prefixes(self) -> None:
@@ -158,25 +166,35 @@ class SAE(nn.Module):
         them: latents beyond it compete for a place among the k, and are then left out.
         """
         codes = self.sparsity.keep(self.encode_pre(x))
+        if cap := self.config.soft_cap:
+            codes = Codes(cap * torch.tanh(codes.acts / cap), codes.latents)
         return codes.first(n_latents) if n_latents else codes
 
     def decode(self, codes: Codes) -> Tensor:
         """Embeddings (n, d) in the input's own scale.
 
-        With an `input_norm`, in that of normalised rows: only `forward` knows what to put back.
+        With an `input_norm`, in that of normalised rows: `rebuild` knows what to put back.
         """
-        return self.decode_centred(codes) * self.scale + self.mean
+        return self._uncentred(self.decode_centred(codes))
 
     def forward(self, x: Tensor) -> Reconstruction:
         codes = self.encode(x)
-        x_hat = self.decode(codes)
-        if not self.config.input_norm:
-            return Reconstruction(x_hat, codes)
-        shift, factor = _row_norm(x.to(x_hat.dtype), self.config.input_norm)
+        return Reconstruction(self.rebuild(x, codes), codes)
+
+    def rebuild(self, x: Tensor, codes: Codes) -> Tensor:
+        """Embeddings (n, d) from codes, which may have been changed, of the raw embeddings x."""
+        norm, x_hat = self.config.input_norm, self.decode_centred(codes)
+        if not norm:
+            return self._uncentred(x_hat)
+        x = x.to(x_hat.dtype)
+        after = norm == "centred_layer_norm"
+        shift, factor = _row_norm(self._centred(x) if after else x, norm)
         # The peers put the deviation back without the small number that kept it above 0.
-        if self.config.input_norm == "layer_norm":
+        if norm != "constant_norm":
             factor = factor - ROW_EPS
-        return Reconstruction(x_hat * factor + shift, codes)
+        if after:
+            return self._uncentred(x_hat * factor + shift)
+        return self._uncentred(x_hat) * factor + shift
 
     def encode_pre(self, x: Tensor) -> Tensor:
         """Pre-activations (n, n_latents) of raw embeddings: before the sparsity rule."""
@@ -186,11 +204,10 @@ class SAE(nn.Module):
         """Raw embeddings (n, d) in the SAE's own space: mean 0, mean square 1 per dimension."""
         if x.ndim != 2 or x.shape[1] != self.d:
             raise ValueError(f"expected embeddings (n, {self.d}), got {tuple(x.shape)}")
-        x = x.to(self.W_enc.dtype)
-        if self.config.input_norm:
-            shift, factor = _row_norm(x, self.config.input_norm)
-            x = (x - shift) / factor
-        return (x - self.mean) / self.scale
+        norm, x = self.config.input_norm, x.to(self.W_enc.dtype)
+        if norm == "centred_layer_norm":
+            return _normed(self._centred(x), norm)
+        return self._centred(_normed(x, norm) if norm else x)
 
     def pre_of_centred(self, x: Tensor) -> Tensor:
         """Pre-activations of centred embeddings: W_enc (x - b_dec) + b_enc."""
@@ -202,6 +219,12 @@ class SAE(nn.Module):
         acts = codes.acts.to(self.W_dec.dtype)
         kept = F.embedding_bag(codes.latents, self.W_dec, per_sample_weights=acts, mode="sum")
         return kept + self.b_dec
+
+    def _centred(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.scale
+
+    def _uncentred(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.mean
 
     @torch.no_grad()
     def normalise_decoder(self) -> None:
@@ -238,13 +261,33 @@ class SAE(nn.Module):
 
 
 def load(path: Path | str, device: str | torch.device = "cpu") -> SAE:
-    """Load an SAE: a folder that `save` wrote, or any file or folder that `interchange` knows."""
-    path = Path(path)
-    if not path.exists() or _is_ours(path):
+    """Load an SAE: a folder that `save` wrote, or any file or folder that `interchange` knows.
+
+    A `str` may also name a repository of the hub, as `sae import` takes it. What should be known
+    of a foreign SAE, such as a mean that its file lacks, comes as warnings. Raises `UserError`.
+    """
+    if isinstance(path, str):
+        from sae.interchange.places import find
+
+        path = find(path)
+    if not path.exists() or is_ours(path):
         return SAE.load(path, device)
     from sae import interchange
 
-    return interchange.read(path).model.to(device)
+    imported = interchange.read(path)
+    for note in imported.notes:
+        warnings.warn(f"{path}: {note}", stacklevel=2)
+    return imported.model.to(device)
+
+
+def is_ours(path: Path) -> bool:
+    """A folder with our config.json, or with our weights and, being unfinished, no settings."""
+    config = path / CONFIG
+    if not config.is_file():
+        return (path / WEIGHTS).exists() and not (path / "cfg.json").exists()
+    with config.open("rb") as file:
+        start = file.read(4096)
+    return (b'"format"' in start and b'"n_latents"' in start) or (path / WEIGHTS).exists()
 
 
 def require_match(config: SAEConfig, info: StoreInfo) -> None:
@@ -254,27 +297,25 @@ def require_match(config: SAEConfig, info: StoreInfo) -> None:
     """
     for name in ("d", "clip", "layer"):
         ours, theirs = getattr(config, name), getattr(info, name)
-        if ours not in ("", theirs):
+        # An SAE that was published names a CLIP of a local folder without the folder's place.
+        published = without_place(theirs) if name == "clip" else theirs
+        if theirs != "" and ours not in ("", theirs, published):
             raise UserError(
                 f"the SAE was trained on {name} {ours!r}, but the store has {name} {theirs!r}; "
                 "use the store that it was trained on, or embed again with those settings"
             )
 
 
-def _is_ours(path: Path) -> bool:
-    """A folder with our config.json, or with our weights and, being unfinished, no settings."""
-    config = path / CONFIG
-    if not config.is_file():
-        return (path / WEIGHTS).exists() and not (path / "cfg.json").exists()
-    start = config.read_bytes()[:4096]
-    return b'"format"' in start or b'"n_latents"' in start or (path / WEIGHTS).exists()
-
-
 def _row_norm(x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     """What each row of x (n, d) is freed of, and then divided by: both (n, 1)."""
-    if kind == "layer_norm":
-        return x.mean(1, keepdim=True), x.std(1, keepdim=True) + ROW_EPS
-    return x.new_zeros(len(x), 1), x.norm(dim=1, keepdim=True) / math.sqrt(x.shape[1])
+    if kind == "constant_norm":
+        return x.new_zeros(len(x), 1), x.norm(dim=1, keepdim=True) / math.sqrt(x.shape[1])
+    return x.mean(1, keepdim=True), x.std(1, keepdim=True) + ROW_EPS
+
+
+def _normed(x: Tensor, kind: str) -> Tensor:
+    shift, factor = _row_norm(x, kind)
+    return (x - shift) / factor
 
 
 def _read_weights(path: Path, model: SAE, remedy: str) -> dict[str, Tensor]:

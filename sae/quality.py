@@ -67,13 +67,13 @@ class FitSums:
     @torch.no_grad()
     def update(self, x: Tensor, codes: Codes) -> None:
         """Take in raw tokens (n, d), float32, and what the encoder keeps of them."""
-        x_hat = self.model.decode(codes)
-        centred = self.model.centre(x)
+        x_hat = self.model.rebuild(x, codes)
+        centred = self._centred(x)
         self.n_tokens += len(x)
         self.x += centred.sum(0).cpu().double()
         self.x_square += float(centred.square().sum())
-        self.raw_square += float((x / self.model.scale).square().sum())
-        self.error_square += float((self.model.centre(x_hat) - centred).square().sum())
+        self.raw_square += float((x / self._unit()).square().sum())
+        self.error_square += float((self._centred(x_hat) - centred).square().sum())
         self.cosine += float(F.cosine_similarity(x, x_hat, dim=1).sum())
         self.n_weak += int((codes.acts.abs() > WEAK_ACT).sum())
         fired = codes.latents[codes.acts != 0]  # a signed rule keeps negative ones too
@@ -112,3 +112,10 @@ class FitSums:
         """(n_latents,) share of the tokens on which each latent fires."""
         counts: NDArray[np.float64] = self.n_active.cpu().double().numpy()
         return counts / max(1, self.n_tokens)
+
+    def _centred(self, x: Tensor) -> Tensor:
+        """Where errors are measured: raw where the SAE gives each row a length of its own."""
+        return x if self.model.config.input_norm else self.model.centre(x)
+
+    def _unit(self) -> Tensor | float:
+        return 1.0 if self.model.config.input_norm else self.model.scale

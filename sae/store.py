@@ -6,6 +6,8 @@ store/
     skipped.csv            path, domain, reason of every file that gave no embedding
     plan.json              the settings (store_writer.py); a run that goes on must have the same
     00000.safetensors      x: (images, t, d), raw embeddings; CLS is token 0 when tokens = all
+
+Other labs' embeddings are stores too, read where they lie: interchange/stores.py.
 """
 
 from __future__ import annotations
@@ -66,6 +68,10 @@ class StoreInfo:
     identity: str
     """sha256 over model, layer, tokens, dtype and the image ids in order."""
     version: str
+    shards: str = ""
+    """Folder or file of another lab's embeddings, relative to the store's; "": they are here."""
+    shards_sha256: str = ""
+    """What tells those from others, as 64 hex digits."""
 
 
 class Skipped(NamedTuple):
@@ -97,10 +103,19 @@ class EmbeddingStore:
 
     @classmethod
     def open(cls, path: str | Path) -> EmbeddingStore:
-        """Raises `UserError` when the store is unfinished, damaged, or of an unknown format."""
+        """A store of ours, or a folder of other labs' embeddings, e.g. of saev's shards.
+
+        Raises `UserError` when it is unfinished, damaged, or of an unknown format.
+        """
         path = Path(path)
+        if not (path / "store.json").exists() and (foreign := _open_foreign(path)):
+            return foreign
         remedy = f"run `sae embed --out {path}` again to finish it"
         info = read_config(path / "store.json", StoreInfo, remedy)
+        if info.shards:
+            from sae.interchange.stores import reopen
+
+            return reopen(path, info)
         for shard in range(len(info.shard_rows)):
             if not shard_path(path, shard).exists():
                 raise UserError(f"{shard_path(path, shard)} is missing; delete {path} and {remedy}")
@@ -176,13 +191,19 @@ class EmbeddingStore:
             raise IndexError(
                 f"{numbers[0]}..{numbers[-1]} of a store of {self.info.n_images} images"
             )
-        target, item = out.numpy(), out.shape[1:]
+        target = out.numpy()
         cuts = np.searchsorted(numbers, starts)  # (n_shards + 1,)
         for shard in np.flatnonzero(np.diff(cuts)).tolist():
             part = slice(cuts[shard], cuts[shard + 1])
-            x = self._shard(shard).reshape(-1, *item)
-            # "clip" copies straight into `out`; the default mode would make a copy first.
-            np.take(x, numbers[part] - starts[shard], axis=0, out=target[part], mode="clip")
+            self._take(shard, numbers[part] - starts[shard], target[part])
+
+    def _take(self, shard: int, numbers: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Copy items of a shard, counted from its first, of the shape that `out` has: tokens
+        (n, d) or whole images (n, t, d).
+        """
+        x = self._shard(shard).reshape(-1, *out.shape[1:])
+        # "clip" copies straight into `out`; the default mode would make a copy first.
+        np.take(x, numbers, axis=0, out=out, mode="clip")
 
     def _shard(self, shard: int) -> NDArray[Any]:
         """The shard's embeddings (rows, t, d), mapped: the system reads what is looked at."""
@@ -209,6 +230,14 @@ def read_skipped(path: Path) -> list[Skipped]:
     """The lines of a skipped.csv."""
     with path.open(encoding="utf-8", newline="") as file:
         return [Skipped(**line) for line in csv.DictReader(file)]
+
+
+def _open_foreign(path: Path) -> EmbeddingStore | None:
+    if not path.exists() and "@" not in path.name:
+        return None
+    from sae.interchange.stores import open_foreign
+
+    return open_foreign(path)
 
 
 def _mapped(path: Path, shape: list[int]) -> NDArray[Any]:

@@ -146,6 +146,12 @@ class StoreWriter:
             _skipped_path(self.path, shard).unlink(missing_ok=True)
 
 
+def write_rows(path: Path, rows: Sequence[ImageRow]) -> None:
+    """Write images.parquet, complete or not at all."""
+    with replacing(path) as part:
+        _write_rows(part, _frame(rows))
+
+
 def relative_roots(roots: Mapping[str, Path], store: Path) -> dict[str, str]:
     """Each root as seen from the store's folder, posix, so that the two can move together."""
     try:

@@ -107,7 +107,7 @@ def error_kept(model: SAE, x: Tensor, change: Callable[[Codes], Codes]) -> Tenso
     Only the difference that the change makes is added: without one, x comes back bit for bit.
     """
     codes = model.encode(x)
-    return x + (model.decode(change(codes)) - model.decode(codes))
+    return x + (model.rebuild(x, change(codes)) - model.rebuild(x, codes))
 
 
 def openai_templates() -> tuple[str, ...]:

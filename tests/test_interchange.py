@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import pickle
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -214,3 +216,21 @@ def test_of_a_mutated_file_only_our_error_escapes(
             n_refused += 1
     # A flipped bit among safetensors' weights is another weight: nothing tells.
     assert n_refused > 0 or (kind, mutate) == ("safetensors", _tail)
+
+
+def test_a_folder_with_one_torch_file_stands_for_it(tmp_path: Path) -> None:
+    shutil.copytree(DATA / "ttt_topk_pt", tmp_path / "repo" / "weights")
+    (tmp_path / "repo" / "README.md").write_text("# An SAE\n")
+    direct = interchange.read(DATA / "ttt_topk_pt" / "checkpoint.pt").model
+    assert torch.equal(interchange.read(tmp_path / "repo").model.W_dec, direct.W_dec)
+    imported = interchange.import_sae(tmp_path / "repo", tmp_path / "out").model
+    data = (DATA / "ttt_topk_pt" / "checkpoint.pt").read_bytes()
+    assert imported.config.source_sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_of_several_torch_files_the_user_names_one(tmp_path: Path) -> None:
+    for epoch in ("sae_epoch_1.pt", "sae_final.pt"):
+        shutil.copyfile(DATA / "clipsae_relu" / "checkpoint.pt", tmp_path / epoch)
+    with pytest.raises(UserError, match=r"2 files .* name one: sae_epoch_1.pt, sae_final.pt"):
+        interchange.read(tmp_path)
+    assert interchange.read(tmp_path / "sae_final.pt").format == "clip_sae"

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import importlib
-import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast
 
-import torch
-from torch import Tensor
-
 from sae.errors import UserError
-from sae.interchange.foreign import Foreign, to_sae
-from sae.interchange.safe import Found
+from sae.files import did_you_mean
+from sae.interchange import proof, scaling
+from sae.interchange.foreign import Foreign, Rule, to_sae
+from sae.interchange.maths import Maths, maths_of
+from sae.interchange.safe import Found, one_line
 from sae.interchange.unpickle import DAMAGE
-from sae.model import SAE
-from sae.store import EmbeddingStore
+from sae.interchange.writing import make_room, require_room
+from sae.model import SAE, is_ours
 
-__all__ = ["FORMATS", "Format", "Imported", "detect", "import_sae", "read", "read_as"]
+__all__ = ["FORMATS", "Format", "Imported", "Maths", "detect", "import_sae", "read", "read_as"]
 
 FORMATS = (
+    "saev",
+    "dictlearn",
+    "openai",
     "ttt",
     "clipsae",
     "patchsae",
     "sparsify",
+    "saelens",
+    "overcomplete",
+    "msae",
 )
 """Modules of this room, in the order in which they are asked."""
-N_SAMPLE = 1 << 16
-"""Tokens from which mean and scale are estimated, and FVU is measured."""
+TORCH_FILES = (".pt", ".pth", ".pkl", ".pkl.gz", ".ckpt", "pytorch_model.bin")
+"""Names of files that are looked at where a folder as such is of no format."""
 
 
 class Format(Protocol):
@@ -48,66 +55,153 @@ class Imported:
     format: str
     notes: tuple[str, ...]
     """What the user should know."""
+    maths: Maths
+    """What its file says that it does to an embedding."""
     fvu: float | None = None
-    """On the store, where one was given: above 1 the SAE does not fit it."""
+    """On the store, where one was given: above 1 the SAE does not fit it. NaN: all tokens equal."""
+    n_tokens: int = 0
+    """On which it was measured."""
 
 
 def detect(path: Path | str) -> Format:
     """The format of a file or folder. Raises `UserError` that lists what was looked for."""
-    return _detect(Found.at(path))
+    return _detect(_found(path))
 
 
-def read(path: Path | str, store: Path | str | None = None) -> Imported:
+def read(
+    path: Path | str, store: Path | str | None = None, *, form: str = "", k: int = 0
+) -> Imported:
     """Read a foreign SAE; `store` gives what its file lacks, and the FVU.
 
-    Raises `UserError` when the format is unknown, the file damaged, or a store is needed.
+    `form` is one of `FORMATS`, where the file is not to be recognised; `k` keeps so many latents
+    per token, where the file does not tell or another number is wanted. Raises `UserError` when
+    the format is unknown, the file damaged, or a store is needed.
     """
-    found = Found.at(path)
-    form = _detect(found)
-    foreign = read_as(form, found)
-    x = None if store is None else _sample(store)
-    if x is not None and x.shape[1] != foreign.W_enc.shape[1]:
-        raise UserError(
-            f"{path} is for embeddings of width {foreign.W_enc.shape[1]}, but {store} has "
-            f"{x.shape[1]}; name the store of the layer that it was trained on"
-        )
-    if foreign.lacks == "mean_scale":
-        foreign = _completed(foreign, x, Path(path))
-    model = to_sae(foreign)
-    fvu = None if x is None else _fvu(model, x)
-    return Imported(model, foreign.format, foreign.notes + _warning(fvu), fvu)
+    return _read(_found(path), store, form, k)
 
 
 def read_as(form: Format, found: Found) -> Foreign:
     """Read what is of a format, if its `detect` says so; of damage, only `UserError` comes out."""
-    try:
+    with _mended(found, f"no whole {form.NAME} file"):
         if form.detect(found):
             return form.read(found)
-    except DAMAGE as error:
-        raise UserError(f"{found.path}: no whole {form.NAME} file ({error!r:.200})") from None
     raise UserError(f"{found.path} is no {form.NAME} file")
 
 
-def import_sae(path: Path | str, out: Path | str, store: Path | str | None = None) -> Imported:
-    """Read a foreign SAE and save it as ours in the folder `out`."""
-    imported = read(path, store)
-    imported.model.save(out)
+def import_sae(
+    path: Path | str,
+    out: Path | str,
+    store: Path | str | None = None,
+    *,
+    form: str = "",
+    k: int = 0,
+    overwrite: bool = False,
+) -> Imported:
+    """Read a foreign SAE and save it as ours in the folder `out`; see `read`.
+
+    Its config.json tells the format and the sha256 of the file that the weights came from. With
+    `overwrite` it takes the place of the SAE in `out`, once it has been read.
+    """
+    require_room(out, path, overwrite)
+    found = _found(path)
+    if is_ours(found.path):
+        raise UserError(
+            f"{path} is one of our own SAEs already: use it as it is, e.g. "
+            f"`sae eval {found.path} STORE`"
+        )
+    imported = _read(found, store, form, k)
+    model = imported.model
+    model.config = replace(model.config, source_sha256=found.sha256())
+    make_room(out)
+    model.save(out)
     return imported
 
 
+def _read(found: Found, store: Path | str | None, form: str, k: int) -> Imported:
+    foreign = _forced(form, found) if form else read_as(_detect(found), found)
+    foreign = _with_k(foreign, k) if k else foreign
+    x = None if store is None else proof.sample(store, foreign.W_enc.shape[1])
+    if foreign.lacks:
+        foreign = scaling.completed(foreign, x, found.path)
+    with _mended(found, "damaged"):
+        model = to_sae(foreign)
+    notes = tuple(map(one_line, foreign.notes))
+    imported = Imported(model, foreign.format, notes, maths_of(foreign))
+    if x is None:
+        return imported
+    return replace(imported, fvu=proof.fvu(model, x), n_tokens=min(len(x), proof.N_MEASURED))
+
+
+def _forced(form: str, found: Found) -> Foreign:
+    if form not in FORMATS:
+        near = did_you_mean(form, FORMATS)
+        raise UserError(f"--format {form!r} is none of {', '.join(FORMATS)}{near}")
+    with _mended(found, f"it cannot be read as {form}"):
+        return _format(form).read(found)
+
+
+def _with_k(foreign: Foreign, k: int) -> Foreign:
+    """With so many latents kept per token. A file without k reads as a ReLU: it may be a TopK."""
+    if foreign.rule not in ("topk", "signed_topk", "relu") and foreign.lacks != "threshold":
+        raise UserError(
+            f"k {k} was asked for, but this {foreign.format} SAE keeps what exceeds its threshold "
+            f"({foreign.rule}), however many these are; leave --k out"
+        )
+    if not 1 <= k <= len(foreign.W_enc):
+        raise UserError(f"--k {k} is not in 1..{len(foreign.W_enc)}, the SAE's latents")
+    told = f"the file has k {foreign.k}" if foreign.k else "the file has no k"
+    notes = (*foreign.notes, f"k is {k} as asked for; {told}")
+    rule: Rule = "topk" if foreign.rule == "relu" else foreign.rule
+    return replace(foreign, rule=rule, k=k, notes=notes)
+
+
+@contextmanager
+def _mended(found: Found, what: str) -> Iterator[None]:
+    """Turn what damage may raise into one line; none of a file's bytes reach a terminal as such."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(one_line(str(error)), error.exit_code) from None
+    except DAMAGE as error:
+        raise UserError(one_line(f"{found.path}: {what} ({error!r:.200})")) from None
+
+
+def _format(name: str) -> Format:
+    return cast(Format, importlib.import_module(f"sae.interchange.{name}"))
+
+
+def _found(path: Path | str) -> Found:
+    """What lies there; of a folder that is of no format and has one torch file, that file."""
+    found = Found.at(path)
+    if found.is_file or is_ours(found.path) or _format_of(found) is not None:
+        return found
+    files = [name for name in found.names if name.endswith(TORCH_FILES)]
+    if len(files) > 1:
+        some = ", ".join(files[:6]) + (", ..." if len(files) > 6 else "")
+        raise UserError(
+            one_line(f"{path} has {len(files)} files that may be SAEs; name one: {some}")
+        )
+    return Found.at(found.folder / files[0]) if files else found
+
+
 def _detect(found: Found) -> Format:
-    for name in FORMATS:
-        form = cast(Format, importlib.import_module(f"sae.interchange.{name}"))
-        try:
-            fits = form.detect(found)
-        except DAMAGE as error:
-            raise UserError(f"{found.path} is damaged ({error!r:.200})") from None
-        if fits:
-            return form
+    form = _format_of(found)
+    if form is not None:
+        return form
+    with _mended(found, "damaged"):
+        summary = _summary(found)
     raise UserError(
-        f"{found.path} is no SAE of a known format; looked for {', '.join(FORMATS)} "
-        f"and our own config.json with sae.safetensors; found {_summary(found)}"
+        one_line(
+            f"{found.path} is no SAE of a known format; looked for {', '.join(FORMATS)} "
+            f"and our own config.json with sae.safetensors; found {summary}"
+        )
     )
+
+
+def _format_of(found: Found) -> Format | None:
+    with _mended(found, "damaged"):
+        forms = (_format(name) for name in FORMATS)
+        return next((form for form in forms if form.detect(found)), None)
 
 
 def _summary(found: Found) -> str:
@@ -116,42 +210,3 @@ def _summary(found: Found) -> str:
     if isinstance(held, dict):
         names += f" with {', '.join(str(key)[:40] for key in list(held)[:8])}"
     return names or "an empty folder"
-
-
-def _completed(foreign: Foreign, x: Tensor | None, path: Path) -> Foreign:
-    """With mean and scale of the store: what the SAE was trained on, and did not write down."""
-    if x is None:
-        raise UserError(
-            f"{path} ({foreign.format}) was trained on centred and scaled embeddings, but does "
-            f"not hold their mean and scale; add --store STORE to estimate them from"
-        )
-    mean = x.mean(0)
-    scale = float((x - mean).norm(dim=1).mean()) / math.sqrt(x.shape[1])
-    note = f"mean and scale {scale:.4g} were estimated from {len(x)} tokens of the store"
-    return replace(foreign, mean=mean, scale=scale, lacks="", notes=(*foreign.notes, note))
-
-
-def _sample(store: Path | str) -> Tensor:
-    """Up to `N_SAMPLE` tokens (n, d) from the whole of a store."""
-    opened = EmbeddingStore.open(store)
-    per_image = opened.info.tokens_per_image
-    step = max(1, opened.info.n_images * per_image // N_SAMPLE)
-    parts = [batch.x[::step].flatten(0, 1).float() for batch in opened.batches(n_images=4096)]
-    return torch.cat(parts)[: 2 * N_SAMPLE]
-
-
-@torch.no_grad()
-def _fvu(model: SAE, x: Tensor) -> float:
-    error = 0.0
-    for part in torch.split(x, 1024):
-        error += float((part - model(part).x_hat).square().sum())
-    return error / max(float((x - x.mean(0)).square().sum()), 1e-30)
-
-
-def _warning(fvu: float | None) -> tuple[str, ...]:
-    if fvu is None or fvu <= 1:
-        return ()
-    return (
-        f"FVU {fvu:.3g} on the store is above 1, worse than the mean: other CLIP, layer, tokens, "
-        "or scaling than it was trained on",
-    )

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from sae.errors import UserError
+from sae.interchange.finite import n_not_finite
 from sae.model import SAE, SAEConfig
 
-__all__ = ["Foreign", "InputNorm", "Rule", "gated", "to_sae"]
+__all__ = ["Foreign", "InputNorm", "Lacks", "Rule", "gated", "to_sae"]
 
 Rule = Literal["topk", "signed_topk", "batch_topk", "jumprelu", "relu"]
-InputNorm = Literal["", "layer_norm", "constant_norm"]
+InputNorm = Literal["", "layer_norm", "constant_norm", "centred_layer_norm"]
+Lacks = Literal["", "mean", "scale", "mean_scale", "perhaps", "threshold"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,15 +48,18 @@ class Foreign:
     """(d,): the input is (x - mean) / scale first, and the output is put back."""
     scale: float = 1.0
     input_norm: InputNorm = ""
-    """What is done to each row of x before all else: see `SAEConfig.input_norm`."""
+    """What is done to each row of x: see `SAEConfig.input_norm`."""
+    soft_cap: float = 0.0
+    """See `SAEConfig.soft_cap`."""
     prefixes: tuple[int, ...] = ()
     """Matryoshka: see `SAEConfig.prefixes`."""
     clip: str = ""
     layer: str = ""
     notes: tuple[str, ...] = ()
     """What the user should know."""
-    lacks: Literal["", "mean_scale"] = ""
-    """What the file does not hold and must be estimated from a store."""
+    lacks: Lacks = ""
+    """What the file does not hold and must be estimated from a store; "perhaps": it does not tell
+    whether the SAE was trained on centred and scaled embeddings; "threshold": of a batch_topk."""
 
     def __post_init__(self) -> None:
         if self.W_enc.ndim != 2:
@@ -81,10 +86,7 @@ class Foreign:
                 f"{tuple(self.W_enc.shape)}, so it should be {shape}; the file is damaged or of "
                 "another kind"
             )
-        if torch.isfinite(value.sum(dtype=torch.float64)):  # needs no second tensor of that size
-            return
-        n_bad = int(value.numel() - torch.isfinite(value).sum())
-        if n_bad:
+        if n_bad := n_not_finite(value):
             raise UserError(
                 f"{self.format}: {name} {tuple(value.shape)} has {n_bad} values that are not "
                 "finite (NaN or infinite); the file is damaged"
@@ -104,25 +106,16 @@ def to_sae(foreign: Foreign, seed: int = 0) -> SAE:
         activation=foreign.rule,
         prefixes=foreign.prefixes,
         input_norm=foreign.input_norm,
+        soft_cap=foreign.soft_cap,
         source=foreign.format,
         clip=foreign.clip,
         layer=foreign.layer,
         seed=seed,
     )
-    model = SAE(config)
-    with torch.no_grad():
-        model.W_enc.copy_(foreign.W_enc)
-        model.W_dec.copy_(foreign.W_dec)
-        model.b_dec.copy_(foreign.b_dec)
-        model.b_enc.copy_(_encoder_bias(foreign))
-        if foreign.mean is not None:
-            model.mean.copy_(foreign.mean)
-        model.scale.fill_(foreign.scale)
-        if foreign.rule == "batch_topk":
-            model.threshold.copy_(_required(foreign))
-        if foreign.rule == "jumprelu":
-            # What is negative and above a negative threshold is cut by the peers' ReLU.
-            model.log_threshold.copy_(_required(foreign).float().clamp(min=0).log())
+    with torch.device("meta"):
+        model = SAE(config)
+    # Taken over, not copied: a dictionary of 98,304 latents is in memory only once.
+    model.load_state_dict(_state(foreign), assign=True)
     return model.eval()
 
 
@@ -137,6 +130,41 @@ def gated(
     gain = r_mag.double().exp()
     W = (W_enc * gain[:, None]).to(W_enc.dtype)
     return W, mag_bias, (mag_bias - gain * gate_bias).clamp(min=0).to(mag_bias.dtype)
+
+
+@torch.no_grad()
+def _state(foreign: Foreign) -> dict[str, Tensor]:
+    d = foreign.W_enc.shape[1]
+    W_enc, W_dec = _plain(foreign.W_enc), _plain(foreign.W_dec)
+    if _overlap(W_enc, W_dec):  # tied
+        W_dec = W_dec.clone()
+    state = {
+        "W_enc": W_enc,
+        "W_dec": W_dec,
+        "b_dec": _plain(foreign.b_dec).clone(),
+        "b_enc": _plain(_encoder_bias(foreign)).clone(),
+        "mean": torch.zeros(d) if foreign.mean is None else _plain(foreign.mean).clone(),
+        "scale": torch.tensor(float(foreign.scale)),
+    }
+    if foreign.rule == "batch_topk":
+        # The peers keep what exceeds the threshold, our rule what reaches it.
+        border = _required(foreign).float().clamp(min=0)
+        state["threshold"] = border.nextafter(border.new_tensor(float("inf")))
+    if foreign.rule == "jumprelu":
+        # What is negative and above a negative threshold is cut by the peers' ReLU.
+        state["log_threshold"] = _required(foreign).float().clamp(min=0).log()
+    return state
+
+
+def _overlap(a: Tensor, b: Tensor) -> bool:
+    """Whether two contiguous tensors share memory."""
+    n_bytes = (t.numel() * t.element_size() for t in (a, b))
+    end_a, end_b = (t.data_ptr() + n for t, n in zip((a, b), n_bytes, strict=True))
+    return a.data_ptr() < end_b and b.data_ptr() < end_a
+
+
+def _plain(value: Tensor) -> Tensor:
+    return value.detach().float().contiguous()
 
 
 def _encoder_bias(foreign: Foreign) -> Tensor:

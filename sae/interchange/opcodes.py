@@ -6,12 +6,14 @@ word. Codes that no checkpoint uses are refused.
 
 from __future__ import annotations
 
-import io
 import pickletools
 import warnings
-from typing import Any, Protocol
+from typing import IO, Any, Protocol, cast
 
-__all__ = ["Names", "Unfit", "interpret"]
+__all__ = ["Budget", "Names", "Readable", "Unfit", "interpret", "require_key"]
+
+MAX_CODES = 1 << 17
+"""Of a file: a checkpoint has some hundred; a byte of code can make an object of a hundred."""
 
 _NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
 _OLD_TEXTS = ("STRING", "BINSTRING", "SHORT_BINSTRING")
@@ -28,6 +30,34 @@ class Unfit(ValueError):
     """The file asks for what is not allowed, or for more bytes than there are."""
 
 
+class Budget:
+    """What one file may still cost: a few bytes of a pickle can repeat a large value for ever."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self.n_codes = MAX_CODES
+        self.n_bytes = n_bytes + (1 << 20)
+
+    def step(self) -> None:
+        """Another code of a pickle."""
+        self.n_codes -= 1
+        if self.n_codes < 0:
+            raise Unfit(f"its pickle has more than {MAX_CODES} steps, for some hundred values")
+
+    def spend(self, n_bytes: int) -> None:
+        """So many bytes were made of what was there before."""
+        self.n_bytes -= n_bytes
+        if self.n_bytes < 0:
+            raise Unfit("its pickle repeats its own parts to more than the file's size")
+
+
+class Readable(Protocol):
+    """A file to read from, as `pickletools` needs it."""
+
+    def read(self, n: int = -1) -> bytes: ...
+    def readline(self) -> bytes: ...
+    def tell(self) -> int: ...
+
+
 class Names(Protocol):
     """What stands behind the names and references in a pickle."""
 
@@ -36,20 +66,28 @@ class Names(Protocol):
     def built(self, made: Any, state: Any) -> None: ...
 
 
-def interpret(file: io.BytesIO, names: Names) -> Any:
+def interpret(file: Readable, names: Names, budget: Budget) -> Any:
     """The value of the next pickle; the file is left behind it. Raises `Unfit` or `LookupError`,
     `TypeError` or `ValueError` when the pickle is damaged."""
-    machine = _Machine(names)
+    machine = _Machine(names, budget)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of texts with odd escapes
-        for code, argument, _place in pickletools.genops(file):
+        for code, argument, _place in pickletools.genops(cast(IO[bytes], file)):
+            budget.step()
             machine.step(code.name, argument)
     return machine.pop()
 
 
+def require_key(key: Any) -> None:
+    """Raise `Unfit` for what is no plain key of a dict: a tuple's hash can take for ever."""
+    if not isinstance(key, str | int | float | bool | None):
+        raise Unfit(f"a key of type {type(key).__name__}")
+
+
 class _Machine:
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: Names, budget: Budget) -> None:
         self.names = names
+        self.budget = budget
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # what lay on the stack at each MARK
         self.memo: dict[int, Any] = {}
@@ -132,7 +170,9 @@ class _Machine:
         args, call = self.pop(), self.pop()
         if not isinstance(args, tuple) or not callable(call):
             raise Unfit("a call of what is no function")
-        self.stack.append(call(*args))
+        made = call(*args)
+        self.budget.spend(_weight(made))
+        self.stack.append(made)
 
     def new_with_names(self, _argument: Any) -> None:
         self.pop()  # keyword arguments: a stub has no use for them
@@ -159,10 +199,16 @@ class _Machine:
         self.stack[-1].update(_pairs(items))
 
 
+def _weight(made: Any) -> int:
+    """Bytes of a value, not of what it refers to."""
+    if isinstance(made, str | bytes):
+        return len(made)
+    return 8 * len(made) if isinstance(made, list | tuple | dict) else 0
+
+
 def _pairs(items: list[Any]) -> dict[Any, Any]:
     for key in items[::2]:
-        if not isinstance(key, str | int | float | bool | None):  # a tuple's hash can take for ever
-            raise Unfit(f"a key of type {type(key).__name__}")
+        require_key(key)
     return dict(zip(items[::2], items[1::2], strict=True))
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from sae.errors import UserError
 
-__all__ = ["number", "require_size", "tensor"]
+if TYPE_CHECKING:
+    from sae.interchange.safe import Found
+
+__all__ = ["number", "only_one", "require_size", "tensor"]
 
 
 def tensor(state: Mapping[str, Any], name: str, source: str, ndim: int = 1) -> Tensor:
@@ -19,6 +22,8 @@ def tensor(state: Mapping[str, Any], name: str, source: str, ndim: int = 1) -> T
         raise UserError(f"{source}: the file lacks the tensor {name!r}; it has {_some(state)}")
     if value.ndim != ndim:
         raise UserError(f"{source}: {name} has shape {tuple(value.shape)}, not {ndim} axes")
+    if not value.is_floating_point():  # as floats it would take up to eight times the file's size
+        raise UserError(f"{source}: {name} holds {value.dtype}, but weights are floats")
     return value.float()
 
 
@@ -38,6 +43,15 @@ def require_size(source: str, name: str, told: object, found: int) -> None:
         raise UserError(
             f"{source}: the settings tell {name} {told!r}, but the tensors have {found}"
         )
+
+
+def only_one(found: Found, weights: str, config: str) -> str:
+    """The one file `weights` that has a `config` beside it; several are refused, as hook points."""
+    names = [n for n in found.names if n.rpartition("/")[2] == weights and found.beside(n, config)]
+    if len(names) > 1:
+        some = ", ".join(n.rpartition("/")[0] or "." for n in names[:4])
+        raise UserError(f"{found.path} holds {len(names)} SAEs ({some}); name one of the folders")
+    return names[0]
 
 
 def _some(state: Mapping[str, Any]) -> str:

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
-
 from sae.errors import UserError
-from sae.files import replacing, write_json
 from sae.interchange.foreign import Foreign
-from sae.interchange.pieces import number, require_size, tensor
+from sae.interchange.pieces import number, only_one, require_size, tensor
+from sae.interchange.raw import NOWHERE, maths_of, raw_weights, saelens_has, write_folder
 from sae.interchange.safe import Found
 from sae.model import SAE
 
@@ -33,7 +30,7 @@ def detect(found: Found) -> bool:
 
 def read(found: Found) -> Foreign:
     """The SAE. Raises `UserError` for a transcoder, for groupmax, and for several hook points."""
-    name = _only(found)
+    name = only_one(found, WEIGHTS, CFG)
     config, state = found.json(found.beside(name, CFG)), found.tensors(name)
     activation = config.get("activation", "topk")
     if activation != "topk":
@@ -62,27 +59,18 @@ def write(model: SAE, folder: Path | str) -> Path:
 
     Raises `UserError` when the SAE's rule is not a plain TopK.
     """
-    folder, c = Path(folder), model.config
-    if c.activation != "topk" or c.input_norm:
-        raise UserError(
-            f"sparsify has TopK alone, this SAE is {c.activation} {c.input_norm}; "
-            "export it to saelens"
-        )
-    with torch.no_grad():
-        # Latents stay, raw embeddings go in: (x - mean) / scale - b_dec = (x - b_dec') / scale.
-        b_dec = (model.b_dec * model.scale + model.mean).contiguous()
-        state = {
-            "encoder.weight": (model.W_enc / model.scale).contiguous(),
-            "encoder.bias": model.b_enc.clone(),
-            "W_dec": (model.W_dec * model.scale).contiguous(),
-            "b_dec": b_dec,
-        }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CFG).unlink(missing_ok=True)
-    with replacing(folder / WEIGHTS) as part:
-        save_file({name: value.detach().cpu() for name, value in state.items()}, part)
-    write_json(folder / CFG, _config(c.d, c.n_latents, c.k))
-    return folder
+    c = model.config
+    if c.activation != "topk" or c.input_norm or c.soft_cap:
+        hint = "export it to saelens" if saelens_has(c) else NOWHERE
+        raise UserError(f"sparsify has TopK alone, and this SAE is {maths_of(c)}; {hint}")
+    raw = raw_weights(model)
+    state = {
+        "encoder.weight": raw.W_enc,
+        "encoder.bias": raw.b_enc,
+        "W_dec": raw.W_dec,
+        "b_dec": raw.b_dec,
+    }
+    return write_folder(Path(folder), CFG, _config(c.d, c.n_latents, c.k), WEIGHTS, state)
 
 
 def _config(d: int, n_latents: int, k: int) -> dict[str, object]:
@@ -98,11 +86,3 @@ def _config(d: int, n_latents: int, k: int) -> dict[str, object]:
         "transcode": False,
         "d_in": d,
     }
-
-
-def _only(found: Found) -> str:
-    names = [n for n in found.names if n.rpartition("/")[2] == WEIGHTS and found.beside(n, CFG)]
-    if len(names) > 1:
-        some = ", ".join(n.rpartition("/")[0] or "." for n in names[:4])
-        raise UserError(f"{found.path} holds {len(names)} SAEs ({some}); name one of the folders")
-    return names[0]
