@@ -32,7 +32,7 @@ __all__ = [
 CARD, REPORT, LABELS, GALLERY = "README.md", "eval.json", "labels.csv", "gallery"
 MOST_BYTES = {CONFIG: 1 << 20, CARD: 1 << 22, REPORT: 1 << 24, LABELS: 1 << 28}
 """The largest of each that is taken from a repository."""
-MOST_GALLERY_FILES, MOST_GALLERY_BYTES = 5000, 100 << 20
+MOST_GALLERY_FILES, MOST_GALLERY_BYTES = 10_000, 100 << 20
 
 _ITEMS = (CONFIG, WEIGHTS, REPORT, CARD, LABELS)
 _TEXTS = (".json", ".md", ".csv", ".html", ".css", ".js")
