@@ -78,7 +78,11 @@ def collect(
 
 def sae_identity(model: Encoder) -> str:
     """sha256 over the rule and all numbers of an SAE, 64 hex digits; independent of its files."""
-    digest = hashlib.sha256(f"{model.config.activation} {model.config.k}".encode())
+    config = model.config
+    rule = f"{config.activation} {config.k}"
+    if config.input_norm or config.soft_cap:
+        rule += f" {config.input_norm} {config.soft_cap}"
+    digest = hashlib.sha256(rule.encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())

@@ -6,6 +6,7 @@ import json
 import shutil
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from collected import (
 
 from interp import tally
 from interp.activity import Look, Pairs, second_look, see
-from interp.collect import CollectConfig, collect
+from interp.collect import CollectConfig, collect, sae_identity
 from interp.evidence import EvidenceReader
 from interp.largest import image_digits, splitmix64
 from interp.negatives import Candidates, choose_hard, neighbours, quotas
@@ -36,6 +37,7 @@ from interp.records import split_of
 from interp.survey import ImageIndex, Survey
 from interp.tally import Histogram
 from sae.errors import UserError
+from sae.model import SAE, SAEConfig
 from sae.store import EmbeddingStore
 
 N = 900
@@ -437,3 +439,12 @@ def test_settings_that_cannot_be_are_refused(bad: dict[str, float]) -> None:
 
 def _stamps(run: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (run / "collect").iterdir()}
+
+
+def test_what_an_sae_does_to_its_input_is_part_of_its_identity() -> None:
+    plain = SAE(SAEConfig(d=4, n_latents=8, k=2))
+    others = [
+        SAE(replace(plain.config, **c)) for c in ({"input_norm": "layer_norm"}, {"soft_cap": 30.0})
+    ]
+    assert len({sae_identity(model) for model in (plain, *others)}) == 3
+    assert sae_identity(plain) == sae_identity(SAE(replace(plain.config, layer="3")))
