@@ -220,20 +220,28 @@ def evaluate(
     config: ConfigOption = None,
     json: JsonOption = None,
 ) -> None:
-    """Report an SAE on images that its training has not seen, per domain; writes eval.json."""
+    """Report an SAE on images that its training has not seen, per domain; writes eval.json.
+
+    Another lab's SAE is evaluated as it lies there, and nothing is written beside it.
+    """
     from sae.clip import resolve_device
     from sae.evaluate import evaluate_run
-    from sae.model import load
+    from sae.model import is_ours, load
     from sae.progress import bar
     from sae.report import plot_report
     from sae.store import EmbeddingStore
 
-    opened = EmbeddingStore.open(store)
+    opened, sae = EmbeddingStore.open(store), load(model)
+    folder = model if is_ours(model) else None
+    if plots and folder is None:
+        raise UserError(
+            f"--plots are drawn beside an SAE of ours; `sae import {model} --out DIR` makes it one"
+        )
     with bar("evaluate") as progress:
         report = evaluate_run(
-            load(model),
+            sae,
             opened,
-            model,
+            folder,
             resolve_device(device),
             n_zeroshot * zeroshot,
             progress,
@@ -245,8 +253,10 @@ def evaluate(
     if report.variants_table()[0]:
         console.print_table(*report.variants_table())
     console.write_figures(json, report.flat())
-    drawn = plot_report(report, model) if plots else {}
-    console.finish({"report": model / "eval.json", **drawn}, [f"interp collect {model} {store}"])
+    wrote = {"report": folder / "eval.json"} if folder else {}
+    if folder and plots:
+        wrote |= plot_report(report, folder)
+    console.finish(wrote, [f"interp collect {model} {store}"])
 
 
 app.command(name="import")(cli_interchange.import_sae)
@@ -258,7 +268,9 @@ for _command in (cli_hub.push, cli_hub.pull):
 
 def _report_training(result: TrainResult, store: Path, json: Path | None) -> None:
     row, n_latents, k = result.last, result.model.n_latents, result.model.config.k
-    state = "trained" if result.trained else "already trained with these settings"
+    state = "already trained with these settings"
+    if result.trained:
+        state = f"trained with the {result.engine} engine"
     if result.n_before:
         state += f" (from step {result.n_before} on)"
     if result.choice:

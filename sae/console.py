@@ -8,13 +8,14 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from sae.errors import BUG, INTERRUPTED, OK, USAGE, UserError
+from sae.errors import BUG, INTERRUPTED, OK, USAGE, Notice, UserError
 from sae.files import did_you_mean, write_json
 
 
@@ -24,7 +25,9 @@ def run(app: typer.Typer, program: str, argv: Sequence[str] | None = None) -> in
     debug = "--debug" in typed
     arguments = [word for word in typed if word != "--debug"]
     try:
-        result = app(args=arguments, prog_name=program, standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _shown_by(program, warnings.showwarning)
+            result = app(args=arguments, prog_name=program, standalone_mode=False)
     except UserError as error:
         return _fail(program, str(error), error.exit_code, debug)
     except typer.TyperException as error:
@@ -127,6 +130,18 @@ JsonOption = Annotated[
 def _without_login(word: str) -> str:
     """`https://user:password@host` as `https://***@host`: what is printed is kept in logs."""
     return re.sub(r"(?<=://)[^/?#\s]*@", "***@", word)
+
+
+def _shown_by(program: str, others: Callable[..., None]) -> Callable[..., None]:
+    """How warnings are shown: ours as one line, all else as before."""
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+        if issubclass(category, Notice):
+            complain(f"{program}: {message}")
+        else:
+            others(message, category, *rest)
+
+    return show
 
 
 def _usage(error: typer.TyperException) -> str:

@@ -16,3 +16,7 @@ class UserError(Exception):
     def __init__(self, message: str, exit_code: int = USAGE) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class Notice(UserWarning):
+    """What a user should know, though it stops nothing. A command line shows it as one line."""

@@ -30,7 +30,7 @@ TOKENS_AT_ONCE = 2048
 def evaluate_run(
     model: SAE,
     store: EmbeddingStore,
-    folder: Path,
+    folder: Path | None,
     device: torch.device,
     n_zeroshot: int = 2000,
     progress: Progress | None = None,
@@ -39,7 +39,7 @@ def evaluate_run(
     ks: Sequence[int] = (),
     against: SAE | None = None,
 ) -> EvalReport:
-    """Evaluate on the held-out images and write `folder`/eval.json.
+    """Evaluate on the held-out images and write `folder`/eval.json, where there is a folder.
 
     Zero-shot classification takes up to `n_zeroshot` images of each domain; 0 leaves it out. It is
     done with one template, and if `templates` is 80 with CLIP's 80 as well. `ks` are other numbers
@@ -60,7 +60,9 @@ def evaluate_run(
         texts = TEMPLATES | ({"80": openai_templates()} if templates == 80 else {})
         results = zeroshot(model, store, clip, rows, texts, n_zeroshot, progress)
         report = replace(report, zeroshot=results)
-    write_json(folder / REPORT, {"format": FORMAT, "store": store.info.identity} | report.flat())
+    if folder is not None:
+        origin = {"format": FORMAT, "store": store.info.identity}
+        write_json(folder / REPORT, origin | report.flat())
     return report
 
 

@@ -43,6 +43,8 @@ class TrainResult(NamedTuple):
     """Steps that an earlier, stopped run had done."""
     choice: LrChoice | None = None
     """Of the learning rate, where that was left to the data."""
+    engine: str = ""
+    """Which one computed; "" where nothing was left to compute."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,8 @@ def _save(lanes: Sequence[Lane]) -> None:
 def _result(lane: Lane, row: TrainRow | NotFinite) -> TrainResult | NotFinite:
     if isinstance(row, TrainRow):
         model = lane.trainer.model.eval()
-        return TrainResult(lane.out, model, row, True, lane.n_before, lane.choice)
+        engine = lane.trainer.engine.name
+        return TrainResult(lane.out, model, row, True, lane.n_before, lane.choice, engine)
     good = checkpoint.last_good(lane.out)
     place = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
     return NotFinite(f"{row} (with --overwrite); {place}", row.step)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sae.errors import UserError
+from sae.errors import Notice, UserError
 from sae.files import FORMAT, read_config, replacing, without_place, write_json
 from sae.sparsity import RULES, RULES_WITH_K, BatchTopK, Codes, JumpReLU, ReLU, Rule, TopK
 
@@ -276,7 +276,7 @@ def load(path: Path | str, device: str | torch.device = "cpu") -> SAE:
 
     imported = interchange.read(path)
     for note in imported.notes:
-        warnings.warn(f"{path}: {note}", stacklevel=2)
+        warnings.warn(f"{path}: {note}", Notice, stacklevel=2)
     return imported.model.to(device)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from conftest import Walk, interp, sae
 
 from sae import console
 from sae.cli import app
+from sae.errors import Notice
 
 
 def test_user_error_is_one_line_and_exits_2(
@@ -39,6 +41,20 @@ def test_bug_exits_1_and_shows_its_traceback_only_on_debug(
     assert "Traceback" not in capsys.readouterr().err
     assert sae("--debug", "world", "--out", "nowhere") == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_notice_is_one_line_and_other_warnings_stay_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def noticed(*_: object, **__: object) -> None:
+        warnings.warn("the sea is rough", Notice, stacklevel=1)
+        warnings.warn("a library is old", FutureWarning, stacklevel=1)
+
+    monkeypatch.setattr("sae.world.write_world", noticed)
+    with pytest.warns(FutureWarning, match="a library is old") as others:
+        assert sae("world", "--out", "nowhere") == 0
+    assert [w.category for w in others] == [FutureWarning]
+    assert "sae: the sea is rough\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, typer.Abort])

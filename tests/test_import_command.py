@@ -291,3 +291,28 @@ def test_one_of_several_saes_on_the_hub_is_imported_by_its_folder(
         assert "is no file or folder here; on the hub:" in capsys.readouterr().err
     assert sae.load(tmp_path / "ours").config.source == "sparsify"
     assert str(tmp_path) not in (tmp_path / "ours" / "config.json").read_text()
+
+
+def test_a_foreign_file_is_evaluated_where_it_lies_and_nothing_is_written_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = write_store(tmp_path / "store", torch.randn(60, 1, 32))
+    for place in (tmp_path / "file.pt", tmp_path / "repo" / "checkpoint.pt"):
+        place.parent.mkdir(exist_ok=True)
+        shutil.copyfile(TTT, place)
+    for place in (tmp_path / "file.pt", tmp_path / "repo"):
+        assert run("eval", place, store.path, "--device", "cpu") == OK
+        printed = capsys.readouterr()
+        assert "fvu" in printed.out
+        note = "trained on embeddings of length 1: normalise yours before you encode them"
+        assert printed.err.splitlines()[0] == f"sae: {place}: {note}"
+        assert run("eval", place, store.path, "--plots") == USAGE
+        assert "`sae import" in capsys.readouterr().err
+    assert {p.name for p in tmp_path.rglob("*") if p.is_file()} - _names(store.path) == {
+        "file.pt",
+        "checkpoint.pt",
+    }
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("*")}

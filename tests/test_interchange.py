@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import sae
 from sae import interchange
-from sae.errors import USAGE, UserError
+from sae.errors import USAGE, Notice, UserError
 from sae.interchange import foreign, patchsae, sparsify
 from sae.interchange.safe import Found, settings_of, torch_dict
 from sae.interchange.unpickle import Stub
@@ -91,7 +91,8 @@ def test_an_imported_sae_is_saved_and_loaded_as_ours(tmp_path: Path) -> None:
 
 
 def test_load_recognises_a_foreign_file() -> None:
-    assert sae.load(_checkpoint("clipsae_relu")).config.source == "clip_sae"
+    with pytest.warns(Notice, match="trained on raw image features by one project"):
+        assert sae.load(_checkpoint("clipsae_relu")).config.source == "clip_sae"
 
 
 @pytest.mark.parametrize("save", ["gzipped pickle", "old torch", "config dict"])

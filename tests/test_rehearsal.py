@@ -6,6 +6,7 @@ from engine_pairs import random_model
 from torch import Tensor
 
 import sae.kernels
+from sae.errors import Notice
 from sae.kernels import Objective, StepResult, rehearsal
 from sae.kernels.plain import PlainEngine
 from sae.kernels.sparse import SparseEngine
@@ -79,5 +80,5 @@ def test_one_process_that_fails_keeps_all_from_it(monkeypatch: pytest.MonkeyPatc
     assert sae.kernels._rehearses(MODEL, OBJECTIVE, reduce)
     assert not sae.kernels._rehearses(MODEL, OBJECTIVE, lambda tensors: tensors[0].add_(1))
     monkeypatch.setattr(rehearsal, "obstacle", lambda *_: "it fails here")
-    with pytest.warns(RuntimeWarning, match="Triton engine is not used: it fails here"):
+    with pytest.warns(Notice, match="Triton engine is not used: it fails here"):
         assert not sae.kernels._rehearses(MODEL, OBJECTIVE, reduce)

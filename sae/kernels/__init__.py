@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from sae.errors import UserError
+from sae.errors import Notice, UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -133,7 +133,7 @@ def _rehearses(model: SAE, objective: Objective, reduce: Reduce | None) -> bool:
     obstacle = rehearsal.obstacle(TritonEngine, model, objective)
     if obstacle:
         message = f"the Triton engine is not used: {obstacle}; the plain one takes longer"
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        warnings.warn(message, Notice, stacklevel=2)
     n_failed = model.W_enc.new_tensor(float(bool(obstacle)))
     if reduce is not None:
         reduce([n_failed])
