@@ -91,7 +91,7 @@ class Found:
         if not name and not self.is_file:
             return None
         name = name or self.names[0]
-        return self._once(name, lambda: torch_dict(self.folder / name))
+        return self._once(name, lambda: torch_dict(self.folder / name, wide=True))
 
     def sha256(self) -> str:
         """Content hash of the largest file that tensors were read from, as 64 hex digits."""

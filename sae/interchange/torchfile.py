@@ -33,17 +33,18 @@ _GZIP = b"\x1f\x8b"
 _ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError, *DAMAGE)
 
 
-def torch_dict(source: Path | bytes) -> Any:
+def torch_dict(source: Path | bytes, wide: bool = False) -> Any:
     """What a torch file, or a (gzipped) pickle of tensors, holds. See `unpickle` for the rules.
 
-    A line before the zip, as saev writes it, is passed over. None when it is no such file.
+    With `wide`, half precision comes as float32. A line before the zip, as saev writes it, is
+    passed over. None when it is no such file.
     """
     name = str(source) if isinstance(source, Path) else "the file"
     if isinstance(source, Path):
         first_bytes(source)
     try:
         with _opened(source) as file:
-            return _load(_Bounded(file))
+            return _load(_Bounded(file), wide)
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
     except _ZIP_DAMAGE as error:
@@ -103,12 +104,12 @@ def _opened(source: Path | bytes) -> IO[bytes]:
     return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
-def _load(file: _Bounded) -> Any:
+def _load(file: _Bounded, wide: bool) -> Any:
     head = file.read(64)
     file.seek(0)
     if head.startswith(_GZIP):
-        return tensors_in(_of_gzip(file))
-    return tensors_in(_of_plain(file, head))
+        return tensors_in(_of_gzip(file), wide)
+    return tensors_in(_of_plain(file, head), wide)
 
 
 def _of_gzip(file: _Bounded) -> Any:

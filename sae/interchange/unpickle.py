@@ -86,10 +86,14 @@ def load_legacy(file: Seekable, budget: Budget) -> Any:
     return found
 
 
-def tensors_in(found: Any) -> Any:
-    """The same with every `Blob` read: dicts, lists and tuples are walked."""
+def tensors_in(found: Any, wide: bool = False) -> Any:
+    """The same with every `Blob` read: dicts, lists and tuples are walked.
+
+    With `wide`, half precision becomes float32 at once: later, the file's own bytes would be kept
+    beside it.
+    """
     _weigh(found, {}, 0)
-    return _walk(found, {})
+    return _walk(found, wide, {})
 
 
 def _embedded(budget: Budget, data: bytes) -> Any:
@@ -162,16 +166,18 @@ def _weigh(found: Any, known: dict[int, int], depth: int) -> int:
     return n
 
 
-def _walk(found: Any, done: dict[int, Any]) -> Any:
+def _walk(found: Any, wide: bool, done: dict[int, Any]) -> Any:
     # What the pickle refers to twice is walked once: shared lists within lists grow without bound.
     if id(found) in done:
         return done[id(found)]
     if isinstance(found, Blob):
         made: Any = found.tensor()
+        if wide and made.dtype in (torch.float16, torch.bfloat16):
+            made = made.float()
     elif isinstance(found, dict):
-        made = {key: _walk(value, done) for key, value in found.items()}
+        made = {key: _walk(value, wide, done) for key, value in found.items()}
     elif isinstance(found, list | tuple):
-        made = [_walk(value, done) for value in found]
+        made = [_walk(value, wide, done) for value in found]
     else:
         return found
     done[id(found)] = made
