@@ -17,7 +17,6 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -30,6 +29,7 @@ import torch  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.utils.data import DataLoader, Dataset, TensorDataset  # noqa: E402
+from versions import versions  # noqa: E402
 
 from sae import feed  # noqa: E402
 from sae.store import EmbeddingStore, shard_path  # noqa: E402
@@ -188,7 +188,7 @@ def _conditions(given: argparse.Namespace) -> dict[str, object]:
     return {
         "device": platform.machine() if is_cpu else torch.cuda.get_device_name(),
         "load": os.getloadavg()[0],
-        **{f"version of {name}": version(name) for name in ("torch", "numpy", "safetensors")},
+        **versions(("torch", "numpy", "safetensors")),
         **{name: getattr(given, name) for name in ("d", "n_rows", "batch", "rounds", "turn_rows")},
     }
 

@@ -15,7 +15,6 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import mean
 
@@ -25,6 +24,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import torch  # noqa: E402
 from planted import Planted, planted  # noqa: E402
 from quality_systems import LEARNERS, PACKAGES, Budget, Dictionary  # noqa: E402
+from versions import is_installed, versions  # noqa: E402
 
 from sae.dictionary import recovery  # noqa: E402
 
@@ -57,7 +57,7 @@ def main() -> None:
     parser = _options()
     given = parser.parse_args()
     torch.set_num_threads(1)
-    here = [name for name in LEARNERS if name not in PACKAGES or _version(PACKAGES[name])]
+    here = [name for name in LEARNERS if name not in PACKAGES or is_installed(PACKAGES[name])]
     names = given.systems.split(",") if given.systems else here
     if missing := sorted(set(names) - set(here)):
         parser.error(f"--systems: {', '.join(missing)} not known, or not installed (extra bench)")
@@ -143,18 +143,11 @@ def _quality(name: str, lr: float, data: Planted, budget: Budget) -> Quality:
     return measure(trained, data, time.process_time() - began)
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
-
-
 def _conditions(given: argparse.Namespace) -> dict[str, object]:
     packages = ("torch", "numpy", *PACKAGES.values())
     return {
         "device": platform.processor() or platform.machine(),
-        **{f"version of {name}": found for name in packages if (found := _version(name))},
+        **versions(packages),
         **{name: getattr(given, name) for name in ("n", "n_latents", "k", "batch", "n_tokens")},
         "seeds": given.seeds,
     }

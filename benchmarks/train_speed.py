@@ -16,7 +16,6 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
@@ -27,6 +26,7 @@ import torch  # noqa: E402
 from planted import planted  # noqa: E402
 from torch import Tensor  # noqa: E402
 from train_systems import PACKAGES, SYSTEMS, Step, Task  # noqa: E402
+from versions import is_installed, versions  # noqa: E402
 
 _N_BATCHES = 4
 _BASES = ("dense", "sparsify")
@@ -116,14 +116,7 @@ def _dead(given: argparse.Namespace) -> Tensor:
 def _is_here(name: str, device: str) -> bool:
     if name == "triton":
         return device != "cpu"
-    return name not in PACKAGES or _version(PACKAGES[name]) != ""
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
+    return name not in PACKAGES or is_installed(PACKAGES[name])
 
 
 def _conditions(given: argparse.Namespace) -> dict[str, object]:
@@ -135,7 +128,7 @@ def _conditions(given: argparse.Namespace) -> dict[str, object]:
         "device": device,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "load": os.getloadavg()[0],
-        **{f"version of {name}": found for name in packages if (found := _version(name))},
+        **versions(packages),
         **{name: getattr(given, name) for name in ("d", "n_latents", "k", "batch", "n_dead")},
         "rounds": given.rounds,
     }

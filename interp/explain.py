@@ -255,11 +255,6 @@ class ExplainSummary(NamedTuple):
     n_unusable: int = 0
     """Those of them without a usable answer."""
 
-    @property
-    def unusable_share(self) -> float:
-        """Of all latents that were asked about; 0 when none was."""
-        return self.n_unusable / self.n_asked if self.n_asked else 0.0
-
 
 def explain_run(
     path: Path,

@@ -8,7 +8,6 @@ are not, since nothing was received: what those may have cost stands in `risked`
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import math
 import sqlite3
@@ -25,7 +24,7 @@ from interp.lock import hold
 from interp.questions import Picture, Question, Reply, Usage
 from interp.sums import Billed, Spent, billed_in, spent_in
 from sae.errors import UserError
-from sae.files import FORMAT
+from sae.files import FORMAT, sha256_hex
 
 __all__ = ["Billed", "Ledger", "Paid", "Spent", "key_of", "request_of"]
 
@@ -64,7 +63,7 @@ def request_of(
 def key_of(request: Mapping[str, Any]) -> str:
     """sha256 (64 hex digits) of the canonical JSON: the order of keys does not matter."""
     text = json.dumps(request, sort_keys=True, ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256_hex(text.encode())
 
 
 class Paid(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+
+from sae.files import sha256_hex
 
 FOLDER = Path(__file__).resolve().parents[1] / "prompts"
 """Right in a checkout, an editable install and a wheel alike: `prompts` lies beside `interp`."""
@@ -39,7 +40,7 @@ def fingerprint(
         "settings": settings or {},
     }
     text = json.dumps(canonical, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256_hex(text.encode())
 
 
 def quoted(text: str) -> str:

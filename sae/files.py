@@ -121,3 +121,9 @@ def without_place(model: str) -> str:
 def sha256_hex(data: bytes) -> str:
     """Content hash as 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """The same of a file, which need not fit into memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

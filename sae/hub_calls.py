@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sae.errors import FAILURES, USAGE, UserError
-from sae.publish import sha256_of
+from sae.files import sha256_of
 from sae.scrub import masked
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import math
 import re
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sae.errors import UserError
-from sae.files import FORMAT, without_place
+from sae.files import FORMAT, sha256_of, without_place
 from sae.model import CONFIG, SAE, WEIGHTS, SAEConfig, is_ours
 from sae.scrub import require_no_key, without_places
 
@@ -26,7 +25,6 @@ __all__ = [
     "Parcel",
     "allowed",
     "pack",
-    "sha256_of",
 ]
 
 CARD, REPORT, LABELS, GALLERY = "README.md", "eval.json", "labels.csv", "gallery"
@@ -102,12 +100,6 @@ def pack(folder: Path, run: Path | None = None) -> Parcel:
         items=tuple(items),
         notes=tuple(notes),
     )
-
-
-def sha256_of(path: Path) -> str:
-    """Content hash of a file, as 64 hex digits; it need not fit into memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _config(folder: Path) -> Item:

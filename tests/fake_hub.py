@@ -6,12 +6,12 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from serving import Served
 
 TOKEN = "hf_" + "loopback" * 4
 
@@ -36,7 +36,7 @@ class Repo:
 
 
 @dataclass
-class FakeHub:
+class FakeHub(Served):
     """Serve until the block ends. Writing, and private repositories, need `TOKEN`."""
 
     repos: dict[str, Repo] = field(default_factory=dict)
@@ -58,28 +58,14 @@ class FakeHub:
     asked: list[str] = field(default_factory=list)
     """Method and path of each request."""
 
-    def __enter__(self) -> FakeHub:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        )
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    def make_server(self) -> ThreadingHTTPServer:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        server.daemon_threads = True
+        return server
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return self.origin
 
     def add(self, repo: str, files: dict[str, bytes], branch: str = "main") -> str:
         """Put a commit there without any request; its name comes back."""

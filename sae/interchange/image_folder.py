@@ -6,7 +6,6 @@ Without sub-folders the files themselves, by name. Hidden files count, as they d
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from sae.errors import UserError
+from sae.files import sha256_of
 from sae.images import FORMATS
 from sae.progress import Progress
 from sae.store_writer import ImageRow
@@ -83,8 +83,7 @@ def _is_image(name: str) -> bool:
 
 def _row(root: Path, path: str, label: str, domain: str) -> ImageRow:
     try:
-        with (root / path).open("rb") as file:
-            image_id = hashlib.file_digest(file, "sha256").hexdigest()
+        image_id = sha256_of(root / path)
     except OSError as error:
         raise UserError(f"{root / path} cannot be read ({error.strerror})") from None
     return ImageRow(image_id, path, domain, label, *_size(root / path))

@@ -12,7 +12,7 @@ from torch import Tensor
 from sae.files import replacing, write_json
 from sae.model import SAE, SAEConfig
 
-__all__ = ["NOWHERE", "RawWeights", "maths_of", "raw_weights", "saelens_has", "write_folder"]
+__all__ = ["NOWHERE", "RawWeights", "raw_weights", "rule_in_words", "saelens_has", "write_folder"]
 
 NOWHERE = "no other library has that: share the folder as it is, `sae push` does so"
 
@@ -51,7 +51,7 @@ def saelens_has(config: SAEConfig) -> bool:
     return not signed and not config.soft_cap and config.input_norm in row_norms
 
 
-def maths_of(config: SAEConfig) -> str:
+def rule_in_words(config: SAEConfig) -> str:
     """What it does, for a refusal: "relu, layer_norm"."""
     cap = f"soft cap {config.soft_cap:g}" if config.soft_cap else ""
     return ", ".join(filter(None, (config.activation, config.input_norm, cap)))

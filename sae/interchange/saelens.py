@@ -18,7 +18,7 @@ from sae.errors import UserError
 from sae.files import without_place
 from sae.interchange.foreign import Foreign, InputNorm, Rule, gated
 from sae.interchange.pieces import number, only_one, require_size, tensor
-from sae.interchange.raw import NOWHERE, maths_of, raw_weights, saelens_has, write_folder
+from sae.interchange.raw import NOWHERE, raw_weights, rule_in_words, saelens_has, write_folder
 from sae.interchange.saelens_folds import Folded, fold
 from sae.interchange.safe import Found, settings_of
 from sae.model import SAE, SAEConfig
@@ -90,7 +90,7 @@ def write(model: SAE, folder: Path | str) -> Path:
     """
     c = model.config
     if not saelens_has(c):
-        raise UserError(f"SAELens cannot express this SAE ({maths_of(c)}); {NOWHERE}")
+        raise UserError(f"SAELens cannot express this SAE ({rule_in_words(c)}); {NOWHERE}")
     raw = raw_weights(model)
     state = {"W_enc": raw.W_enc.T, "b_enc": raw.b_enc, "W_dec": raw.W_dec, "b_dec": raw.b_dec}
     if c.activation == "batch_topk":

@@ -5,7 +5,6 @@ Every error is one line: an unreadable, truncated, hostile or oversized file is 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from sae.errors import UserError
+from sae.files import sha256_of
 from sae.interchange.tensorfile import tensor_file
 from sae.interchange.torchfile import first_bytes, torch_dict
 from sae.interchange.unpickle import Stub, Unfit
@@ -99,8 +99,7 @@ class Found:
         if not names:
             return ""
         largest = max(names, key=lambda name: ((self.folder / name).stat().st_size, name))
-        with (self.folder / largest).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(self.folder / largest)
 
     def _once(self, name: str, read: Any) -> Any:
         if name not in self._read:

@@ -11,7 +11,7 @@ from pathlib import Path
 from sae.errors import UserError
 from sae.interchange.foreign import Foreign
 from sae.interchange.pieces import number, only_one, require_size, tensor
-from sae.interchange.raw import NOWHERE, maths_of, raw_weights, saelens_has, write_folder
+from sae.interchange.raw import NOWHERE, raw_weights, rule_in_words, saelens_has, write_folder
 from sae.interchange.safe import Found
 from sae.model import SAE
 
@@ -62,7 +62,7 @@ def write(model: SAE, folder: Path | str) -> Path:
     c = model.config
     if c.activation != "topk" or c.input_norm or c.soft_cap:
         hint = "export it to saelens" if saelens_has(c) else NOWHERE
-        raise UserError(f"sparsify has TopK alone, and this SAE is {maths_of(c)}; {hint}")
+        raise UserError(f"sparsify has TopK alone, and this SAE is {rule_in_words(c)}; {hint}")
     raw = raw_weights(model)
     state = {
         "encoder.weight": raw.W_enc,
