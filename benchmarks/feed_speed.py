@@ -31,9 +31,9 @@ from torch import Tensor  # noqa: E402
 from torch.utils.data import DataLoader, Dataset, TensorDataset  # noqa: E402
 from versions import versions  # noqa: E402
 
-from sae import feed  # noqa: E402
-from sae.store import EmbeddingStore, shard_path  # noqa: E402
-from sae.store_writer import ImageRow, Plan, StoreWriter  # noqa: E402
+from sae.data.store import EmbeddingStore, shard_path  # noqa: E402
+from sae.data.store_writer import ImageRow, Plan, StoreWriter  # noqa: E402
+from sae.training.feed import batches  # noqa: E402
 
 _N_SHARDS = 8
 _SLOWER = 16
@@ -88,8 +88,8 @@ def streams(
     rows = np.arange(store.info.n_images)
     kept = TensorDataset(store.read(rows).flatten(0, 1))
     return {
-        "ours, resident": feed.batches(store, rows, batch_size, 0, device, 1 << 62),
-        "ours, streamed": feed.batches(store, rows, batch_size, 0, device, 0),
+        "ours, resident": batches.batches(store, rows, batch_size, 0, device, 1 << 62),
+        "ours, streamed": batches.batches(store, rows, batch_size, 0, device, 0),
         "rows": _loaded(SingleRows(store), batch_size, device, lambda batch: batch),
         "TensorDataset": _loaded(kept, batch_size, device, lambda batch: batch[0]),
     }
@@ -105,7 +105,7 @@ def measure(
         for name, stream in systems.items():
             is_ours = name.startswith("ours")
             n_rows = given.turn_rows if is_ours else given.turn_rows // _SLOWER
-            _draw(stream, -(-(feed.BUFFER_TOKENS if is_ours else 1) // given.batch))
+            _draw(stream, -(-(batches.BUFFER_TOKENS if is_ours else 1) // given.batch))
             turns[name].append(_draw(stream, -(-n_rows // given.batch)))
             time.sleep(_SETTLE_SECONDS)
     return turns

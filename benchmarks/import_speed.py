@@ -32,11 +32,12 @@ _CHILD = """
 import importlib, sys, time
 from pathlib import Path
 start = time.perf_counter()
-from sae import console, interchange
-from sae.cli import app
-import sae.interchange.proof
+from sae import interchange
+from sae.cli import console
+from sae.cli.app import app
+import sae.interchange.measure
 for name in interchange.FORMATS:
-    importlib.import_module(f"sae.interchange.{name}")
+    importlib.import_module(f"sae.interchange.formats.{name}")
 def memory(field):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))

@@ -20,17 +20,17 @@ import openai
 from loopback_llm import LETTERS, PRICE_IN, PRICE_OUT
 from PIL import Image
 
-from interp.asking import ask_until_usable
-from interp.client import ChatModel, ClientConfig
-from interp.ledger import Ledger
-from interp.prices import Price
-from interp.purse import Purse
-from interp.questions import Picture, Question, ReplyError
-from interp.replies import detect_schema, explain_schema, parse_explain, parse_scores
-from interp.schedule import append_run
-from interp.tariff import Tariff
-from interp.wire import request_body
-from sae.errors import BUDGET, UserError
+from interp.llm.cost.budget import Purse
+from interp.llm.cost.price import Price
+from interp.llm.cost.tariff import Tariff
+from interp.llm.ledger.ledger import Ledger
+from interp.llm.repair import ask_until_usable
+from interp.llm.replies.schemas import detect_schema, explain_schema, parse_explain, parse_scores
+from interp.llm.scheduler import append_run
+from interp.llm.server.chat_format import request_body
+from interp.llm.server.client import ChatModel, ClientConfig
+from interp.llm.types import Picture, Question, ReplyError
+from sae.core.errors import BUDGET, UserError
 
 MODEL = "loopback/vision"
 _SYSTEM = "You look at pictures and answer with one JSON object. " * 20

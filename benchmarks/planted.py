@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sae.files import sha256_hex
-from sae.store import EmbeddingStore
-from sae.store_writer import ImageRow, Plan, StoreWriter
+from sae.core.files import sha256_hex
+from sae.data.store import EmbeddingStore
+from sae.data.store_writer import ImageRow, Plan, StoreWriter
 
 D = 512
 N_DIRECTIONS = 2000

@@ -18,8 +18,8 @@ import torch
 from planted import write_store
 from torch import Tensor
 
-from sae.recipe import AUTO_LR, TrainConfig
-from sae.train import train
+from sae.training.config import AUTO_LR, TrainConfig
+from sae.training.train import train
 
 ALPHA = 1 / 32
 WARMUP_STEPS = 50

@@ -21,11 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sae.kernels import Objective, engine_for
-from sae.model import SAE, SAEConfig
+from sae.model.sae import SAE, SAEConfig
+from sae.training.engines import Objective, engine_for
 
 if TYPE_CHECKING:
-    from sae.kernels.triton_ops import Kept
+    from sae.training.engines.triton.ops import Kept
 
 _LR = 1e-4
 
@@ -92,9 +92,9 @@ def table(found: Sequence[Timed]) -> str:
 
 
 def _kernels(model: SAE, x: Tensor, k: int) -> Iterator[Part]:
-    from sae.kernels import triton_ops as ops
-    from sae.kernels.triton_engine import LOW, MARGIN, TritonEngine
-    from sae.kernels.triton_select import rescore, select
+    from sae.training.engines.triton import ops
+    from sae.training.engines.triton.engine import LOW, MARGIN, TritonEngine
+    from sae.training.engines.triton.select import rescore, select
 
     W_enc, W_dec, b_enc = (getattr(model, name).detach() for name in ("W_enc", "W_dec", "b_enc"))
     tiles = TritonEngine(model, Objective(k_aux=1), precision="selection").tiles
@@ -123,9 +123,9 @@ def _kernels(model: SAE, x: Tensor, k: int) -> Iterator[Part]:
 
 
 def _gradients(model: SAE, x: Tensor, kept: Kept, W_low: Tensor, chunk: int) -> Iterator[Part]:
-    from sae.kernels.triton_gradients import Entries, Pulled, bias_gradient, by_latent
-    from sae.kernels.triton_ops import decode
-    from sae.kernels.triton_rows import Moments, Rows, step_rows
+    from sae.training.engines.triton.gradients import Entries, Pulled, bias_gradient, by_latent
+    from sae.training.engines.triton.ops import decode
+    from sae.training.engines.triton.rows import Moments, Rows, step_rows
 
     W_enc, W_dec = model.W_enc.detach(), model.W_dec.detach()
     decoded = decode(x, W_dec, kept)
@@ -146,7 +146,7 @@ def _gradients(model: SAE, x: Tensor, kept: Kept, W_low: Tensor, chunk: int) -> 
 
 
 def _steps(start: SAE, x: Tensor, shape: Shape) -> Iterator[Part]:
-    from sae.kernels.triton_engine import TritonEngine
+    from sae.training.engines.triton.engine import TritonEngine
 
     objective = Objective(k_aux=max(1, shape.d // 2))
     none = torch.zeros(shape.n_latents, dtype=torch.bool, device=x.device)
@@ -176,7 +176,7 @@ def _steps(start: SAE, x: Tensor, shape: Shape) -> Iterator[Part]:
 
 def _graphed(start: SAE, x: Tensor, shape: Shape, dead: Tensor) -> Callable[[], object]:
     """A step in one CUDA graph; AuxK's block is there, with room for 64 dead."""
-    from sae.kernels.triton_engine import TritonEngine
+    from sae.training.engines.triton.engine import TritonEngine
 
     engine = TritonEngine(copy.deepcopy(start), Objective(k_aux=64), max_dead=64)
     for _ in range(3):

@@ -26,7 +26,7 @@ from planted import Planted, planted  # noqa: E402
 from quality_systems import LEARNERS, PACKAGES, Budget, Dictionary  # noqa: E402
 from versions import is_installed, versions  # noqa: E402
 
-from sae.dictionary import recovery  # noqa: E402
+from sae.evaluation.dictionary import recovery  # noqa: E402
 
 _AT_ONCE = 1000
 

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sae.kernels import BETAS, EPS, Engine, Objective, engine_for
-from sae.kernels.sparse import Selection, SparseEngine
-from sae.model import SAE, SAEConfig
+from sae.model.sae import SAE, SAEConfig
+from sae.training.engines import BETAS, EPS, Engine, Objective, engine_for
+from sae.training.engines.sparse.engine import Selection, SparseEngine
 
 LR = 1e-3
 ALPHA = 1 / 32

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from interp.notebook import Card, LoadedRun, load
+    from interp.report.notebook import Card, LoadedRun, load
 
 __all__ = ["Card", "LoadedRun", "load"]
 
@@ -19,4 +19,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'interp' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module("interp.notebook"), name)
+    return getattr(importlib.import_module("interp.report.notebook"), name)

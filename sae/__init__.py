@@ -9,18 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sae.clip import load_clip
-    from sae.model import SAE, Codes, load
-    from sae.store import EmbeddingStore
+    from sae.clip.model import load_clip
+    from sae.data.store import EmbeddingStore
+    from sae.model.sae import SAE, Codes, load
 
 __all__ = ["SAE", "Codes", "EmbeddingStore", "load", "load_clip"]
 
 _HOMES = {
-    "SAE": "sae.model",
-    "Codes": "sae.model",
-    "load": "sae.model",
-    "EmbeddingStore": "sae.store",
-    "load_clip": "sae.clip",
+    "SAE": "sae.model.sae",
+    "Codes": "sae.model.sae",
+    "load": "sae.model.sae",
+    "EmbeddingStore": "sae.data.store",
+    "load_clip": "sae.clip.model",
 }
 
 

@@ -11,9 +11,9 @@ import os
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 
-from sae import console
-from sae.cli import app
-from sae.errors import BUG
+from sae.cli import console
+from sae.cli.app import app
+from sae.core.errors import BUG
 
 
 def main() -> int:

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sae.model import SAE, SAEConfig
-from sae.store import EmbeddingStore
-from sae.store_writer import ImageRow, Plan, StoreWriter
+from sae.data.store import EmbeddingStore
+from sae.data.store_writer import ImageRow, Plan, StoreWriter
+from sae.model.sae import SAE, SAEConfig
 
 D = 24
 DEAD, DENSE, RARE = 3, 5, 7

@@ -10,10 +10,10 @@ import torch
 from embedded import Images, found
 from small_clip import small_clip, write_images
 
-from interp.cli import app as interp_app
-from sae import console
-from sae.cli import app as sae_app
-from sae.clip import Clip, load_clip
+from interp.cli.app import app as interp_app
+from sae.cli import console
+from sae.cli.app import app as sae_app
+from sae.clip.model import Clip, load_clip
 
 
 class Walk(NamedTuple):

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import pytest
 from PIL import Image
 
-from sae import loading
-from sae.clip import Clip
-from sae.embed import embed
-from sae.images import ImageFile, find_images, read_image
-from sae.store import Source, StoreInfo
+from sae.clip import image_loader
+from sae.clip.embed import embed
+from sae.clip.model import Clip
+from sae.data.images import ImageFile, find_images, read_image
+from sae.data.store import Source, StoreInfo
 
 
 class Images(NamedTuple):
@@ -50,5 +50,5 @@ def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         reads.append(path)
         return read_image(path)
 
-    monkeypatch.setattr(loading, "read_image", counted)
+    monkeypatch.setattr(image_loader, "read_image", counted)
     return reads

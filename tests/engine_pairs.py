@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sae.kernels import Engine, StepResult
-from sae.model import SAE, SAEConfig
+from sae.model.sae import SAE, SAEConfig
+from sae.training.engines import Engine, StepResult
 
 LR = 1e-3
 

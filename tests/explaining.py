@@ -12,10 +12,10 @@ from pathlib import Path
 from loopback import COLOURS
 from PIL import Image, ImageDraw
 
-from interp.client import ChatModel, ClientConfig
-from interp.explain import ExplainSummary, VlmExplainer, explain_run
-from interp.ledger import Ledger
-from interp.records import Evidence, Example, Kind, LatentStats, Side, split_of
+from interp.explain.explainer import ExplainSummary, VlmExplainer, explain_run
+from interp.llm.ledger.ledger import Ledger
+from interp.llm.server.client import ChatModel, ClientConfig
+from interp.records.types import Evidence, Example, Kind, LatentStats, Side, split_of
 
 NAMES = tuple(COLOURS)
 RGB = {

@@ -22,14 +22,15 @@ from engine_pairs import (
 )
 from torch import Tensor
 
-from sae.errors import UserError
-from sae.kernels import Objective, engine_for, rehearsal, triton_select
-from sae.kernels.plain import PlainEngine
-from sae.kernels.triton_engine import LOW, TritonEngine
-from sae.kernels.triton_gradients import by_latent
-from sae.kernels.triton_ops import Encoded, Kept, Tiles, decode, encode, group_size
-from sae.kernels.triton_select import keep_strongest, rescore, select
-from sae.losses import LEAK
+from sae.core.errors import UserError
+from sae.training.engines import Objective, engine_for, self_check
+from sae.training.engines.losses import LEAK
+from sae.training.engines.plain import PlainEngine
+from sae.training.engines.triton import select as selection
+from sae.training.engines.triton.engine import LOW, TritonEngine
+from sae.training.engines.triton.gradients import by_latent
+from sae.training.engines.triton.ops import Encoded, Kept, Tiles, decode, encode, group_size
+from sae.training.engines.triton.select import keep_strongest, rescore, select
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 from train_parts import Shape, parts
@@ -90,7 +91,7 @@ def test_select_keeps_ties_once_and_tells_signs() -> None:
 def test_select_of_rows_too_long_for_registers_is_the_same(monkeypatch) -> None:
     pre = random_batches(4, 62, 1)[0]
     by_counting = select(encoded(pre, group=4), 7)
-    monkeypatch.setattr(triton_select, "MAX_KEYS", 32)
+    monkeypatch.setattr(selection, "MAX_KEYS", 32)
     by_sorting = select(encoded(pre, group=4), 7)
     assert torch.equal(by_counting.latents.sort().values, by_sorting.latents.sort().values)
     assert_is_top(by_sorting, pre)
@@ -123,7 +124,7 @@ def test_decode_gives_the_residual_and_what_active_latents_pull() -> None:
 @pytest.mark.parametrize("max_keys", [1 << 14, 4])
 @pytest.mark.parametrize(("n_valid", "k"), [(11, 3), (6, 9), (11, 11), (1, 1), (0, 2)])
 def test_auxk_keeps_the_strongest_dead_with_a_leak(n_valid, k, max_keys, monkeypatch) -> None:
-    monkeypatch.setattr(triton_select, "MAX_KEYS", max_keys)
+    monkeypatch.setattr(selection, "MAX_KEYS", max_keys)
     pre = random_batches(4, 11, 1)[0]
     pre[0, 2] = 0.0
     acts, slopes = keep_strongest(pre, torch.tensor(n_valid, dtype=torch.int32), k)
@@ -256,8 +257,8 @@ def test_the_backend_can_be_forced_where_the_interpreter_is_on() -> None:
 
 
 def test_the_engine_passes_its_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rehearsal, "N_TOKENS", 9)
-    assert rehearsal.obstacle(TritonEngine, random_model(D, N_LATENTS, K), OBJECTIVE) == ""
+    monkeypatch.setattr(self_check, "N_TOKENS", 9)
+    assert self_check.obstacle(TritonEngine, random_model(D, N_LATENTS, K), OBJECTIVE) == ""
 
 
 def test_every_part_of_the_benchmark_runs() -> None:

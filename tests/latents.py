@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from interp.records import (
+from interp.records.types import (
     SIDES,
     Evidence,
     Example,

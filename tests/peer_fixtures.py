@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sae.model import SAE
+from sae.model.sae import SAE
 
 DATA = Path(__file__).parent / "data" / "interchange"
 

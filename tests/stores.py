@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sae.files import sha256_hex
-from sae.store import EmbeddingStore
-from sae.store_writer import ImageRow, Plan, StoreWriter
+from sae.core.files import sha256_hex
+from sae.data.store import EmbeddingStore
+from sae.data.store_writer import ImageRow, Plan, StoreWriter
 
 
 def image_ids(n: int) -> list[str]:

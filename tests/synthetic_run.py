@@ -14,8 +14,9 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
-from interp.collect import EXAMPLES, LATENTS, CollectInfo
-from interp.records import (
+from interp.evidence.collect import EXAMPLES, LATENTS, CollectInfo
+from interp.evidence.tables import EXAMPLE_SCHEMA, latent_schema, write_table
+from interp.records.types import (
     SIDES,
     Evidence,
     Example,
@@ -29,10 +30,9 @@ from interp.records import (
     split_of,
     to_json,
 )
-from interp.tables import EXAMPLE_SCHEMA, latent_schema, write_table
-from sae.files import append_jsonl, write_json
-from sae.images import ImageFile, read_image
-from sae.store import StoreInfo
+from sae.core.files import append_jsonl, write_json
+from sae.data.images import ImageFile, read_image
+from sae.data.store import StoreInfo
 
 Painter = Callable[[str, str, int], Image.Image]
 """(domain, class, number) -> picture."""

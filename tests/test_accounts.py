@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from interp import accounts
-from interp.accounts import Row, Total, Unanswered
-from interp.ledger import Ledger, key_of
-from interp.questions import Reply, Usage
-from sae.errors import UserError
+from interp.llm.ledger import report
+from interp.llm.ledger.ledger import Ledger, key_of
+from interp.llm.ledger.report import Row, Total, Unanswered
+from interp.llm.types import Reply, Usage
+from sae.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,7 +57,7 @@ def age(path, *days):
 
 
 def test_totals_are_by_stage_model_and_provider(path):
-    found = {(t.stage, t.model, t.provider): t for t in accounts.totals(path)}
+    found = {(t.stage, t.model, t.provider): t for t in report.totals(path)}
     assert list(found) == [
         ("explain", "m", "Azure"),
         ("explain", "m", "OpenAI"),
@@ -73,13 +73,13 @@ def test_totals_are_by_stage_model_and_provider(path):
 
 
 def test_the_sum_over_all_counts_each_latent_once(path):
-    whole = accounts.overall(path)
+    whole = report.overall(path)
     assert whole[:9] == ("", "", "", 7, 3, 0, 700, 70, 4.0625)
     assert whole.usd_per_latent == 4.0625 / 3
 
 
 def test_the_totals_add_up_to_the_sum_over_all(path):
-    whole, parts = accounts.overall(path), accounts.totals(path)
+    whole, parts = report.overall(path), report.totals(path)
     for name in ("n_calls", "n_unknown", "prompt_tokens", "completion_tokens", "usd"):
         assert sum(getattr(part, name) for part in parts) == getattr(whole, name)
 
@@ -88,30 +88,30 @@ def test_an_unknown_cost_is_counted_and_never_zero(tmp_path):
     with Ledger(tmp_path / "calls.sqlite") as ledger:
         put(ledger, "explain 3", 0.5)
         put(ledger, "explain 4", math.nan)
-    whole = accounts.overall(ledger.path)
+    whole = report.overall(ledger.path)
     assert (whole.usd, whole.n_unknown) == (0.5, 1)
     assert math.isnan(whole.usd_per_latent)
-    assert sum(math.isnan(row.usd) for row in accounts.rows(ledger.path)) == 1
+    assert sum(math.isnan(row.usd) for row in report.rows(ledger.path)) == 1
 
 
 def test_first_and_last_are_the_dates_of_the_answers(path):
     age(path, 5, 3, 9, 4, 6, 7, 8)
-    whole = accounts.overall(path)
+    whole = report.overall(path)
     assert (whole.first, whole.last) == ("2026-03-03T12:30:59+00:00", "2026-03-09T12:30:59+00:00")
-    assert min(t.first for t in accounts.totals(path)) == whole.first
+    assert min(t.first for t in report.totals(path)) == whole.first
 
 
 def test_what_was_or_may_have_been_billed_without_an_answer_is_told_apart(path):
-    assert accounts.unanswered(path) == [Unanswered("explain", 2, 0.25, 0.75)]
+    assert report.unanswered(path) == [Unanswered("explain", 2, 0.25, 0.75)]
 
 
 def test_rows_come_oldest_first(path):
     keys = age(path, 7, 6, 5, 4, 3, 2, 1)
-    assert [row.key for row in accounts.rows(path)] == keys[::-1]
+    assert [row.key for row in report.rows(path)] == keys[::-1]
 
 
 def test_a_row_is_one_call(path):
-    (row,) = accounts.rows(path, model="n")
+    (row,) = report.rows(path, model="n")
     assert row[2:] == ("explain 5", "n", "", 100, 10, 2.0, "stop")
 
 
@@ -120,7 +120,7 @@ def test_a_row_is_one_call(path):
     [(None, None, 7), ("m", None, 6), (None, "explain", 4), ("m", "explain", 3), ("m", "expl", 0)],
 )
 def test_rows_are_chosen_by_model_and_stage(path, model, stage, n):
-    found = list(accounts.rows(path, model, stage))
+    found = list(report.rows(path, model, stage))
     assert len(found) == n
     assert all(row.model == (model or row.model) for row in found)
 
@@ -128,12 +128,12 @@ def test_rows_are_chosen_by_model_and_stage(path, model, stage, n):
 def test_the_export_is_one_object_a_call_oldest_first(path, tmp_path):
     keys = age(path, 7, 6, 5, 4, 3, 2, 1)
     out = tmp_path / "deep" / "calls.jsonl"
-    assert accounts.export(path, out) == 7
+    assert report.export(path, out) == 7
     calls = [json.loads(line) for line in out.read_text(encoding="utf-8").split("\n") if line]
     assert [call["key"] for call in calls] == keys[::-1]
     assert all(set(call) == {"key", "created", "about", "request", "reply"} for call in calls)
     assert all(key_of(call["request"]) == call["key"] for call in calls)
-    assert sum(call["reply"]["usd"] for call in calls) == accounts.overall(path).usd
+    assert sum(call["reply"]["usd"] for call in calls) == report.overall(path).usd
     assert sorted(call["about"] for call in calls)[-1] == "score 3"
 
 
@@ -141,7 +141,7 @@ def test_the_export_is_one_object_a_call_oldest_first(path, tmp_path):
 def test_any_answer_is_one_line_of_the_export(tmp_path, text):
     with Ledger(tmp_path / "calls.sqlite") as ledger:
         put(ledger, "explain 3", 0.5, text=text)
-    accounts.export(ledger.path, tmp_path / "out.jsonl")
+    report.export(ledger.path, tmp_path / "out.jsonl")
     (line, rest) = (tmp_path / "out.jsonl").read_bytes().split(b"\n")
     assert json.loads(line)["reply"]["text"] == text
     assert rest == b""
@@ -153,19 +153,19 @@ def test_an_export_onto_the_ledger_itself_is_refused(path, tmp_path):
     link.symlink_to(path)
     for out in (path, link):
         with pytest.raises(UserError, match="is the ledger itself"):
-            accounts.export(path, out)
+            report.export(path, out)
     assert path.read_bytes() == before
 
 
 def test_a_run_at_work_can_be_read_and_goes_on(tmp_path):
     with Ledger(tmp_path / "calls.sqlite") as ledger:
         put(ledger, "explain 3", 0.5)
-        reading = accounts.rows(ledger.path)
+        reading = report.rows(ledger.path)
         first = next(reading)
         put(ledger, "explain 4", 0.25)  # neither waits for the other
         assert list(reading) == []  # a reader sees one moment
-        assert accounts.overall(ledger.path).usd == 0.75
-        assert [first, *accounts.rows(ledger.path)][0].about == "explain 3"
+        assert report.overall(ledger.path).usd == 0.75
+        assert [first, *report.rows(ledger.path)][0].about == "explain 3"
         code = (
             "import sys; from pathlib import Path; from interp import accounts\n"
             "print(accounts.overall(Path(sys.argv[1])).n_calls)"
@@ -176,15 +176,15 @@ def test_a_run_at_work_can_be_read_and_goes_on(tmp_path):
 
 
 def test_the_ledger_is_opened_for_reading_only(path):
-    with pytest.raises(UserError, match="readonly"), accounts._reading(path) as calls:
+    with pytest.raises(UserError, match="readonly"), report._reading(path) as calls:
         calls.execute("DELETE FROM calls")
 
 
 def test_reading_changes_no_byte_of_the_ledger(path, tmp_path):
     before = path.read_bytes()
-    accounts.print_totals(path)
-    accounts.print_rows(path)
-    accounts.export(path, tmp_path / "out.jsonl")
+    report.print_totals(path)
+    report.print_rows(path)
+    report.export(path, tmp_path / "out.jsonl")
     assert path.read_bytes() == before
 
 
@@ -228,9 +228,9 @@ def test_a_ledger_of_the_first_version_has_calls_without_a_stage(tmp_path, capsy
         calls.execute("INSERT INTO calls VALUES (?, ?, ?, ?)", row)
     calls.close()
     created = row[1]
-    assert accounts.totals(path) == [Total("", "m", "", 1, 0, 0, 10, 2, 1.0, created, created)]
-    assert accounts.unanswered(path) == []
-    accounts.print_totals(path)
+    assert report.totals(path) == [Total("", "m", "", 1, 0, 0, 10, 2, 1.0, created, created)]
+    assert report.unanswered(path) == []
+    report.print_totals(path)
     assert "- m " in capsys.readouterr().out
 
 
@@ -247,12 +247,12 @@ def test_what_is_no_ledger_is_a_user_error(tmp_path, content, words):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=words):
-        accounts.totals(path)
+        report.totals(path)
 
 
 def test_the_printed_totals_hold_every_figure(path, capsys):
     age(path, 1, 2, 3, 4, 5, 6, 7)
-    accounts.print_totals(path)
+    report.print_totals(path)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines == [
         "stage, model (provider) calls prompt completion USD a latent",
@@ -272,20 +272,20 @@ def test_unknown_costs_are_printed_as_unknown(tmp_path, capsys):
     with Ledger(tmp_path / "calls.sqlite") as ledger:
         put(ledger, "explain 3", math.nan)
         put(ledger, "score 3", 0.5)
-    accounts.print_totals(ledger.path)
+    report.print_totals(ledger.path)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[1:4] == [
         "explain m (Azure) 1 100 10 unknown -",
         "score m (Azure) 1 100 10 $0.5000 $0.500000",
         "all 2 200 20 $0.5000 + 1 unknown -",
     ]
-    accounts.print_rows(ledger.path, stage="explain")
+    report.print_rows(ledger.path, stage="explain")
     assert " unknown " in capsys.readouterr().out
 
 
 def test_the_list_has_one_line_a_call(path, capsys):
-    (key, *_) = [row.key for row in accounts.rows(path, model="n")]
-    accounts.print_rows(path)
+    (key, *_) = [row.key for row in report.rows(path, model="n")]
+    report.print_rows(path)
     header, *lines = capsys.readouterr().out.splitlines()
     assert " ".join(header.split()) == "UTC about model provider prompt completion USD end key"
     assert len(lines) == 7
@@ -296,23 +296,23 @@ def test_the_list_has_one_line_a_call(path, capsys):
 def test_nothing_to_print_is_said(tmp_path, capsys):
     with Ledger(tmp_path / "calls.sqlite") as ledger:
         pass
-    accounts.print_totals(ledger.path)
-    accounts.print_rows(ledger.path)
+    report.print_totals(ledger.path)
+    report.print_rows(ledger.path)
     assert capsys.readouterr().out == "no answered call yet\nno such call\n"
 
 
 def test_names_from_a_server_cannot_steer_the_terminal(tmp_path, capsys):
     with Ledger(tmp_path / "calls.sqlite") as ledger:
         put(ledger, "explain 3", 0.5, provider="\x1b[2J\nEvil")
-    accounts.print_totals(ledger.path)
-    accounts.print_rows(ledger.path)
+    report.print_totals(ledger.path)
+    report.print_rows(ledger.path)
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert out.count("?[2J?Evil") == 2
 
 
 def test_the_figures_are_flat_and_equal_to_what_is_printed(path):
-    found = accounts.figures(path)
+    found = report.figures(path)
     assert found["usd"] == 4.0625
     assert found["n_latents"] == 3
     assert found["explain/m/Azure/usd_per_latent"] == 0.75
@@ -322,6 +322,6 @@ def test_the_figures_are_flat_and_equal_to_what_is_printed(path):
 
 
 def test_the_fields_of_a_row_have_the_types_they_promise(path):
-    row = next(accounts.rows(path))
+    row = next(report.rows(path))
     assert isinstance(row, Row)
     assert [type(value) for value in row] == [str, str, str, str, str, int, int, float, str]

@@ -9,14 +9,14 @@ import random
 
 import pytest
 
-from interp.client import ChatModel, ClientConfig
-from interp.ledger import Ledger
-from interp.prices import Price
-from interp.purse import Purse
-from interp.questions import Question, Reply, ReplyError, Usage
-from interp.tariff import Tariff
-from interp.tokens import most_tokens
-from sae.errors import BUDGET, UserError
+from interp.llm.cost.budget import Purse
+from interp.llm.cost.price import Price
+from interp.llm.cost.tariff import Tariff
+from interp.llm.cost.tokens import most_tokens
+from interp.llm.ledger.ledger import Ledger
+from interp.llm.server.client import ChatModel, ClientConfig
+from interp.llm.types import Question, Reply, ReplyError, Usage
+from sae.core.errors import BUDGET, UserError
 
 
 class Bank:

@@ -13,15 +13,17 @@ import pytest
 import torch
 from stores import oracle, write_store
 
-from sae import checkpoint, console, interrupts
-from sae.cli import app
-from sae.errors import INTERRUPTED, UserError
-from sae.files import read_jsonl
-from sae.fit import NotFinite, Trainer, resolve
-from sae.model import SAE, SAEConfig
-from sae.recipe import TrainConfig
-from sae.store import EmbeddingStore
-from sae.train import start, train
+from sae.cli import console
+from sae.cli.app import app
+from sae.core import interrupts
+from sae.core.errors import INTERRUPTED, UserError
+from sae.core.files import read_jsonl
+from sae.data.store import EmbeddingStore
+from sae.model.sae import SAE, SAEConfig
+from sae.training import checkpoint
+from sae.training.config import TrainConfig
+from sae.training.loop import NotFinite, Trainer, resolve
+from sae.training.train import start, train
 
 CPU = torch.device("cpu")
 SMALL = TrainConfig(n_latents=40, k=4, batch_size=64, n_tokens=64 * 60, dead_after=300)
@@ -135,7 +137,7 @@ def test_what_is_not_finite_is_never_saved(tmp_path: Path) -> None:
 def test_a_training_stopped_anywhere_ends_with_the_same_files(
     store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sae.fit.SHOW_SECONDS", 0)
+    monkeypatch.setattr("sae.training.loop.SHOW_SECONDS", 0)
     train(store, tmp_path / "whole", SMALL)
     for step in (1, 17, 59):
         out = tmp_path / f"stopped {step}"
@@ -153,7 +155,7 @@ def test_rows_that_are_later_than_the_checkpoint_come_once(
     store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kill leaves lines of steps that the checkpoint does not know, and half a line."""
-    monkeypatch.setattr("sae.fit.SHOW_SECONDS", 0)
+    monkeypatch.setattr("sae.training.loop.SHOW_SECONDS", 0)
     out = tmp_path / "sae"
     with pytest.raises(KeyboardInterrupt):
         train(store, out, SMALL, progress=stop_at(10))
@@ -166,7 +168,7 @@ def test_rows_that_are_later_than_the_checkpoint_come_once(
 def test_other_settings_do_not_go_on_from_a_checkpoint(
     store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sae.fit.SHOW_SECONDS", 0)
+    monkeypatch.setattr("sae.training.loop.SHOW_SECONDS", 0)
     out = tmp_path / "sae"
     with pytest.raises(KeyboardInterrupt):
         train(store, out, SMALL, progress=stop_at(10))
@@ -190,7 +192,7 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
         return step(self, x * float("nan") if self.n_done == 20 else x)
 
     monkeypatch.setattr(Trainer, "step", poisoned)
-    monkeypatch.setattr("sae.fit.N_ROWS", 4)  # a look every 15 steps: at 15 and 30
+    monkeypatch.setattr("sae.training.loop.N_ROWS", 4)  # a look every 15 steps: at 15 and 30
     config = dataclasses.replace(SMALL, checkpoint_every=0)
     with pytest.raises(NotFinite, match=r"nan at step 21 of 60 .*there is no checkpoint yet"):
         train(store, tmp_path / "none", config)
@@ -207,7 +209,7 @@ def test_checkpoints_come_by_the_clock(
     saved: list[int] = []
     monkeypatch.setattr(checkpoint, "save", lambda out, trainer: saved.append(trainer.n_done))
     clock = iter(range(10**6))
-    monkeypatch.setattr("sae.lanes.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("sae.training.jobs.time.monotonic", lambda: float(next(clock)))
     train(store, tmp_path / "never", dataclasses.replace(SMALL, checkpoint_every=0))
     assert not saved
     train(store, tmp_path / "seldom", dataclasses.replace(SMALL, checkpoint_every=30))

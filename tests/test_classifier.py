@@ -9,11 +9,11 @@ from functools import partial
 
 import pytest
 
-from interp.failures import FormUnsupported
-from interp.questions import Reply, ReplyError, Usage
-from interp.replies import parse_explain, parse_scores
-from interp.wire import read_body
-from sae.errors import UserError
+from interp.llm.replies.schemas import parse_explain, parse_scores
+from interp.llm.server.chat_format import read_body
+from interp.llm.server.errors import FormUnsupported
+from interp.llm.types import Reply, ReplyError, Usage
+from sae.core.errors import UserError
 
 CODES = list("ABCD")
 SCORES = {"A": 10, "B": 0, "C": 100, "D": 55}

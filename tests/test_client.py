@@ -11,16 +11,16 @@ import pytest
 from loopback import COST, Fault, Loopback
 from PIL import Image
 
-from interp.asking import ask_until_usable
-from interp.client import ChatModel, ClientConfig
-from interp.failures import retry_after
-from interp.grid import Tile, compose
-from interp.ledger import Ledger
-from interp.prompts import render
-from interp.questions import Question, Reply, ReplyError
-from interp.replies import detect_schema, parse_scores
-from interp.transport import request_json
-from sae.errors import BUDGET, FAILURES, USAGE, UserError
+from interp.llm.ledger.ledger import Ledger
+from interp.llm.prompts import render
+from interp.llm.repair import ask_until_usable
+from interp.llm.replies.schemas import detect_schema, parse_scores
+from interp.llm.server.client import ChatModel, ClientConfig
+from interp.llm.server.errors import retry_after
+from interp.llm.server.http import request_json
+from interp.llm.types import Question, Reply, ReplyError
+from interp.pictures.grid import Tile, compose
+from sae.core.errors import BUDGET, FAILURES, USAGE, UserError
 
 KEY = "sk-or-canary-0123456789abcdef"
 CODES = ["A", "B"]

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from small_clip import PREPROCESS, RESNET, VIT, small_clip
 from torch import Tensor
 
-from sae.clip import Clip, load_clip, resolve_device
-from sae.errors import UserError
+from sae.clip.model import Clip, load_clip, resolve_device
+from sae.core.errors import UserError
 
 VIT_REGISTERS = {"timm_model_name": "test_vit2", "timm_pool": "avg", "image_size": 160}
 VIT_CLS_REGISTERS = {
@@ -88,7 +88,7 @@ def test_float16_weights_are_computed_with_in_float32(clip: Clip, folder: Path) 
 def test_preprocessing_is_open_clip_s_own_bit_for_bit(
     mode: str, size: tuple[int, int], folder: Path
 ) -> None:
-    from sae.clip import Preprocess
+    from sae.clip.model import Preprocess
 
     settings = open_clip.transform.PreprocessCfg(size=64, **{**PREPROCESS, "resize_mode": mode})
     own = open_clip.transform.image_transform_v2(settings, is_train=False)
@@ -241,7 +241,7 @@ def test_blocks_that_are_not_batch_first_are_edited_alike(clip: Clip) -> None:
     transformer.batch_first = False
     for block in transformer.resblocks:
         block.attn.batch_first = False
-    from sae.clip_tower import find_tower
+    from sae.clip.tower import find_tower
 
     turned._tower = find_tower(turned._model.visual)
     pixels = pixels_for(clip)

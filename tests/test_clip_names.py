@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sae.clip import Clip, load_clip
-from sae.clip_names import resolve_name
-from sae.errors import UserError
+from sae.clip.model import Clip, load_clip
+from sae.clip.names import resolve_name
+from sae.core.errors import UserError
 
 
 def says(call: Callable[[], object]) -> str:

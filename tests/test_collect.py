@@ -27,18 +27,18 @@ from collected import (
     write_store,
 )
 
-from interp import tally
-from interp.activity import Look, Pairs, second_look, see
-from interp.collect import CollectConfig, collect, sae_identity
-from interp.evidence import EvidenceReader
-from interp.largest import image_digits, splitmix64
-from interp.negatives import Candidates, choose_hard, neighbours, quotas
-from interp.records import split_of
-from interp.survey import ImageIndex, Survey
-from interp.tally import Histogram
-from sae.errors import UserError
-from sae.model import SAE, SAEConfig
-from sae.store import EmbeddingStore
+from interp.evidence.collect import CollectConfig, collect, sae_identity
+from interp.evidence.reader import EvidenceReader
+from interp.evidence.stream import counts
+from interp.evidence.stream.activations import Look, Pairs, second_look, see
+from interp.evidence.stream.counts import Histogram
+from interp.evidence.stream.first_pass import ImageIndex, Survey
+from interp.evidence.stream.negatives import Candidates, choose_hard, neighbours, quotas
+from interp.evidence.stream.top_k import image_digits, splitmix64
+from interp.records.types import split_of
+from sae.core.errors import UserError
+from sae.data.store import EmbeddingStore
+from sae.model.sae import SAE, SAEConfig
 
 N = 900
 SMALL = CollectConfig(n_top=5, n_sample=15, n_silent=8, n_hard=6, n_neighbours=4, reservoir=120)
@@ -102,7 +102,7 @@ def test_classes_equal_those_at_once_and_leave_out_the_unnamed(reader, store, ac
 
 
 def test_too_many_classes_are_counted_in_the_sample(store, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(tally, "MAX_CLASS_CELLS", 1)
+    monkeypatch.setattr(counts, "MAX_CLASS_CELLS", 1)
     info = collect(store, make_sae(), tmp_path, SMALL)
     assert not info.exact_classes
     evidence = EvidenceReader(tmp_path).of(RARE)
@@ -275,7 +275,7 @@ def test_a_kept_positive_is_never_a_negative_even_if_the_second_look_differs(
         look = second_look(*args, **kwargs)
         return Look(np.zeros_like(look.acts), look.heat, Pairs(*np.zeros((2, 0), np.int64)))
 
-    monkeypatch.setattr("interp.collect.second_look", rounded_away)
+    monkeypatch.setattr("interp.evidence.collect.second_look", rounded_away)
     collect(store, make_sae(), tmp_path, SMALL)
     frame = EvidenceReader(tmp_path).examples
     positive = frame["kind"].isin(["top", "quantile"])
@@ -340,7 +340,7 @@ def test_result_does_not_depend_on_the_order_of_images(reader, tmp_path) -> None
 
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("interp.largest._MIN_PENDING", 64)
+    monkeypatch.setattr("interp.evidence.stream.top_k._MIN_PENDING", 64)
     sizes = []
     for n_images in (500, 1500, 6000):  # the first warms Python's own caches up
         store = make_store(tmp_path / str(n_images), n_images)
@@ -387,7 +387,7 @@ def test_a_stopped_collect_is_unfinished_and_goes_on(store, tmp_path, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("interp.collect.example_table", stop)
+        patch.setattr("interp.evidence.collect.example_table", stop)
         with pytest.raises(KeyboardInterrupt):
             collect(store, make_sae(), tmp_path, SMALL, overwrite=True)
     with pytest.raises(UserError, match="interp collect"):

@@ -10,9 +10,9 @@ import pytest
 import typer
 from conftest import Walk, interp, sae
 
-from sae import console
-from sae.cli import app
-from sae.errors import Notice
+from sae.cli import console
+from sae.cli.app import app
+from sae.core.errors import Notice
 
 
 def test_user_error_is_one_line_and_exits_2(

@@ -14,10 +14,10 @@ import torch
 from conftest import sae
 from stores import oracle, write_store
 
-from sae.files import read_jsonl
-from sae.model import SAE
-from sae.ranks import Ranks
-from sae.store import EmbeddingStore
+from sae.core.distributed import Ranks
+from sae.core.files import read_jsonl
+from sae.data.store import EmbeddingStore
+from sae.model.sae import SAE
 
 SMALL = ["--n-latents", "96", "--k", "3", "--batch-size", "65", "--dead-after", "130"]
 SMALL += ["--n-tokens", str(65 * 40), "--device", "cpu"]

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sae import dictionary as room
-from sae.dictionary import coherence, match, nearest_cosine, recovery, stability
+from sae.evaluation import dictionary as room
+from sae.evaluation.dictionary import coherence, match, nearest_cosine, recovery, stability
 
 
 def directions(n: int, d: int, seed: int = 0) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from loopback import Fault, Loopback
 
-from interp.doctor import Finding, examine, masked
+from interp.cli.doctor import Finding, examine, masked
 
 KEY = "sk-or-v1-abcdefghijklmnop"
 

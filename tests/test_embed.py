@@ -12,13 +12,13 @@ import torch
 from embedded import Images, contents, count_reads, found, run
 from PIL import Image
 
-from sae import embed as room
-from sae import loading
-from sae.clip import Clip
-from sae.embed import plan_store
-from sae.errors import UserError
-from sae.images import read_image
-from sae.store import EmbeddingStore, Source
+from sae.clip import embed as room
+from sae.clip import image_loader
+from sae.clip.embed import plan_store
+from sae.clip.model import Clip
+from sae.core.errors import UserError
+from sae.data.images import read_image
+from sae.data.store import EmbeddingStore, Source
 
 N_IMAGES = 23
 
@@ -192,7 +192,7 @@ def test_a_worker_that_dies_is_reported_and_the_run_goes_on_later(
             os.kill(os.getpid(), signal.SIGKILL)
         return read_image(path)
 
-    monkeypatch.setattr(loading, "read_image", die)
+    monkeypatch.setattr(image_loader, "read_image", die)
     with pytest.raises(UserError, match="a decoding process died"):
         run(images, tmp_path / "store", clip, workers=1)
     monkeypatch.undo()
@@ -205,7 +205,7 @@ def test_a_fault_of_ours_is_not_taken_for_a_bad_image(
     def fault(_: Path) -> tuple[str, Image.Image]:
         raise RuntimeError("ours")
 
-    monkeypatch.setattr(loading, "read_image", fault)
+    monkeypatch.setattr(image_loader, "read_image", fault)
     for workers in (0, 1):
         with pytest.raises(RuntimeError, match="ours"):
             run(images, tmp_path / "store", clip, workers=workers)
@@ -231,4 +231,4 @@ def test_progress_counts_every_candidate_also_after_a_stop(
 
 def test_workers_by_default_are_few_for_few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(32), raising=False)
-    assert [loading.default_workers(n) for n in (1, 63, 64, 200, 10**6)] == [0, 0, 1, 3, 8]
+    assert [image_loader.default_workers(n) for n in (1, 63, 64, 200, 10**6)] == [0, 0, 1, 3, 8]

@@ -9,11 +9,11 @@ from embedded import Images, contents, count_reads, found, run, skipped
 from PIL import Image
 from small_clip import write_images
 
-from sae import loading
-from sae.clip import Clip
-from sae.errors import UserError
-from sae.images import BadImage, ImageFile, find_images, read_image
-from sae.store import EmbeddingStore
+from sae.clip import image_loader
+from sae.clip.model import Clip
+from sae.core.errors import UserError
+from sae.data.images import BadImage, ImageFile, find_images, read_image
+from sae.data.store import EmbeddingStore
 
 N_IMAGES = 23
 
@@ -136,5 +136,5 @@ def test_a_bad_image_in_a_worker_is_only_a_reason(images: Images, clip: Clip) ->
     with pytest.raises(BadImage):
         read_image(images.roots["photo"] / "x.png")
     file = ImageFile(images.roots["photo"] / "x.png", "photo", "")
-    (batch,) = loading.load_images([file], clip.preprocess, [[0]], 1)
-    assert batch == [loading.Refused(0, "the file is empty")]
+    (batch,) = image_loader.load_images([file], clip.preprocess, [[0]], 1)
+    assert batch == [image_loader.Refused(0, "the file is empty")]

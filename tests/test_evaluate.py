@@ -13,16 +13,16 @@ from conftest import sae
 from PIL import Image
 from stores import image_ids, write_store
 
-from sae import evaluate as room
-from sae.dictionary import Coherence
-from sae.errors import UserError
-from sae.evaluate import evaluate, evaluate_run, held_out
-from sae.images import fraction
-from sae.model import SAE, Codes, SAEConfig
-from sae.quality import Fit, FitSums
-from sae.report import EvalReport, domain_share, plot_report
-from sae.store import EmbeddingStore
-from sae.zeroshot import ZeroShot
+from sae.core.errors import UserError
+from sae.data.images import fraction
+from sae.data.store import EmbeddingStore
+from sae.evaluation import evaluate as room
+from sae.evaluation.dictionary import Coherence
+from sae.evaluation.evaluate import evaluate, evaluate_run, held_out
+from sae.evaluation.reconstruction import Fit, FitSums
+from sae.evaluation.report import EvalReport, domain_share, plot_report
+from sae.evaluation.zeroshot import ZeroShot
+from sae.model.sae import SAE, Codes, SAEConfig
 
 N, T, D, L = 60, 3, 5, 20
 CPU = torch.device("cpu")
@@ -339,7 +339,7 @@ def test_the_report_is_one_flat_object_and_one_table() -> None:
 def test_a_store_without_classes_needs_no_clip(
     model: SAE, store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sae.clip.load_clip", None)
+    monkeypatch.setattr("sae.clip.model.load_clip", None)
     assert evaluate_run(model, store, tmp_path, CPU, n_zeroshot=100).zeroshot == {}
 
 

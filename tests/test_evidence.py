@@ -13,11 +13,11 @@ import pytest
 from collected import DEAD, D, make_sae, make_store
 from PIL import Image
 
-from interp.collect import CollectConfig, collect
-from interp.evidence import EvidenceReader
-from interp.records import Evidence, Example, LatentStats, from_json, to_json
-from sae.errors import UserError
-from sae.images import BadImage
+from interp.evidence.collect import CollectConfig, collect
+from interp.evidence.reader import EvidenceReader
+from interp.records.types import Evidence, Example, LatentStats, from_json, to_json
+from sae.core.errors import UserError
+from sae.data.images import BadImage
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def stats_of(row: dict[str, Any]) -> LatentStats:
 def test_evidence_is_read_without_torch_and_without_pandas(reader) -> None:
     code = (
         "import sys\n"
-        "from interp.evidence import EvidenceReader\n"
+        "from interp.evidence.reader import EvidenceReader\n"
         f"reader = EvidenceReader({str(reader.run_dir)!r})\n"
         "assert reader.of(reader.live()[0]).examples\n"
         "print([name for name in ('torch', 'pandas', 'open_clip') if name in sys.modules])"
@@ -90,7 +90,7 @@ def test_evidence_is_read_without_torch_and_without_pandas(reader) -> None:
 
 def test_the_examples_are_not_read_for_the_status_alone(reader, monkeypatch) -> None:
     fresh = EvidenceReader(reader.run_dir)
-    monkeypatch.setattr("interp.evidence.EXAMPLES", "gone.parquet")
+    monkeypatch.setattr("interp.evidence.reader.EXAMPLES", "gone.parquet")
     status = reader.latents["status"].tolist()
     assert list(fresh.status) == status
     assert fresh.live() == [latent for latent, s in enumerate(status) if s == "live"]

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from loopback import COST, Fault, Loopback
 from PIL import Image
 
-from interp.explain import ExplainConfig, VlmExplainer, explain_run
-from interp.grid import FIRST, SECOND
-from interp.questions import Question, Reply, Usage
-from interp.records import Evidence, Example, Explanation, from_json, split_of
-from interp.sampling import LeakError
-from interp.showing import ShowConfig, choose, medium_of
-from sae.errors import UserError
-from sae.images import BadImage
+from interp.explain.examples import ShowConfig, choose, medium_of
+from interp.explain.explainer import ExplainConfig, VlmExplainer, explain_run
+from interp.llm.types import Question, Reply, Usage
+from interp.pictures.grid import FIRST, SECOND
+from interp.records.types import Evidence, Example, Explanation, from_json, split_of
+from interp.score.sampling import LeakError
+from sae.core.errors import UserError
+from sae.data.images import BadImage
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from interp.failures import FormUnsupported, failure, failure_in_body, retry_after
-from interp.questions import ReplyError
-from sae.errors import BUDGET, USAGE, UserError
+from interp.llm.server.errors import FormUnsupported, failure, failure_in_body, retry_after
+from interp.llm.types import ReplyError
+from sae.core.errors import BUDGET, USAGE, UserError
 
 
 def error(code, message, **metadata):

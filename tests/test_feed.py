@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from stores import write_store
 from torch import Tensor
 
-from sae import feed
-from sae.ahead import ahead
-from sae.errors import UserError
-from sae.store import EmbeddingStore, shard_path
+from sae.core.errors import UserError
+from sae.data.store import EmbeddingStore, shard_path
+from sae.training.feed import batches
+from sae.training.feed.prefetch import ahead
 
 CPU = torch.device("cpu")
 MODES = {"resident": 1 << 30, "streamed": 0}
@@ -32,8 +32,8 @@ def in_memory_bytes(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "BLOCK_TOKENS", 10)
-    monkeypatch.setattr(feed, "BUFFER_TOKENS", 35)
+    monkeypatch.setattr(batches, "BLOCK_TOKENS", 10)
+    monkeypatch.setattr(batches, "BUFFER_TOKENS", 35)
 
 
 @pytest.fixture
@@ -64,11 +64,11 @@ def readers() -> list[str]:
 def test_every_token_comes_once_a_pass_in_a_new_order(
     store: EmbeddingStore, in_memory_bytes: int
 ) -> None:
-    stream = feed.batches(store, ROWS, 32, 0, CPU, in_memory_bytes)
+    stream = batches.batches(store, ROWS, 32, 0, CPU, in_memory_bytes)
     first, second = (flat(numbers(stream, 3)) for _ in range(2))
     assert sorted(first) == sorted(second) == TOKENS
     assert first != second
-    again = feed.batches(store, ROWS, 32, 0, CPU, in_memory_bytes)
+    again = batches.batches(store, ROWS, 32, 0, CPU, in_memory_bytes)
     assert flat(numbers(again, 3)) == first
 
 
@@ -78,7 +78,7 @@ def test_a_streamed_store_gives_the_batches_of_a_resident_one(
 ) -> None:
     n_batches = 3 * 96 // batch_size + 3
     resident, streamed = (
-        list(islice(feed.batches(store, ROWS, batch_size, 5, CPU, n_bytes), n_batches))
+        list(islice(batches.batches(store, ROWS, batch_size, 5, CPU, n_bytes), n_batches))
         for n_bytes in MODES.values()
     )
     for ours, theirs in zip(resident, streamed, strict=True):
@@ -91,7 +91,7 @@ def test_batches_are_full_also_when_there_are_fewer_tokens(
     tmp_path: Path, in_memory_bytes: int
 ) -> None:
     store = write_store(tmp_path / "s", torch.arange(5.0).view(5, 1, 1))
-    stream = feed.batches(store, np.arange(5), 12, 0, CPU, in_memory_bytes)
+    stream = batches.batches(store, np.arange(5), 12, 0, CPU, in_memory_bytes)
     tokens = flat(numbers(stream, 5))
     assert len(tokens) == 60
     assert set(Counter(tokens).values()) == {12}
@@ -101,8 +101,8 @@ def test_batches_are_full_also_when_there_are_fewer_tokens(
 def test_a_stream_that_skips_goes_on_like_an_unbroken_one(
     store: EmbeddingStore, in_memory_bytes: int, n_skipped: int
 ) -> None:
-    unbroken = feed.batches(store, ROWS, 20, 1, CPU, in_memory_bytes)
-    skipping = feed.batches(store, ROWS, 20, 1, CPU, in_memory_bytes, n_skipped=n_skipped)
+    unbroken = batches.batches(store, ROWS, 20, 1, CPU, in_memory_bytes)
+    skipping = batches.batches(store, ROWS, 20, 1, CPU, in_memory_bytes, n_skipped=n_skipped)
     assert numbers(skipping, 20) == numbers(unbroken, n_skipped + 20)[n_skipped:]
 
 
@@ -110,7 +110,7 @@ def test_what_is_skipped_is_not_read(
     store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = _recorded(store, monkeypatch)
-    stream = feed.batches(store, ROWS, 20, 0, CPU, 0, n_skipped=1_000_000_000)
+    stream = batches.batches(store, ROWS, 20, 0, CPU, 0, n_skipped=1_000_000_000)
     assert len(numbers(stream, 1)[0]) == 20
     stream.close()
     assert sum(len(out) for out in read) <= 2 * (35 + 20)
@@ -120,9 +120,9 @@ def test_what_is_skipped_is_not_read(
 def test_the_ranks_parts_make_the_whole_batch(
     store: EmbeddingStore, in_memory_bytes: int, n_ranks: int
 ) -> None:
-    whole = list(islice(feed.batches(store, ROWS, 32, 0, CPU, in_memory_bytes), 9))
+    whole = list(islice(batches.batches(store, ROWS, 32, 0, CPU, in_memory_bytes), 9))
     streams = [
-        feed.batches(store, ROWS, 32, 0, CPU, in_memory_bytes, part=(rank, n_ranks))
+        batches.batches(store, ROWS, 32, 0, CPU, in_memory_bytes, part=(rank, n_ranks))
         for rank in range(n_ranks)
     ]
     for batch, *parts in zip(whole, *streams, strict=False):
@@ -134,7 +134,7 @@ def test_a_rank_that_streams_reads_its_own_rows_only(
     store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = _recorded(store, monkeypatch)
-    stream = feed.batches(store, ROWS, 32, 0, CPU, 0, part=(1, 4))
+    stream = batches.batches(store, ROWS, 32, 0, CPU, 0, part=(1, 4))
     numbers(stream, 12)
     stream.close()
     assert sum(len(out) for out in read) <= (12 * 32 + 3 * 64) / 4
@@ -143,7 +143,7 @@ def test_a_rank_that_streams_reads_its_own_rows_only(
 def test_a_batch_keeps_its_values_while_the_stream_goes_on(
     store: EmbeddingStore, in_memory_bytes: int
 ) -> None:
-    stream = feed.batches(store, ROWS, 20, 0, CPU, in_memory_bytes)
+    stream = batches.batches(store, ROWS, 20, 0, CPU, in_memory_bytes)
     kept, values = [], []
     for batch in islice(stream, 30):
         kept.append(batch)
@@ -152,7 +152,7 @@ def test_a_batch_keeps_its_values_while_the_stream_goes_on(
 
 
 def test_a_batch_may_be_changed_in_place(store: EmbeddingStore, in_memory_bytes: int) -> None:
-    stream = feed.batches(store, ROWS, 32, 0, CPU, in_memory_bytes)
+    stream = batches.batches(store, ROWS, 32, 0, CPU, in_memory_bytes)
     for batch in islice(stream, 3):
         batch.fill_(-1)
     assert sorted(flat(numbers(stream, 3))) == TOKENS
@@ -162,7 +162,7 @@ def test_two_windows_are_all_that_is_held_of_a_larger_store(
     store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = _recorded(store, monkeypatch)
-    stream = feed.batches(store, ROWS, 4, 0, CPU, 0)
+    stream = batches.batches(store, ROWS, 4, 0, CPU, 0)
     numbers(stream, 96)
     held = {out.untyped_storage().data_ptr(): out.untyped_storage().nbytes() for out in read}
     assert len(read) > 9  # windows of four passes
@@ -176,7 +176,7 @@ def test_the_default_holds_what_fits_into_half_of_the_free_memory(
 ) -> None:
     monkeypatch.setattr("os.sysconf", {"SC_AVPHYS_PAGES": n_free, "SC_PAGE_SIZE": 1}.get)
     read = _recorded(store, monkeypatch)
-    stream = feed.batches(store, ROWS, 4, 0, CPU)
+    stream = batches.batches(store, ROWS, 4, 0, CPU)
     next(stream)
     stream.close()
     assert read[0].untyped_storage().nbytes() == n_held * 2
@@ -186,7 +186,7 @@ def test_a_shard_that_cannot_be_read_is_an_error_here_and_leaves_no_thread(
     store: EmbeddingStore,
 ) -> None:
     shard_path(store.path, 2).write_bytes(b"torn")
-    stream = feed.batches(store, ROWS, 8, 0, CPU, 0)
+    stream = batches.batches(store, ROWS, 8, 0, CPU, 0)
     with pytest.raises(UserError, match=r"00002\.safetensors is damaged"):
         numbers(stream, 100)
     assert readers() == []
@@ -205,7 +205,7 @@ def test_what_was_read_before_the_damage_still_comes(
         read(tokens, out)
 
     monkeypatch.setattr(store, "read_tokens", third_fails)
-    stream = feed.batches(store, ROWS, 5, 0, CPU, 0)
+    stream = batches.batches(store, ROWS, 5, 0, CPU, 0)
     assert len(numbers(stream, 14)) == 14  # two windows of 35 tokens
     with pytest.raises(UserError, match="the disk is gone"):
         next(stream)
@@ -213,7 +213,7 @@ def test_what_was_read_before_the_damage_still_comes(
 
 
 def test_a_stream_that_is_closed_leaves_no_thread(store: EmbeddingStore) -> None:
-    stream = feed.batches(store, ROWS, 8, 0, CPU, 0)
+    stream = batches.batches(store, ROWS, 8, 0, CPU, 0)
     next(stream)
     assert len(readers()) == 1
     stream.close()
@@ -223,7 +223,7 @@ def test_a_stream_that_is_closed_leaves_no_thread(store: EmbeddingStore) -> None
 def test_batches_come_on_a_device_of_another_kind(
     store: EmbeddingStore, in_memory_bytes: int
 ) -> None:
-    stream = feed.batches(store, ROWS, 32, 0, torch.device("meta"), in_memory_bytes)
+    stream = batches.batches(store, ROWS, 32, 0, torch.device("meta"), in_memory_bytes)
     assert {(x.device.type, x.shape) for x in islice(stream, 9)} == {("meta", (32, 1))}
 
 
@@ -233,7 +233,7 @@ def test_a_gpu_gets_the_batches_of_the_cpu(
     store: EmbeddingStore, in_memory_bytes: int, batch_size: int
 ) -> None:
     ours, theirs = (
-        feed.batches(store, ROWS, batch_size, 0, torch.device(name), in_memory_bytes)
+        batches.batches(store, ROWS, batch_size, 0, torch.device(name), in_memory_bytes)
         for name in ("cuda", "cpu")
     )
     found = []
@@ -284,14 +284,14 @@ def test_the_next_item_is_made_while_this_one_is_used() -> None:
 def test_the_sample_holds_enough_tokens_or_all(tmp_path: Path) -> None:
     store = write_store(tmp_path / "s", torch.arange(40.0).view(20, 2, 1))
     rows = np.arange(3, 20)
-    assert len(feed.sample(store, rows, 0, n_tokens=7)) == 8
-    assert sorted(feed.sample(store, rows, 0).flatten().tolist()) == list(range(6, 40))
-    some = feed.sample(store, rows, 1, n_tokens=8)
-    assert not torch.equal(some, feed.sample(store, rows, 2, n_tokens=8))
+    assert len(batches.sample(store, rows, 0, n_tokens=7)) == 8
+    assert sorted(batches.sample(store, rows, 0).flatten().tolist()) == list(range(6, 40))
+    some = batches.sample(store, rows, 1, n_tokens=8)
+    assert not torch.equal(some, batches.sample(store, rows, 2, n_tokens=8))
 
 
 def test_the_statistics_are_of_65536_tokens_unless_told() -> None:
-    assert feed.SAMPLE_TOKENS == 65_536
+    assert batches.SAMPLE_TOKENS == 65_536
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
@@ -299,7 +299,7 @@ def test_the_median_is_that_of_plain_weiszfeld_steps_in_float64(dtype: torch.dty
     offset = 20 if dtype == torch.float16 else 1e4  # the latter leaves float32 three digits
     generator = torch.Generator().manual_seed(0)
     x = (offset + 0.1 * torch.randn(500, 6, generator=generator).exp()).to(dtype)
-    values = feed.start_values(x)
+    values = batches.start_values(x)
     z = (x.double() - x.double().mean(0)) / values.scale
     median = torch.zeros(6, dtype=torch.float64)
     for _ in range(200):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sae.errors import UserError
-from sae.files import (
+from sae.core.errors import UserError
+from sae.core.files import (
     append_jsonl,
     read_config,
     read_jsonl,

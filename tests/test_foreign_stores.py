@@ -27,14 +27,14 @@ from foreign_stores import (
 )
 from safetensors.torch import load_file
 
-from interp.evidence import EvidenceReader
-from sae.errors import FAILURES, OK, USAGE, Notice, UserError
-from sae.interchange import stores
-from sae.interchange.image_folder import in_order
-from sae.interchange.shards import Choice
-from sae.interchange.stores import adopt
-from sae.model import load
-from sae.store import EmbeddingStore
+from interp.evidence.reader import EvidenceReader
+from sae.core.errors import FAILURES, OK, USAGE, Notice, UserError
+from sae.data import adopt as room
+from sae.data.adopt import adopt
+from sae.data.formats.layout import Choice
+from sae.data.image_folder import in_order
+from sae.data.store import EmbeddingStore
+from sae.model.sae import load
 
 
 def _all(store: EmbeddingStore) -> torch.Tensor:
@@ -123,13 +123,13 @@ def test_tokens_in_any_stretch_equal_those_of_whole_images(tmp_path: Path) -> No
 
 
 def test_only_so_many_shards_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "MAX_OPEN", 2)
+    monkeypatch.setattr(room, "MAX_OPEN", 2)
     folder = write_saev(tmp_path / "s", values(9, 1, 3, 2), [1], per_shard=1)
     store = EmbeddingStore.open(folder)
     x = _all(store)
     assert list(store._shards) == [7, 8]
     assert torch.equal(_all(store), x)
-    monkeypatch.setattr(stores, "MAX_HELD", 300)
+    monkeypatch.setattr(room, "MAX_HELD", 300)
     chunks = EmbeddingStore.open(write_chunks(tmp_path / "c", [5] * 4))
     assert len(_all(chunks)) == 20
     assert list(chunks._shards) == [2, 3]

@@ -3,10 +3,10 @@ import asyncio
 import pytest
 from loopback import Loopback
 
-from interp.client import ChatModel, ClientConfig
-from interp.forms import FormLadder
-from interp.ledger import Ledger
-from interp.preflight import check_sight
+from interp.llm.ledger.ledger import Ledger
+from interp.llm.server.client import ChatModel, ClientConfig
+from interp.llm.server.json_mode import FormLadder
+from interp.llm.server.preflight import check_sight
 
 JSON, PROSE = '{"A": 1}', "I see a cat."
 

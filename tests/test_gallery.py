@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import synthetic_run as synthetic
 
-from interp.gallery import build_gallery
-from interp.gallery.build import PAGE, script_json
-from interp.gallery.cards import N_PER_STRATUM, N_TOP
-from interp.gallery.findings import read_findings
-from interp.records import Evidence, to_json
-from sae.errors import UserError
-from sae.files import append_jsonl
+from interp.records.types import Evidence, to_json
+from interp.report.gallery import build_gallery
+from interp.report.gallery.build import PAGE, script_json
+from interp.report.gallery.cards import N_PER_STRATUM, N_TOP
+from interp.run.results import read_findings
+from sae.core.errors import UserError
+from sae.core.files import append_jsonl
 
 N_LATENTS = 70  # more than one shard
 DEAD, FAILED, UNREACHED, UNSCORED, STALE, DENSE = 3, 4, 5, 6, 7, 8
@@ -202,7 +202,7 @@ def test_a_second_build_gives_the_same_bytes_and_reads_no_image_again(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = tree(run_dir / "gallery")
-    monkeypatch.setattr("interp.evidence.EvidenceReader.image", None)
+    monkeypatch.setattr("interp.evidence.reader.EvidenceReader.image", None)
     build_gallery(run_dir)
     assert tree(run_dir / "gallery") == first
     assert set(PAGE) < set(first)
@@ -236,7 +236,9 @@ def test_an_interrupted_build_leaves_the_earlier_gallery_whole(
         build_gallery(run, progress=stop)
     assert tree(run / "gallery") == before
     (run / "gallery").rename(run / "gallery.old")  # as if stopped between the two renames
-    monkeypatch.setattr("interp.evidence.EvidenceReader.image", None)  # thumbs must be reused
+    monkeypatch.setattr(
+        "interp.evidence.reader.EvidenceReader.image", None
+    )  # thumbs must be reused
     build_gallery(run)
     assert tree(run / "gallery") == before
     assert not list(run.glob("gallery.*"))

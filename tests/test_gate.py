@@ -3,7 +3,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from interp.gate import LEAST, MOST, PLACE, START, Gate
+from interp.llm.concurrency import LEAST, MOST, PLACE, START, Gate
 
 
 def run(main):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from interp.grid import FIRST, SECOND, Tile, compose, is_low_resolution
-from interp.heat import components, outlined, region
+from interp.pictures.grid import FIRST, SECOND, Tile, compose, is_low_resolution
+from interp.pictures.heatmap import components, outlined, region
 
 
 def sketch(width: int = 300, height: int = 300) -> Image.Image:
@@ -199,7 +199,7 @@ def test_the_grid_does_not_import_matplotlib():
     import sys
 
     code = (
-        "import sys; from PIL import Image; from interp.grid import Tile, compose;"
+        "import sys; from PIL import Image; from interp.pictures.grid import Tile, compose;"
         "compose([Tile('A', Image.new('RGB', (9, 9)))], 1); print('matplotlib' in sys.modules)"
     )
     root = Path(__file__).resolve().parents[1]

@@ -17,13 +17,13 @@ import yaml
 from conftest import sae
 from fake_hub import TOKEN, FakeHub, Repo
 
-from sae.errors import FAILURES, USAGE, UserError
-from sae.hub import download, pull, push
-from sae.model import SAE, SAEConfig, load, require_match
-from sae.model_card import CardSettings, base_model, model_card
-from sae.publish import MOST_GALLERY_FILES, allowed, pack
-from sae.scrub import masked, without_places
-from sae.store import StoreInfo
+from sae.core.errors import FAILURES, USAGE, UserError
+from sae.data.store import StoreInfo
+from sae.interchange.hub.model_card import CardSettings, base_model, model_card
+from sae.interchange.hub.parcel import MOST_GALLERY_FILES, allowed, pack
+from sae.interchange.hub.push_pull import download, pull, push
+from sae.interchange.hub.scrub import masked, without_places
+from sae.model.sae import SAE, SAEConfig, load, require_match
 
 REPO = "ann/sketch-sae"
 CANARY = "/home/canary/secret stuff/vit"
@@ -561,7 +561,7 @@ def test_pulling_a_foreign_repository_names_the_command_that_reads_it(
 
 def foreign(tmp_path: Path) -> dict[str, bytes]:
     """An SAE in sparsify's layout, in a folder of its repository."""
-    from sae.interchange import sparsify
+    from sae.interchange.formats import sparsify
 
     model = SAE(SAEConfig(d=4, n_latents=8, k=2))
     for value in model.parameters():

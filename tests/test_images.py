@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from sae import images
-from sae.errors import UserError
-from sae.images import BadImage, decode, find_images, fraction, parse_domains, read_image
+from sae.core.errors import UserError
+from sae.data import images
+from sae.data.images import BadImage, decode, find_images, fraction, parse_domains, read_image
 
 ORIENTATION = 0x0112
 

@@ -18,13 +18,13 @@ from stores import write_store
 
 import sae
 from sae import interchange
-from sae.errors import FAILURES, OK, USAGE, UserError
-from sae.evaluate import held_out
-from sae.interchange import proof
-from sae.interchange.places import hub_place
-from sae.interchange.writing import WRITERS
-from sae.store import EmbeddingStore
-from sae.zeroshot import error_kept
+from sae.core.errors import FAILURES, OK, USAGE, UserError
+from sae.data.store import EmbeddingStore
+from sae.evaluation.evaluate import held_out
+from sae.evaluation.zeroshot import error_kept
+from sae.interchange import measure
+from sae.interchange.export import WRITERS
+from sae.interchange.locate import hub_place
 
 DATA = Path(__file__).parent / "data" / "interchange"
 TTT = DATA / "ttt_topk_pt" / "checkpoint.pt"
@@ -63,11 +63,11 @@ def test_the_fvu_on_a_store_is_that_of_the_peers_own_reconstruction(
 def test_a_sample_of_a_store_is_drawn_from_all_of_it_and_not_in_its_order(tmp_path: Path) -> None:
     x = torch.arange(3000.0)[:, None, None].expand(3000, 1, 2)
     store = write_store(tmp_path / "store", x)
-    drawn = proof.sample(store.path, 2, 600)[:, 0]
+    drawn = measure.sample(store.path, 2, 600)[:, 0]
     assert len(set(drawn.tolist())) == 600
     for part in (drawn[:300], drawn[300:]):
         assert part.mean() == pytest.approx(1500, abs=200)
-    assert sorted(proof.sample(store.path, 2, 9999)[:, 0].tolist()) == list(range(3000))
+    assert sorted(measure.sample(store.path, 2, 9999)[:, 0].tolist()) == list(range(3000))
 
 
 def test_it_says_what_it_found_and_writes_an_sae_of_ours(

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae.errors import UserError
-from sae.init import start
-from sae.model import SAEConfig
+from sae.core.errors import UserError
+from sae.model.init import start
+from sae.model.sae import SAEConfig
 
 
 @pytest.fixture

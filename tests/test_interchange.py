@@ -17,11 +17,12 @@ from safetensors.torch import load_file
 
 import sae
 from sae import interchange
-from sae.errors import USAGE, Notice, UserError
-from sae.interchange import foreign, patchsae, sparsify
-from sae.interchange.safe import Found, settings_of, torch_dict
-from sae.interchange.unpickle import Stub
-from sae.model import SAE, SAEConfig
+from sae.core.errors import USAGE, Notice, UserError
+from sae.interchange import foreign
+from sae.interchange.formats import patchsae, sparsify
+from sae.model.sae import SAE, SAEConfig
+from sae.untrusted.found import Found, settings_of, torch_dict
+from sae.untrusted.unpickle import Stub
 
 DATA = Path(__file__).parent / "data" / "interchange"
 FIXTURES = {

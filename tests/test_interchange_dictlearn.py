@@ -13,7 +13,7 @@ from peer_fixtures import DATA, expected, require_same
 from torch import Tensor, nn
 
 from sae import interchange
-from sae.errors import USAGE, UserError
+from sae.core.errors import USAGE, UserError
 
 D, N, K = 8, 24, 3
 State = dict[str, Tensor]

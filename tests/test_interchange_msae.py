@@ -13,7 +13,7 @@ from stores import write_store
 from torch import Tensor
 
 from sae import interchange
-from sae.errors import UserError
+from sae.core.errors import UserError
 
 D, N, K = 12, 40, 6
 FIXTURES = {
@@ -102,7 +102,7 @@ def test_an_imported_soft_cap_and_row_norm_survive_saving(tmp_path: Path) -> Non
     path = tmp_path / f"{N}_{D}_TopK_{K}_False_True_1.5_cc3m.pth"
     torch.save(held, path)
     interchange.import_sae(path, tmp_path / "ours")
-    from sae.model import load
+    from sae.model.sae import load
 
     require_same(load(tmp_path / "ours"), _x(), *_theirs(held, "TopK", False, True, 1.5))
 

@@ -12,7 +12,7 @@ from peer_fixtures import require_same
 from torch import Tensor
 
 from sae import interchange
-from sae.errors import USAGE, UserError
+from sae.core.errors import USAGE, UserError
 
 D, N, K = 8, 24, 3
 

@@ -12,7 +12,7 @@ from peer_fixtures import DATA, expected, require_same
 from torch import Tensor, nn
 
 from sae import interchange
-from sae.errors import UserError
+from sae.core.errors import UserError
 
 D, N, K = 12, 40, 6
 State = dict[str, Tensor]

@@ -10,9 +10,9 @@ from peer_fixtures import require_same
 from torch import Tensor
 
 from sae import interchange
-from sae.errors import UserError
-from sae.interchange import saelens, sparsify
-from sae.model import SAE, SAEConfig
+from sae.core.errors import UserError
+from sae.interchange.formats import saelens, sparsify
+from sae.model.sae import SAE, SAEConfig
 
 D, N, K = 12, 48, 5
 FOR_SPARSIFY = {

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sae import interchange
-from sae.errors import UserError
-from sae.interchange import saelens
-from sae.model import SAE, SAEConfig
+from sae.core.errors import UserError
+from sae.interchange.formats import saelens
+from sae.model.sae import SAE, SAEConfig
 
 D, N, K = 12, 40, 5
 V6 = {"d_in": D, "d_sae": N, "metadata": {"sae_lens_version": "6.54.12"}}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import sae
 from sae import interchange
-from sae.errors import USAGE, UserError
+from sae.core.errors import USAGE, UserError
 
 D, N, K = 8, 24, 3
 LEGACY = {"d_vit": D, "exp_factor": 3, "sparsity_coeff": 1e-3, "ghost_grads": False, "seed": 1}

@@ -15,9 +15,9 @@ from hostile import hostile, write_hostile
 from mutations import Checkpoint, checkpoints, mutated, stores
 
 from sae import interchange
-from sae.errors import USAGE, UserError
-from sae.interchange.stores import adopt
-from sae.store import EmbeddingStore
+from sae.core.errors import USAGE, UserError
+from sae.data.adopt import adopt
+from sae.data.store import EmbeddingStore
 
 DATA = Path(__file__).parent / "data" / "interchange"
 SAES = checkpoints(DATA)
@@ -29,7 +29,7 @@ MEASURE = """
 import sys
 from pathlib import Path
 from sae import interchange
-from sae.errors import UserError
+from sae.core.errors import UserError
 def memory(field):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from synthetic_run import explanation, make_evidence, make_images, scored, write_run
 
-from interp.labels import COLUMNS, read_labels, write_labels
-from interp.records import Explanation, Score, to_json
-from sae.errors import UserError
-from sae.files import append_jsonl
+from interp.records.types import Explanation, Score, to_json
+from interp.report.labels import COLUMNS, read_labels, write_labels
+from sae.core.errors import UserError
+from sae.core.files import append_jsonl
 
 N_LATENTS = 6
 
@@ -186,7 +186,7 @@ def test_a_missing_file_is_named_with_the_command_that_writes_it(tmp_path: Path)
 def test_labels_are_written_without_torch_and_without_pandas(run_dir: Path) -> None:
     code = (
         "import sys\n"
-        "from interp.labels import write_labels\n"
+        "from interp.report.labels import write_labels\n"
         f"write_labels({str(run_dir)!r})\n"
         "print([name for name in ('torch', 'pandas', 'openai') if name in sys.modules])"
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from interp import largest
-from interp.largest import Largest, act_keys, image_digits, rank_within, splitmix64
+from interp.evidence.stream import top_k
+from interp.evidence.stream.top_k import Largest, act_keys, image_digits, rank_within, splitmix64
 
 
 def test_splitmix64_gives_the_published_first_outputs() -> None:
@@ -46,7 +46,7 @@ def test_the_three_largest_of_a_known_stream() -> None:
 def test_largest_over_a_stream_equals_largest_at_once(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(largest, "_MIN_PENDING", seed)
+    monkeypatch.setattr(top_k, "_MIN_PENDING", seed)
     rng = np.random.default_rng(seed)
     n, n_groups, m = 400, 6, 1 + seed % 5
     groups, rows = rng.integers(0, n_groups, n), rng.permutation(n)

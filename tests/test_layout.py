@@ -14,15 +14,15 @@ from loopback import Loopback
 from numpy.typing import NDArray
 from PIL import Image
 
-from interp import layout as layouts
-from interp.client import ChatModel, ClientConfig
-from interp.explain import ExplainConfig, VlmExplainer, explain_prompt
-from interp.grid import CELLS, FIRST, Tile, compose, single
-from interp.layout import Layout, Painter
-from interp.ledger import Ledger
-from interp.page import draw_page
-from interp.questions import Picture
-from interp.showing import ShowConfig, choose
+from interp.explain.examples import ShowConfig, choose
+from interp.explain.explainer import ExplainConfig, VlmExplainer, explain_prompt
+from interp.explain.page import draw_page
+from interp.llm.ledger.ledger import Ledger
+from interp.llm.server.client import ChatModel, ClientConfig
+from interp.llm.types import Picture
+from interp.pictures import painter as layouts
+from interp.pictures.grid import CELLS, FIRST, Tile, compose, single
+from interp.pictures.painter import Layout, Painter
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)]
 HEAT = np.zeros((7, 7), np.uint8)

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from interp.ledger import Ledger, Paid, key_of, request_of
-from interp.questions import Picture, Question, Reply, Usage
-from interp.sums import Billed, Spent
-from sae.errors import UserError
+from interp.llm.ledger.ledger import Ledger, Paid, key_of, request_of
+from interp.llm.ledger.queries import Billed, Spent
+from interp.llm.types import Picture, Question, Reply, Usage
+from sae.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 QUESTION = Question(
@@ -261,8 +261,8 @@ def test_a_closed_ledger_lets_the_next_one_in(tmp_path):
 CHILD = """
 import sys, time
 from pathlib import Path
-from interp.ledger import Ledger
-from interp.questions import Reply, Usage
+from interp.llm.ledger.ledger import Ledger
+from interp.llm.types import Reply, Usage
 ledger = Ledger(Path(sys.argv[1]))
 for n in range(10**6):
     ledger.put(f"k{n}", {}, Reply("{}", "m", None, Usage(1, 1, 0.0), "stop", f"k{n}"))
@@ -319,9 +319,9 @@ def test_a_full_disk_is_a_user_error_and_nothing_is_broken(ledger):
 FULL = """
 import resource, sys
 from pathlib import Path
-from interp.ledger import Ledger
-from interp.questions import Reply, Usage
-from sae.errors import UserError
+from interp.llm.ledger.ledger import Ledger
+from interp.llm.types import Reply, Usage
+from sae.core.errors import UserError
 ledger = Ledger(Path(sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 try:
@@ -358,7 +358,8 @@ def test_a_full_disk_at_the_start_does_not_send_the_paid_answers_away(tmp_path, 
     with Ledger(path) as ledger:
         ledger.put("k", request(), reply())
     code = (
-        "import resource, sys; from pathlib import Path; from interp.ledger import Ledger\n"
+        "import resource, sys; from pathlib import Path\n"
+        "from interp.llm.ledger.ledger import Ledger\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
         "Ledger(Path(sys.argv[1]))"
     )

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.lint import lint_description, lint_label, repeated
+from interp.explain.lint import lint_description, lint_label, repeated
 
 
 @pytest.mark.parametrize(

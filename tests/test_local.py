@@ -15,15 +15,15 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from PIL import Image
 from torch import Tensor
 
-from interp.eyes import BATCH, Eyes
-from interp.local import LocalJudge, LocalNamer, shared, unusual
-from interp.pictures import Images
-from interp.records import Evidence, Example, Explanation, split_of
-from interp.sampling import LeakError
-from interp.vocabulary import TERMS_FILE, Term, load_vocabulary, read_terms, texts_of
-from sae.errors import UserError
-from sae.images import BadImage
-from sae.world.concepts import CONCEPTS
+from interp.local.clip_encoder import BATCH, Eyes
+from interp.local.models import LocalJudge, LocalNamer, shared, unusual
+from interp.local.vocabulary import TERMS_FILE, Term, load_vocabulary, read_terms, texts_of
+from interp.pictures.cache import Images
+from interp.records.types import Evidence, Example, Explanation, split_of
+from interp.score.sampling import LeakError
+from sae.core.errors import UserError
+from sae.data.images import BadImage
+from sae.world.scene.concepts import CONCEPTS
 
 COLOUR_TERMS = [Term(name, (f"a photo of {name}", name)) for name in COLOURS]
 BACKGROUND = ("blue", "blue", "green", "white", "yellow", "red")

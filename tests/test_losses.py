@@ -5,7 +5,7 @@ import torch
 from gradients import gradient_error
 from torch import Tensor
 
-from sae.losses import (
+from sae.training.engines.losses import (
     auxk_loss,
     floored,
     fvu,

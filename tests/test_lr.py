@@ -14,16 +14,16 @@ from stores import oracle
 from torch import Tensor
 from trainings import SMALL, files, poison, small_store, stop_at
 
-from sae import lanes, lr, sae_folder
-from sae.errors import UserError
-from sae.files import read_config
-from sae.fit import Trainer
-from sae.init import start
-from sae.lr import LrChoice, best_between, choose
-from sae.model import SAE, SAEConfig
-from sae.recipe import AUTO_LR, TrainConfig, resolve
-from sae.store import EmbeddingStore
-from sae.train import train
+from sae.core.errors import UserError
+from sae.core.files import read_config
+from sae.data.store import EmbeddingStore
+from sae.model.init import start
+from sae.model.sae import SAE, SAEConfig
+from sae.training import folder, jobs, lr_search
+from sae.training.config import AUTO_LR, TrainConfig, resolve
+from sae.training.loop import Trainer
+from sae.training.lr_search import LrChoice, best_between, choose
+from sae.training.train import train
 
 AUTO = dataclasses.replace(SMALL, lr=AUTO_LR)
 
@@ -70,7 +70,7 @@ def test_auto_tries_until_the_best_rate_is_not_at_an_edge(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first three rates are far too low here: it goes on upwards."""
-    monkeypatch.setattr(lr, "first_guess", lambda d, batch_size: 5e-4)
+    monkeypatch.setattr(lr_search, "first_guess", lambda d, batch_size: 5e-4)
     before = {name: value.clone() for name, value in parts.model.state_dict().items()}
     choice = choose(*parts)
     finite = [loss for loss in choice.losses if loss is not None]
@@ -103,7 +103,7 @@ def test_rates_that_are_not_finite_are_said_so_and_never_chosen(
     parts: Parts,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    top = 2 * lr.first_guess(32, 128)
+    top = 2 * lr_search.first_guess(32, 128)
     poison(monkeypatch, top, at_step=5)
     choice = choose(*parts)
     assert choice.losses[choice.lrs.index(top)] is None
@@ -123,7 +123,7 @@ def test_auto_trains_as_the_chosen_rate_would_and_writes_it_down(
     assert SAE.load(tmp_path / "auto").W_dec.equal(SAE.load(tmp_path / "given").W_dec)
     assert not (tmp_path / "given" / "lr.json").exists()
 
-    monkeypatch.setattr(lanes, "choose", None)  # it is not asked again
+    monkeypatch.setattr(jobs, "choose", None)  # it is not asked again
     assert train(store, tmp_path / "auto", AUTO).choice == result.choice
     with pytest.raises(UserError, match=r"trained with lr auto, not 0\.004"):
         train(store, tmp_path / "auto", SMALL)
@@ -134,10 +134,10 @@ def test_a_stopped_training_goes_on_with_the_rate_that_was_chosen(
 ) -> None:
     train(store, tmp_path / "whole", AUTO)
 
-    monkeypatch.setattr("sae.fit.SHOW_SECONDS", 0)
+    monkeypatch.setattr("sae.training.loop.SHOW_SECONDS", 0)
     with pytest.raises(KeyboardInterrupt):
         train(store, tmp_path / "sae", AUTO, progress=stop_at(20))
-    monkeypatch.setattr(lanes, "choose", None)
+    monkeypatch.setattr(jobs, "choose", None)
     assert train(store, tmp_path / "sae", AUTO).n_before == 20
     assert files(tmp_path / "sae") == files(tmp_path / "whole")
 
@@ -148,7 +148,7 @@ def test_the_command_line_says_what_auto_chose_and_why(
     small = ("--n-latents", 48, "--k", 3, "--n-tokens", 64 * 20, "--device", "cpu")
     words = ("train", store.path, "--out", tmp_path / "sae", *small, "--lr", "auto")
     assert sae(*words) == 0
-    choice = read_config(tmp_path / "sae" / sae_folder.LR, LrChoice)
+    choice = read_config(tmp_path / "sae" / folder.LR, LrChoice)
     assert choice.why() in capsys.readouterr().out
     assert sae(*words[:-1], "quick") == 2
     assert "lr is 'quick'; it must be a number such as 4e-3, or auto" in capsys.readouterr().err

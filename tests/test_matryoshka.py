@@ -5,9 +5,9 @@ import torch
 from gradients import gradient_error
 from torch import Tensor
 
-from sae.losses import fvu, variance_of
-from sae.matryoshka import nested, nested_fvu, random_prefixes
-from sae.sparsity import Codes, ReLU, TopK
+from sae.model.sparsity import Codes, ReLU, TopK
+from sae.training.engines.losses import fvu, variance_of
+from sae.training.engines.matryoshka import nested, nested_fvu, random_prefixes
 
 L, D = 9, 4
 PREFIXES = (1, 2, 6, L)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae.errors import UserError
-from sae.model import SAE, Codes, SAEConfig, load, require_match
-from sae.sparsity import RULES, RULES_WITH_K, BatchTopK, TopK
+from sae.core.errors import UserError
+from sae.model.sae import SAE, Codes, SAEConfig, load, require_match
+from sae.model.sparsity import RULES, RULES_WITH_K, BatchTopK, TopK
 
 
 @pytest.fixture
@@ -119,7 +119,9 @@ def test_a_save_that_fails_leaves_no_config(
     model: SAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model.save(tmp_path)
-    monkeypatch.setattr("sae.model.save_file", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr(
+        "sae.model.sae.save_file", lambda *_: (_ for _ in ()).throw(OSError("full"))
+    )
     with pytest.raises(OSError, match="full"):
         model.save(tmp_path)
     with pytest.raises(UserError, match=r"config\.json is missing"):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from loopback import Loopback
 
-from interp.catalogue import choose_models, figures, latent_usd, print_models
-from interp.models import (
+from interp.cli.models import choose_models, figures, latent_usd, print_models
+from interp.llm.cost.model_list import (
     Listing,
     ModelInfo,
     cached_models,
@@ -19,8 +19,8 @@ from interp.models import (
     find_model,
     known_models,
 )
-from interp.prices import Price
-from sae.errors import USAGE, UserError
+from interp.llm.cost.price import Price
+from sae.core.errors import USAGE, UserError
 
 KEY = "sk-or-v1-canary-abcdefghijklmnop"
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)

@@ -4,8 +4,8 @@ from typing import Annotated
 import pytest
 import typer
 
-from sae import console
-from sae.options import spread
+from sae.cli import console
+from sae.cli.options import spread
 
 
 @dataclass(frozen=True, kw_only=True)

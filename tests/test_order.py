@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from sae.order import Order
+from sae.training.feed.shuffle import Order
 
 SHAPES = [(96, 10, 35), (96, 96, 96), (7, 10, 35), (1, 4, 4), (100, 10, 50), (101, 1, 8)]
 

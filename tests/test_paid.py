@@ -1,9 +1,10 @@
 import pytest
 from loopback import Loopback
 
-from interp.ledger import Ledger
-from interp.models import ModelInfo
-from interp.paid import (
+from interp.llm.cost.model_list import ModelInfo
+from interp.llm.cost.price import Price
+from interp.llm.ledger.ledger import Ledger
+from interp.pipeline.paid_model import (
     EXPLAIN_SHAPE,
     JUDGE_SHAPE,
     checked_price,
@@ -12,9 +13,8 @@ from interp.paid import (
     model_info,
     paid_model,
 )
-from interp.prices import Price
-from interp.settings import ModelSettings
-from sae.errors import UserError
+from interp.pipeline.settings import ModelSettings
+from sae.core.errors import UserError
 
 REMOTE = "https://api.example.org/v1"
 

@@ -10,10 +10,10 @@ import pytest
 from conftest import Walk, interp
 from loopback import COST, Fault, Loopback
 
-from interp.preflight import ASKED
-from interp.records import Explanation, from_json
-from sae.errors import BUDGET, FAILURES, OK, USAGE
-from sae.files import read_jsonl
+from interp.llm.server.preflight import ASKED
+from interp.records.types import Explanation, from_json
+from sae.core.errors import BUDGET, FAILURES, OK, USAGE
+from sae.core.files import read_jsonl
 
 KEY = "sk-or-canary-0123456789abcdef"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sae.paired import Difference, paired_difference
+from sae.evaluation.intervals import Difference, paired_difference
 
 
 def difference(both: int, gained: int, lost: int, neither: int) -> Difference:

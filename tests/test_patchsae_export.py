@@ -12,10 +12,10 @@ from collected import CLASSES, DEAD, D, embeddings, image_rows, make_sae, make_s
 from conftest import interp
 from foreign_stores import LATENTS
 
-from interp.patchsae_export import ExportInfo, export_patchsae
-from sae.errors import OK, USAGE, UserError
-from sae.files import read_config
-from sae.store import EmbeddingStore
+from interp.evidence.patchsae_export import ExportInfo, export_patchsae
+from sae.core.errors import OK, USAGE, UserError
+from sae.core.files import read_config
+from sae.data.store import EmbeddingStore
 
 N, T = 150, 5
 FILES = {

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from latents import make_evidence, paint
 from PIL import Image
 
-from interp.grid import LARGEST, Tile, compose, reduced
-from interp.pictures import Lru, PictureCache, read_images
-from interp.records import Evidence, Example
-from sae.images import BadImage
+from interp.pictures.cache import Lru, PictureCache, read_images
+from interp.pictures.grid import LARGEST, Tile, compose, reduced
+from interp.records.types import Evidence, Example
+from sae.data.images import BadImage
 
 EXAMPLES = make_evidence().of("score", "top")
 

@@ -8,14 +8,20 @@ from gradients import gradient_error, together
 from stores import oracle
 from torch import Tensor
 
-from sae.errors import UserError
-from sae.init import start
-from sae.kernels import Objective, Reduce, engine_for
-from sae.kernels.costs import Draws, costs_of
-from sae.kernels.plain import PlainEngine
-from sae.losses import auxk_loss, fvu, patchsae_ghost_loss, ttt_ghost_loss, variance_of
-from sae.model import SAE, SAEConfig
-from sae.sparsity import Codes
+from sae.core.errors import UserError
+from sae.model.init import start
+from sae.model.sae import SAE, SAEConfig
+from sae.model.sparsity import Codes
+from sae.training.engines import Objective, Reduce, engine_for
+from sae.training.engines.losses import (
+    auxk_loss,
+    fvu,
+    patchsae_ghost_loss,
+    ttt_ghost_loss,
+    variance_of,
+)
+from sae.training.engines.objective import Draws, costs_of
+from sae.training.engines.plain import PlainEngine
 
 N, D, L, K = 24, 5, 14, 3
 PLAIN = Objective(k_aux=4)

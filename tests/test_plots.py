@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sae.plots import PAPER, Curve, plot_frequency, plot_share, plot_tradeoff
+from sae.evaluation.plots import PAPER, Curve, plot_frequency, plot_share, plot_tradeoff
 
 CURVE = Curve("", [4, 8, 16], [0.4, 0.2, 0.1], ["k 4", "k 8", "k 16"])
 
@@ -67,7 +67,8 @@ def test_one_point_and_shares_at_the_ends_are_drawn(tmp_path: Path) -> None:
 
 def test_no_window_system_is_touched(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from sae.plots import Curve, plot_tradeoff\n"
+        "import sys; from pathlib import Path\n"
+        "from sae.evaluation.plots import Curve, plot_tradeoff\n"
         "assert 'matplotlib' not in sys.modules\n"
         "plot_tradeoff(Path(sys.argv[1]), [Curve('', [4, 8], [0.2, 0.1])])\n"
         "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules"

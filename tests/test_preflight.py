@@ -3,10 +3,10 @@ import asyncio
 import pytest
 from loopback import Fault, Loopback
 
-from interp.client import ChatModel, ClientConfig
-from interp.ledger import Ledger
-from interp.preflight import ASKED, check_sight, names
-from sae.errors import FAILURES, USAGE, UserError
+from interp.llm.ledger.ledger import Ledger
+from interp.llm.server.client import ChatModel, ClientConfig
+from interp.llm.server.preflight import ASKED, check_sight, names
+from sae.core.errors import FAILURES, USAGE, UserError
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from interp.prices import Price, parse_price
-from sae.errors import USAGE, UserError
+from interp.llm.cost.price import Price, parse_price
+from sae.core.errors import USAGE, UserError
 
 
 def test_call_costs_its_tokens_its_request_and_its_images() -> None:

@@ -1,8 +1,8 @@
 import jinja2
 import pytest
 
-from interp import prompts
-from interp.prompts import FOLDER, fingerprint, listed, quoted, render
+from interp.llm import prompts
+from interp.llm.prompts import FOLDER, fingerprint, listed, quoted, render
 
 VALUES = {
     "codes": list("ABCD"),

@@ -3,12 +3,12 @@ import math
 
 import pytest
 
-from interp.prices import Price
-from interp.purse import Purse
-from interp.questions import Picture, Question, Usage
-from interp.tariff import Tariff
-from interp.tokens import most_tokens
-from sae.errors import BUDGET, UserError
+from interp.llm.cost.budget import Purse
+from interp.llm.cost.price import Price
+from interp.llm.cost.tariff import Tariff
+from interp.llm.cost.tokens import most_tokens
+from interp.llm.types import Picture, Question, Usage
+from sae.core.errors import BUDGET, UserError
 
 
 def question(text="what is it", max_tokens=100):

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from conftest import sae
 
-from sae.errors import UserError
-from sae.files import from_mapping
-from sae.init import INITS
-from sae.recipe import ACTIVATIONS, WITH_K, TrainConfig, k_at, resolve, schedule
-from sae.sparsity import RULES, RULES_WITH_K
+from sae.core.errors import UserError
+from sae.core.files import from_mapping
+from sae.model.init import INITS
+from sae.model.sparsity import RULES, RULES_WITH_K
+from sae.training.config import ACTIVATIONS, WITH_K, TrainConfig, k_at, resolve, schedule
 
 
 def test_the_schedule_rises_stays_and_falls() -> None:

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
-from interp.records import (
+from interp.records.types import (
     Evidence,
     Example,
     Explanation,
@@ -24,7 +24,7 @@ from interp.records import (
     split_of,
     to_json,
 )
-from sae.errors import UserError
+from sae.core.errors import UserError
 
 EXAMPLE = Example(7, "score", "top", 0, -1, 41, "ab", "sketch", "cat", "c/1.png", 2.5, b"\x00\xff")
 SILENT = dataclasses.replace(EXAMPLE, kind="silent", act=0.0, heat=None)

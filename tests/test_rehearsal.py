@@ -5,11 +5,11 @@ import torch
 from engine_pairs import random_model
 from torch import Tensor
 
-import sae.kernels
-from sae.errors import Notice
-from sae.kernels import Objective, StepResult, rehearsal
-from sae.kernels.plain import PlainEngine
-from sae.kernels.sparse import SparseEngine
+import sae.training.engines
+from sae.core.errors import Notice
+from sae.training.engines import Objective, StepResult, self_check
+from sae.training.engines.plain import PlainEngine
+from sae.training.engines.sparse.engine import SparseEngine
 
 pytest.importorskip("triton")
 MODEL, OBJECTIVE = random_model(d=24, n_latents=96, k=4), Objective(k_aux=8)
@@ -45,17 +45,17 @@ class Crashing(PlainEngine):
 @pytest.mark.parametrize("engine", [PlainEngine, SparseEngine])
 def test_an_engine_that_is_right_has_no_obstacle(engine: type) -> None:
     before = {name: value.clone() for name, value in MODEL.state_dict().items()}
-    assert rehearsal.obstacle(engine, MODEL, OBJECTIVE) == ""
+    assert self_check.obstacle(engine, MODEL, OBJECTIVE) == ""
     assert all(torch.equal(before[name], value) for name, value in MODEL.state_dict().items())
 
 
 @pytest.mark.parametrize("engine", [Hasty, Forgetful, Broken])
 def test_an_engine_that_is_wrong_is_found_out(engine: type) -> None:
-    assert "of their way from the plain" in rehearsal.obstacle(engine, MODEL, OBJECTIVE)
+    assert "of their way from the plain" in self_check.obstacle(engine, MODEL, OBJECTIVE)
 
 
 def test_an_engine_that_fails_is_said_in_one_line() -> None:
-    found = rehearsal.obstacle(Crashing, MODEL, OBJECTIVE)
+    found = self_check.obstacle(Crashing, MODEL, OBJECTIVE)
     assert found == "it fails here (out of resource: shared memory)"
 
 
@@ -67,18 +67,18 @@ def test_wide_models_are_rehearsed_small() -> None:
             sizes.append(model.n_latents)
             super().__init__(model, objective)
 
-    wide = random_model(d=8, n_latents=rehearsal.MAX_LATENTS + 8, k=2)
-    assert rehearsal.obstacle(Noted, wide, OBJECTIVE) == ""
-    assert sizes == [rehearsal.MAX_LATENTS]
+    wide = random_model(d=8, n_latents=self_check.MAX_LATENTS + 8, k=2)
+    assert self_check.obstacle(Noted, wide, OBJECTIVE) == ""
+    assert sizes == [self_check.MAX_LATENTS]
 
 
 def test_one_process_that_fails_keeps_all_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def reduce(tensors: list[Tensor]) -> None:  # another process had no obstacle
         tensors[0].add_(0)
 
-    monkeypatch.setattr(rehearsal, "obstacle", lambda *_: "")
-    assert sae.kernels._rehearses(MODEL, OBJECTIVE, reduce)
-    assert not sae.kernels._rehearses(MODEL, OBJECTIVE, lambda tensors: tensors[0].add_(1))
-    monkeypatch.setattr(rehearsal, "obstacle", lambda *_: "it fails here")
+    monkeypatch.setattr(self_check, "obstacle", lambda *_: "")
+    assert sae.training.engines._rehearses(MODEL, OBJECTIVE, reduce)
+    assert not sae.training.engines._rehearses(MODEL, OBJECTIVE, lambda tensors: tensors[0].add_(1))
+    monkeypatch.setattr(self_check, "obstacle", lambda *_: "it fails here")
     with pytest.warns(Notice, match="Triton engine is not used: it fails here"):
-        assert not sae.kernels._rehearses(MODEL, OBJECTIVE, reduce)
+        assert not sae.training.engines._rehearses(MODEL, OBJECTIVE, reduce)

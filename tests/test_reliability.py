@@ -16,7 +16,7 @@ import pytest
 from explaining import run
 from loopback import Fault, Loopback, Request
 
-from sae.files import sha256_hex
+from sae.core.files import sha256_hex
 
 ROOT = Path(__file__).resolve().parents[1]
 MIX = {"429": 0.20, "500": 0.05, "hang": 0.05, "broken": 0.05, "error_200": 0.05, "html": 0.02}

@@ -4,14 +4,14 @@ import signal
 
 import pytest
 
-from interp.questions import ReplyError
-from interp.replies import (
+from interp.llm.replies.schemas import (
     detect_schema,
     explain_schema,
     parse_explain,
     parse_object,
     parse_scores,
 )
+from interp.llm.types import ReplyError
 
 CODES = list("ABC")
 
@@ -247,7 +247,7 @@ def test_a_fault_is_named_so_that_it_can_be_quoted():
 def test_the_repair_tries_no_position_twice(unit, monkeypatch):
     """A pattern that looked at pairs of positions would need hours here; a linear one is done."""
     for limit in ("_LONGEST", "_MOST_REPAIRS", "_MOST_OBJECTS"):
-        monkeypatch.setattr(f"interp.jsontext.{limit}", 10**7)
+        monkeypatch.setattr(f"interp.llm.replies.json_text.{limit}", 10**7)
     signal.signal(signal.SIGALRM, lambda *_: pytest.fail("the repair is not linear"))
     signal.alarm(60)
     try:

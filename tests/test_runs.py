@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from conftest import Walk
 
-from interp.evidence import EvidenceReader
-from interp.runs import Run, run_folder
-from interp.stages import ModelSettings, choose_latents
-from sae.errors import UserError
-from sae.files import without_place
-from sae.model import load
-from sae.store import EmbeddingStore
+from interp.evidence.reader import EvidenceReader
+from interp.pipeline.stages import ModelSettings, choose_latents
+from interp.run.run import Run, run_folder
+from sae.core.errors import UserError
+from sae.core.files import without_place
+from sae.data.store import EmbeddingStore
+from sae.model.sae import load
 
 
 def test_run_json_holds_no_absolute_path_and_no_user_name(walk: Walk) -> None:

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from latents import MAX_ACT, explained, make_evidence
 
-from interp.control import shuffled
-from interp.records import Evidence, Explanation, Status, split_of
-from interp.sampling import (
+from interp.records.types import Evidence, Explanation, Status, split_of
+from interp.score.nulls import shuffled
+from interp.score.sampling import (
     LeakError,
     Sample,
     SampleConfig,
@@ -21,7 +21,7 @@ from interp.sampling import (
     held_out,
     is_enough,
 )
-from sae.errors import UserError
+from sae.core.errors import UserError
 
 CONFIG = SampleConfig()
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from interp.schedule import append_run, entered, finished, run_all
-from sae.errors import UserError
+from interp.llm.scheduler import append_run, entered, finished, run_all
+from sae.core.errors import UserError
 
 
 @dataclass(frozen=True)

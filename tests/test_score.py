@@ -17,17 +17,16 @@ from latents import ColourClip, Source, explained, make_evidence, paint, plain
 from loopback import Loopback
 from PIL import Image
 
-from interp.client import ChatModel, ClientConfig
-from interp.eyes import Eyes
-from interp.judge import Judge, Judgement, Pictures, VlmJudge, judge_prompt
-from interp.layout import Layout
-from interp.ledger import Ledger
-from interp.local import LocalJudge
-from interp.questions import Picture, Question, Reply, ReplyError, Usage
-from interp.records import Evidence, Example, Explanation, Score, from_json, split_of, to_json
-from interp.sampling import LeakError, SampleConfig
-from interp.score import score_latent
-from interp.scoring import (
+from interp.llm.ledger.ledger import Ledger
+from interp.llm.server.client import ChatModel, ClientConfig
+from interp.llm.types import Picture, Question, Reply, ReplyError, Usage
+from interp.local.clip_encoder import Eyes
+from interp.local.models import LocalJudge
+from interp.pictures.painter import Layout
+from interp.records.types import Evidence, Example, Explanation, Score, from_json, split_of, to_json
+from interp.score.judge import Judge, Judgement, Pictures, VlmJudge, judge_prompt
+from interp.score.latent import score_latent
+from interp.score.run import (
     ScoreSummary,
     n_questions,
     pending_tests,
@@ -35,9 +34,10 @@ from interp.scoring import (
     stored_summary,
     summarise,
 )
-from sae.errors import UserError
-from sae.files import read_jsonl
-from sae.images import BadImage
+from interp.score.sampling import LeakError, SampleConfig
+from sae.core.errors import UserError
+from sae.core.files import read_jsonl
+from sae.data.images import BadImage
 
 
 class Scripted:

@@ -19,20 +19,20 @@ from explaining import RGB, ColourSource, run
 from loopback import Fault, Loopback, Request, _completion, explain_answer
 from PIL import Image
 
-from interp.asking import ask_until_usable
-from interp.client import ChatModel, ClientConfig
-from interp.explain import VlmExplainer
-from interp.grid import Tile, compose
-from interp.ledger import Ledger
-from interp.preflight import check_sight
-from interp.prices import Price
-from interp.prompts import render
-from interp.questions import Picture, Question, Reply, ReplyError
-from interp.records import Example, Explanation, from_json
-from interp.replies import detect_schema, parse_scores
-from interp.schedule import finished
-from interp.tariff import Tariff
-from sae.errors import FAILURES, UserError
+from interp.explain.explainer import VlmExplainer
+from interp.llm.cost.price import Price
+from interp.llm.cost.tariff import Tariff
+from interp.llm.ledger.ledger import Ledger
+from interp.llm.prompts import render
+from interp.llm.repair import ask_until_usable
+from interp.llm.replies.schemas import detect_schema, parse_scores
+from interp.llm.scheduler import finished
+from interp.llm.server.client import ChatModel, ClientConfig
+from interp.llm.server.preflight import check_sight
+from interp.llm.types import Picture, Question, Reply, ReplyError
+from interp.pictures.grid import Tile, compose
+from interp.records.types import Example, Explanation, from_json
+from sae.core.errors import FAILURES, UserError
 
 CODES = ["A", "B"]
 SCORES = '{"A": 90, "B": 10}'

@@ -14,9 +14,9 @@ import pytest
 import synthetic_run as synthetic
 from PIL import Image
 
-from interp.records import Evidence
-from interp.sheets import choose, sheet_png, write_sheets
-from sae.errors import UserError
+from interp.records.types import Evidence
+from interp.report.sheets import choose, sheet_png, write_sheets
+from sae.core.errors import UserError
 
 N_LATENTS = 16
 DEAD, FAILED, UNSCORED = 13, 14, 15
@@ -54,7 +54,7 @@ def words_drawn(monkeypatch: pytest.MonkeyPatch, run: Path, latent: int) -> list
     """Everything that is written on a sheet."""
     words: list[str] = []
     monkeypatch.setattr(
-        "interp.paper.Paper.text", lambda _, x, y, text, *a, **k: words.append(text)
+        "interp.report.canvas.Paper.text", lambda _, x, y, text, *a, **k: words.append(text)
     )
     sheet_png(run, latent)
     return words
@@ -102,7 +102,7 @@ def test_sheets_are_the_same_bytes_again_and_differ_by_latent(
 
 def test_an_image_of_the_run_is_really_on_the_sheet(run_dir: Path, tmp_path: Path) -> None:
     """The strongest photo is a plain coloured form: its two colours are found on the sheet."""
-    from interp.evidence import EvidenceReader
+    from interp.evidence.reader import EvidenceReader
 
     reader = EvidenceReader(run_dir)
     top = next(e for e in reader.of(2).of("explain", "top") if e.domain == "photo")

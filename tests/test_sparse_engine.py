@@ -13,17 +13,18 @@ from engine_pairs import LR, assert_same_result, assert_same_state, assert_same_
 from gradients import Reduce, together
 from torch import Tensor
 
-from sae.errors import UserError
-from sae.kernels import Objective, StepResult, engine_for, products
-from sae.kernels.auxk import Rows, revival
-from sae.kernels.encode import strongest, strongest_of_batch
-from sae.kernels.plain import PlainEngine
-from sae.kernels.products import dots, meetings, mix, product, sums, totals
-from sae.kernels.select import largest
-from sae.kernels.sparse import Selection, SparseEngine
-from sae.losses import auxk_loss, floored, variance_of
-from sae.model import SAE, SAEConfig
-from sae.sparsity import BatchTopK
+from sae.core.errors import UserError
+from sae.model.sae import SAE, SAEConfig
+from sae.model.sparsity import BatchTopK
+from sae.training.engines import Objective, StepResult, engine_for
+from sae.training.engines.losses import auxk_loss, floored, variance_of
+from sae.training.engines.plain import PlainEngine
+from sae.training.engines.sparse import products
+from sae.training.engines.sparse.auxk import Rows, revival
+from sae.training.engines.sparse.encode import strongest, strongest_of_batch
+from sae.training.engines.sparse.engine import Selection, SparseEngine
+from sae.training.engines.sparse.products import dots, meetings, mix, product, sums, totals
+from sae.training.engines.sparse.topk import largest
 
 D, N_LATENTS, K, N = 61, 203, 7, 50
 K_AUX = 9
@@ -175,7 +176,9 @@ def test_steps_equal_the_plain_ones_on_a_wide_dictionary(selection: Selection) -
 def test_steps_equal_the_plain_ones_where_the_batch_is_encoded_in_parts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sae.kernels.encode.AT_ONCE", 16 * N_LATENTS)  # 50 = 16 + 16 + 16 + 2
+    monkeypatch.setattr(
+        "sae.training.engines.sparse.encode.AT_ONCE", 16 * N_LATENTS
+    )  # 50 = 16 + 16 + 16 + 2
     require_equal_steps(untrained())
 
 

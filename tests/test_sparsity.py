@@ -7,8 +7,8 @@ import torch
 from gradients import gradient_error, together
 from torch import Tensor
 
-from sae.errors import UserError
-from sae.sparsity import BatchTopK, Codes, JumpReLU, ReLU, Rule, TopK, codes_of
+from sae.core.errors import UserError
+from sae.model.sparsity import BatchTopK, Codes, JumpReLU, ReLU, Rule, TopK, codes_of
 
 PRE = torch.tensor([[0.5, -1.0, 3.0, 2.0], [-0.2, 0.4, -4.0, 0.3]])
 

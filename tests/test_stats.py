@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from interp.stats import (
+from interp.score.metrics import (
     auroc,
     auroc_interval,
     balanced_accuracy,

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sae.errors import UserError
-from sae.store import EmbeddingStore, Skipped, StoreInfo, read_skipped, shard_path
-from sae.store_writer import ImageRow, Plan, StoreWriter, relative_roots
+from sae.core.errors import UserError
+from sae.data.store import EmbeddingStore, Skipped, StoreInfo, read_skipped, shard_path
+from sae.data.store_writer import ImageRow, Plan, StoreWriter, relative_roots
 
 N_IMAGES, N_TOKENS, D = 700, 2, 3
 SHARD_ROWS = [300, 0, 299, 101]  # of 300, 300, 300 and 150 candidates
@@ -236,7 +236,7 @@ def test_a_shard_counts_only_when_its_last_file_is_there(
     def disk_full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sae.store_writer._write_rows", disk_full)
+    monkeypatch.setattr("sae.data.store_writer._write_rows", disk_full)
     with pytest.raises(OSError, match="No space"):
         write_shards(tmp_path, n_shards=3)
     monkeypatch.undo()
@@ -303,7 +303,8 @@ def test_a_copy_of_the_store_reads_the_same(store: EmbeddingStore, tmp_path: Pat
 
 
 def test_neither_store_nor_clip_imports_open_clip_before_it_is_asked_for() -> None:
-    code = "import sys, sae.store, sae.clip, sae.embed; sys.exit('open_clip' in sys.modules)"
+    rooms = "sae.data.store, sae.clip.model, sae.clip.embed"
+    code = f"import sys, {rooms}; sys.exit('open_clip' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

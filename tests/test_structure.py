@@ -28,8 +28,8 @@ def test_pickle_is_imported_nowhere(package: str) -> None:
 def test_help_imports_nothing_heavy(program: str) -> None:
     code = (
         "import sys\n"
-        f"from {program}.cli import app\n"
-        "from sae.console import run\n"
+        f"from {program}.cli.app import app\n"
+        "from sae.cli.console import run\n"
         f"assert run(app, '{program}', ['--help']) == 0\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )

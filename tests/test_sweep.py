@@ -11,15 +11,15 @@ from PIL import Image
 from torch import Tensor
 from trainings import SMALL, files, poison, small_store, stop_at
 
-from sae.errors import UserError
-from sae.fit import NotFinite, Trainer
-from sae.model import SAE
-from sae.plots import Point, plot_pareto
-from sae.recipe import AUTO_LR
-from sae.store import EmbeddingStore
-from sae.sweep import run_sweep
-from sae.train import train, train_all
-from sae.variants import variants_of
+from sae.core.errors import UserError
+from sae.data.store import EmbeddingStore
+from sae.evaluation.plots import Point, plot_pareto
+from sae.model.sae import SAE
+from sae.training.config import AUTO_LR
+from sae.training.loop import NotFinite, Trainer
+from sae.training.sweep.grid import variants_of
+from sae.training.sweep.run import run_sweep
+from sae.training.train import train, train_all
 
 RULES = "activation=topk,batch_topk"
 
@@ -148,7 +148,7 @@ def test_a_rate_that_is_too_high_is_a_line_of_its_own(
 def test_a_stopped_sweep_goes_on_and_a_finished_one_is_left_alone(
     store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sae.fit.SHOW_SECONDS", 0)
+    monkeypatch.setattr("sae.training.loop.SHOW_SECONDS", 0)
     whole, out = tmp_path / "whole", tmp_path / "stopped"
     words = ["lr=2e-3,8e-3", "seed=0,1"]
     run_sweep(store, whole, SMALL, words)
@@ -172,7 +172,7 @@ def test_a_stopped_sweep_goes_on_and_a_finished_one_is_left_alone(
 def test_saes_that_were_stopped_at_different_steps_join_when_their_batch_comes(
     store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sae.fit.SHOW_SECONDS", 0)
+    monkeypatch.setattr("sae.training.loop.SHOW_SECONDS", 0)
     configs = {name: dataclasses.replace(SMALL, k=k) for name, k in (("a", 2), ("b", 3))}
 
     for name, step in (("a", 10), ("b", 30)):
@@ -237,8 +237,8 @@ def test_names_in_the_plot_keep_clear_of_each_other_and_the_front_comes_first(
 def test_a_stop_saves_the_others_of_one_that_is_no_longer_finite(
     store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sae.fit.SHOW_SECONDS", 0)
-    monkeypatch.setattr("sae.fit.N_ROWS", 2)  # no look between step 20 and 40
+    monkeypatch.setattr("sae.training.loop.SHOW_SECONDS", 0)
+    monkeypatch.setattr("sae.training.loop.N_ROWS", 2)  # no look between step 20 and 40
     poison(monkeypatch, rate=3e-3, at_step=20)
     with pytest.raises(KeyboardInterrupt):
         run_sweep(store, tmp_path, SMALL, ["lr=3e-3,4e-3"], progress=stop_at(30))

@@ -12,14 +12,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sae.clip import load_clip
-from sae.world.captions import caption, one_attribute_caption
-from sae.world.concepts import OBJECTS
-from sae.world.draw import draw
-from sae.world.quality import measure
-from sae.world.scene import concepts_of, sample
-from sae.world.train_clip import TrainingConfig, contrastive_loss, save, train
-from sae.world.train_data import (
+from sae.clip.model import load_clip
+from sae.world.drawing.draw import draw
+from sae.world.scene.captions import caption, one_attribute_caption
+from sae.world.scene.concepts import OBJECTS
+from sae.world.scene.scene import concepts_of, sample
+from sae.world.tiny_clip.measure import measure
+from sae.world.tiny_clip.train import TrainingConfig, contrastive_loss, save, train
+from sae.world.tiny_clip.train_data import (
     FIRST_SEED,
     NO_OBJECT,
     Examples,

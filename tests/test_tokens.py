@@ -8,10 +8,8 @@ import json
 import pytest
 from PIL import Image
 
-from interp.families import family_of
-from interp.questions import Picture, Question
-from interp.replies import detect_schema, explain_schema
-from interp.tokens import (
+from interp.llm.cost.image_tokens import family_of
+from interp.llm.cost.tokens import (
     EXPLAIN_ANSWER,
     LETTER_ANSWER,
     answer_tokens,
@@ -20,6 +18,8 @@ from interp.tokens import (
     picture_tokens,
     prompt_tokens,
 )
+from interp.llm.replies.schemas import detect_schema, explain_schema
+from interp.llm.types import Picture, Question
 
 SIZES = {
     "3x3": (672, 672),

@@ -9,13 +9,13 @@ import pytest
 from conftest import sae
 from stores import oracle, write_store
 
-from sae import trackers
-from sae.errors import UserError
-from sae.files import read_jsonl
-from sae.fit import TrainRow
-from sae.recipe import TrainConfig
-from sae.store import EmbeddingStore
-from sae.train import train
+from sae.core.errors import UserError
+from sae.core.files import read_jsonl
+from sae.data.store import EmbeddingStore
+from sae.training import trackers
+from sae.training.config import TrainConfig
+from sae.training.loop import TrainRow
+from sae.training.train import train
 
 SMALL = TrainConfig(n_latents=24, k=4, batch_size=64, n_tokens=64 * 40)
 ROW = TrainRow(step=7, tokens=448, loss=0.5, fvu=0.4, aux=0.25, l0=3.5, dead=0.125, lr=4e-3)

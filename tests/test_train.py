@@ -12,15 +12,15 @@ import torch
 from stores import image_ids, oracle, write_store
 from torch import Tensor
 
-from sae import feed
-from sae.errors import UserError
-from sae.files import read_jsonl
-from sae.fit import NotFinite, Trainer, fit, resolve
-from sae.images import fraction
-from sae.kernels import Engine, StepResult
-from sae.model import SAE, SAEConfig, load
-from sae.store import EmbeddingStore
-from sae.train import TrainConfig, holdout_rows, start, train
+from sae.core.errors import UserError
+from sae.core.files import read_jsonl
+from sae.data.images import fraction
+from sae.data.store import EmbeddingStore
+from sae.model.sae import SAE, SAEConfig, load
+from sae.training.engines import Engine, StepResult
+from sae.training.feed import batches
+from sae.training.loop import NotFinite, Trainer, fit, resolve
+from sae.training.train import TrainConfig, holdout_rows, start, train
 
 SMALL = TrainConfig(n_latents=24, k=4, batch_size=64, n_tokens=64 * 40, holdout=0.2)
 
@@ -68,12 +68,12 @@ def test_start_centres_and_scales_and_ties_the_encoder() -> None:
 def test_the_median_is_geometric() -> None:
     """Of an equilateral triangle's corners it is the centre; three far points hardly move it."""
     corners = torch.tensor([[0.0, 1.0], [3**0.5 / 2, -0.5], [-(3**0.5) / 2, -0.5]])
-    values = feed.start_values(corners)
+    values = batches.start_values(corners)
     torch.testing.assert_close(values.median, torch.zeros(2), atol=1e-4, rtol=0)
 
     crowd = torch.randn(997, 2, generator=torch.Generator().manual_seed(0))
     x = torch.cat([crowd, torch.full((3, 2), 1000.0)])
-    values = feed.start_values(x)
+    values = batches.start_values(x)
     median = values.median * values.scale + values.mean
     assert x.mean(0).min() > 2.5
     assert median.abs().max() < 0.15
@@ -81,9 +81,9 @@ def test_the_median_is_geometric() -> None:
 
 def test_start_values_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(100, 4, generator=torch.Generator().manual_seed(0)).half()
-    whole = feed.start_values(x)
-    monkeypatch.setattr(feed, "CHUNK_TOKENS", 7)
-    for ours, theirs in zip(feed.start_values(x), whole, strict=True):
+    whole = batches.start_values(x)
+    monkeypatch.setattr(batches, "CHUNK_TOKENS", 7)
+    for ours, theirs in zip(batches.start_values(x), whole, strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
@@ -96,7 +96,7 @@ def test_start_values_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatc
 )
 def test_data_that_cannot_be_learned_are_refused(x: Tensor, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        feed.start_values(x)
+        batches.start_values(x)
 
 
 def test_silent_latents_count_as_dead_until_they_fire() -> None:
@@ -221,7 +221,7 @@ def test_a_stopped_training_leaves_no_config(
         if done == 20:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("sae.fit.SHOW_SECONDS", 0)
+    monkeypatch.setattr("sae.training.loop.SHOW_SECONDS", 0)
     out = tmp_path / "sae"
     train(store, out, SMALL)
     with pytest.raises(KeyboardInterrupt):
@@ -236,7 +236,7 @@ def test_the_budget_follows_epochs_or_tokens_or_the_data(
     store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n_train = 2 * int((~holdout_rows(store.images, 0.2)).sum())
-    monkeypatch.setattr("sae.recipe.AUTO_TOKENS", 64 * 50)
+    monkeypatch.setattr("sae.training.config.AUTO_TOKENS", 64 * 50)
     cases = {"epochs": n_train * 3, "n_tokens": 700, "auto": max(64 * 50, 10 * n_train)}
     for name, budget in cases.items():
         given = {"epochs": 3} if name == "epochs" else {}
@@ -289,7 +289,7 @@ def test_the_engine_is_told_the_k_and_rate_of_each_step() -> None:
 def test_the_first_step_that_went_wrong_is_named_although_rows_are_seldom(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sae.fit.N_ROWS", 1)
+    monkeypatch.setattr("sae.training.loop.N_ROWS", 1)
     x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
     model = start(SAEConfig(d=4, n_latents=6, k=1), x)
     poisoned = itertools.chain([x, x, x * float("inf")], itertools.repeat(x))
@@ -301,7 +301,7 @@ def test_the_first_step_that_went_wrong_is_named_although_rows_are_seldom(
 def test_the_progress_line_shows_the_newest_figures_and_the_speed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sae.fit.SHOW_SECONDS", 0)
+    monkeypatch.setattr("sae.training.loop.SHOW_SECONDS", 0)
     x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
     model = start(SAEConfig(d=4, n_latents=6, k=1), x)
     seen: list[tuple[int, int, str]] = []

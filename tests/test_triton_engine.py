@@ -11,11 +11,11 @@ import pytest
 import torch
 from engine_pairs import mask, random_batches, random_model, twins
 
-import sae.kernels
-from sae.errors import UserError
-from sae.kernels import Objective, engine_for
-from sae.kernels.plain import PlainEngine
-from sae.model import SAE
+import sae.training.engines.triton
+from sae.core.errors import UserError
+from sae.model.sae import SAE
+from sae.training.engines import Objective, engine_for
+from sae.training.engines.plain import PlainEngine
 
 HERE = Path(__file__).parent
 KERNELS = {"_encode", "_select", "_rescore", "_decode", "_keep"}
@@ -67,9 +67,9 @@ def test_auto_does_not_choose_the_engine_on_a_cpu() -> None:
 
 def test_a_missing_triton_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
-    for name in [name for name in sys.modules if name.startswith("sae.kernels.triton_")]:
+    for name in [name for name in sys.modules if name.startswith("sae.training.engines.triton.")]:
         monkeypatch.delitem(sys.modules, name)
-        monkeypatch.delattr(sae.kernels, name.rpartition(".")[2])
+        monkeypatch.delattr(sae.training.engines.triton, name.rpartition(".")[2])
     with pytest.raises(UserError, match="triton is not installed"):
         engine_for(random_model(d=8, n_latents=16, k=2), Objective(k_aux=4), "triton")
 
@@ -97,7 +97,7 @@ def share_apart(ours: SAE, theirs: SAE) -> float:
 @pytest.mark.parametrize("precision", ["float32", "selection"])
 @pytest.mark.parametrize("n_dead", [0, 300, 4000])
 def test_steps_on_a_gpu_equal_the_plain_ones(precision: str, n_dead: int) -> None:
-    from sae.kernels.triton_engine import TritonEngine
+    from sae.training.engines.triton.engine import TritonEngine
 
     models, objective = on_gpu(), Objective(k_aux=D // 2)
     dead = mask(N_LATENTS, range(n_dead)).cuda()
@@ -118,7 +118,7 @@ def test_steps_on_a_gpu_equal_the_plain_ones(precision: str, n_dead: int) -> Non
 
 @pytest.mark.cuda
 def test_products_in_bfloat16_train_as_well_on_a_gpu() -> None:
-    from sae.kernels.triton_engine import TritonEngine
+    from sae.training.engines.triton.engine import TritonEngine
 
     models, objective = on_gpu(), Objective(k_aux=D // 2)
     dead = mask(N_LATENTS, range(300)).cuda()
@@ -148,7 +148,7 @@ def test_equal_steps_on_a_gpu_give_equal_bits() -> None:
 
 @pytest.mark.cuda
 def test_a_cuda_graph_of_the_step_replays_what_the_step_does() -> None:
-    from sae.kernels.triton_engine import TritonEngine
+    from sae.training.engines.triton.engine import TritonEngine
 
     models, objective = on_gpu(), Objective(k_aux=D // 2)
     dead = mask(N_LATENTS, range(300)).cuda()

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from conftest import Walk
 
-from interp.evidence import EvidenceReader
-from interp.judge import Judgement
-from interp.records import Explanation
-from interp.truth import CONCEPTS, fires_in_both, measure, planted, read_truth
-from sae.errors import UserError
-from sae.model import load
+from interp.bench.truth import CONCEPTS, fires_in_both, measure, planted, read_truth
+from interp.evidence.reader import EvidenceReader
+from interp.records.types import Explanation
+from interp.score.judge import Judgement
+from sae.core.errors import UserError
+from sae.model.sae import load
 
 
 class Guesser:

@@ -19,12 +19,12 @@ from conftest import Walk, interp, sae
 from loopback import Fault, Loopback
 from PIL import Image
 
-from interp.evidence import EvidenceReader
-from interp.labels import read_labels
-from interp.preflight import ASKED
-from interp.records import Explanation, Score, from_json, split_of
-from interp.runs import Run
-from sae.files import read_jsonl
+from interp.evidence.reader import EvidenceReader
+from interp.llm.server.preflight import ASKED
+from interp.records.types import Explanation, Score, from_json, split_of
+from interp.report.labels import read_labels
+from interp.run.run import Run
+from sae.core.files import read_jsonl
 
 CANARY = "sk-or-canary-0123456789abcdef"
 
@@ -96,7 +96,7 @@ def test_faulty_server_loses_no_reply_and_makes_no_label_of_a_fault(run: Path) -
 
 
 def test_interrupted_run_exits_130_and_its_own_words_go_on_without_asking_twice(run: Path) -> None:
-    program = (sys.executable, "-m", "interp.cli")
+    program = (sys.executable, "-m", "interp.cli.app")
     with Loopback(latency=0.2) as server:
         url = server.base_url.replace("//", "//ann:s3cret@")
         words = ["explain", "--model", "x/y", "--base-url", url, "--concurrency", "2"]

@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from interp.questions import Picture, Question
-from interp.transport import ClientConfig, request_json
-from interp.wire import FORMS, encoded
+from interp.llm.server.chat_format import FORMS, encoded
+from interp.llm.server.http import ClientConfig, request_json
+from interp.llm.types import Picture, Question
 
 TRICKY = ["plain", 'a "url": "\0" b', '\\"url\\": \\"\\u0000\\"', "Ünïcödé 猫\n\t"]
 

@@ -26,11 +26,17 @@ from sae.world import (
     one_attribute_caption,
     sample,
 )
-from sae.world.captions import plural, with_article
-from sae.world.chance import Stream, stream
-from sae.world.objects import DRAWN
-from sae.world.scene import CLEARLY_ASIDE, HIDDEN_ON
-from sae.world.vocabulary import CONTEXT_LENGTH, VOCABULARY, build, needed_merges, world_words
+from sae.world.objects.catalogue import DRAWN
+from sae.world.scene.captions import plural, with_article
+from sae.world.scene.random import Stream, stream
+from sae.world.scene.scene import CLEARLY_ASIDE, HIDDEN_ON
+from sae.world.tiny_clip.tokenizer import (
+    CONTEXT_LENGTH,
+    VOCABULARY,
+    build,
+    needed_merges,
+    world_words,
+)
 
 SCENES = [sample(seed) for seed in range(600)]
 LITTLE_WORDS = frozenset(

@@ -12,10 +12,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from sae.world import OBJECTS, Placed, Scene, draw, sample
-from sae.world.objects import DRAWN
-from sae.world.photo import COLOURS
-from sae.world.scene import PHOTO_BACKGROUNDS, Domain
+from sae.world import OBJECTS, Placed, Scene, sample
+from sae.world.drawing import draw
+from sae.world.drawing.photo import COLOURS
+from sae.world.objects.catalogue import DRAWN
+from sae.world.scene.scene import PHOTO_BACKGROUNDS, Domain
 
 Floats = NDArray[np.float64]
 

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from sae.errors import UserError
-from sae.world import PLANTED, concepts_of, draw, sample, write_world
+from sae.core.errors import UserError
+from sae.world import PLANTED, concepts_of, sample, write_world
+from sae.world.drawing import draw
 
 N = 130  # three chunks of work
 

@@ -12,10 +12,10 @@ from conftest import interp
 from foreign_stores import DATA, LATENTS, SAEV, image_names, write_images
 from safetensors.torch import load_file
 
-from interp.evidence import EvidenceReader
-from interp.written import WrittenLatents
-from sae.errors import OK, USAGE
-from sae.store import EmbeddingStore
+from interp.evidence.dense_latents import WrittenLatents
+from interp.evidence.reader import EvidenceReader
+from sae.core.errors import OK, USAGE
+from sae.data.store import EmbeddingStore
 
 EXPECTED = load_file(LATENTS.parent / "expected.safetensors")
 

@@ -14,13 +14,12 @@ from PIL import Image
 from stores import write_store
 from torch import Tensor
 
-from sae import evaluate
-from sae import zeroshot as room
-from sae.errors import UserError
-from sae.files import sha256_hex
-from sae.model import SAE, SAEConfig
-from sae.store import EmbeddingStore
-from sae.zeroshot import (
+from sae.core.errors import UserError
+from sae.core.files import sha256_hex
+from sae.data.store import EmbeddingStore
+from sae.evaluation import evaluate
+from sae.evaluation import zeroshot as room
+from sae.evaluation.zeroshot import (
     ZeroShot,
     class_name,
     class_names,
@@ -30,6 +29,7 @@ from sae.zeroshot import (
     openai_templates,
     zeroshot,
 )
+from sae.model.sae import SAE, SAEConfig
 
 COLOURS = {"deep_red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -285,7 +285,7 @@ def test_a_clip_of_other_weights_is_refused(store: EmbeddingStore) -> None:
 def test_the_report_of_a_run_holds_zero_shot_results(
     store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sae.clip.load_clip", lambda name, device: ColourClip())
+    monkeypatch.setattr("sae.clip.model.load_clip", lambda name, device: ColourClip())
     monkeypatch.setattr(evaluate, "held_out", lambda model, store: np.arange(6))
     model = sae_to(None)
     cpu = torch.device("cpu")

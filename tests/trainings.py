@@ -10,10 +10,10 @@ import pytest
 from stores import oracle, write_store
 from torch import Tensor
 
-from sae.fit import Trainer
-from sae.progress import Bar
-from sae.recipe import TrainConfig
-from sae.store import EmbeddingStore
+from sae.core.progress import Bar
+from sae.data.store import EmbeddingStore
+from sae.training.config import TrainConfig
+from sae.training.loop import Trainer
 
 SMALL = TrainConfig(n_latents=48, k=3, batch_size=64, n_tokens=64 * 40, holdout=0.2)
 

@@ -19,8 +19,9 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from sae.kernels import Objective, triton_engine
-from sae.kernels.triton_ops import Tiles
+from sae.training.engines import Objective
+from sae.training.engines.triton import engine as room
+from sae.training.engines.triton.ops import Tiles
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 D, N_LATENTS, K = 768, 24_576, 32
@@ -69,10 +70,10 @@ def main() -> None:
         return kernel
 
     JITFunction.run = compile_only
-    triton_engine.INTERPRETED = True  # takes a model on the CPU
+    room.INTERPRETED = True  # takes a model on the CPU
     x, dead = random_batches(16, D, 1)[0], mask(N_LATENTS, range(100))
     for reduce in (None, lambda tensors: None):
-        engine = triton_engine.TritonEngine(
+        engine = room.TritonEngine(
             random_model(D, N_LATENTS, K),
             Objective(k_aux=D // 2),
             reduce=reduce,

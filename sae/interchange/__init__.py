@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast
 
-from sae.errors import UserError
-from sae.files import did_you_mean
-from sae.interchange import proof, scaling
+from sae.core.errors import UserError
+from sae.core.files import did_you_mean
+from sae.interchange import calibrate, measure
+from sae.interchange.describe import Maths, maths_of
+from sae.interchange.export import make_room, require_room
 from sae.interchange.foreign import Foreign, Rule, to_sae
-from sae.interchange.maths import Maths, maths_of
-from sae.interchange.safe import Found, one_line
-from sae.interchange.unpickle import DAMAGE
-from sae.interchange.writing import make_room, require_room
-from sae.model import SAE, is_ours
+from sae.model.sae import SAE, is_ours
+from sae.untrusted.found import Found, one_line
+from sae.untrusted.unpickle import DAMAGE
 
 __all__ = ["FORMATS", "Format", "Imported", "Maths", "detect", "import_sae", "read", "read_as"]
 
@@ -120,16 +120,16 @@ def import_sae(
 def _read(found: Found, store: Path | str | None, form: str, k: int) -> Imported:
     foreign = _forced(form, found) if form else read_as(_detect(found), found)
     foreign = _with_k(foreign, k) if k else foreign
-    x = None if store is None else proof.sample(store, foreign.W_enc.shape[1])
+    x = None if store is None else measure.sample(store, foreign.W_enc.shape[1])
     if foreign.lacks:
-        foreign = scaling.completed(foreign, x, found.path)
+        foreign = calibrate.completed(foreign, x, found.path)
     with _mended(found, "damaged"):
         model = to_sae(foreign)
     notes = tuple(map(one_line, foreign.notes))
     imported = Imported(model, foreign.format, notes, maths_of(foreign))
     if x is None:
         return imported
-    return replace(imported, fvu=proof.fvu(model, x), n_tokens=min(len(x), proof.N_MEASURED))
+    return replace(imported, fvu=measure.fvu(model, x), n_tokens=min(len(x), measure.N_MEASURED))
 
 
 def _forced(form: str, found: Found) -> Foreign:
@@ -167,7 +167,7 @@ def _mended(found: Found, what: str) -> Iterator[None]:
 
 
 def _format(name: str) -> Format:
-    return cast(Format, importlib.import_module(f"sae.interchange.{name}"))
+    return cast(Format, importlib.import_module(f"sae.interchange.formats.{name}"))
 
 
 def _found(path: Path | str) -> Found:

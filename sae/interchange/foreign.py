@@ -8,9 +8,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from sae.errors import UserError
-from sae.interchange.finite import n_not_finite
-from sae.model import SAE, SAEConfig
+from sae.core.errors import UserError
+from sae.model.sae import SAE, SAEConfig
+from sae.untrusted.finite import n_not_finite
 
 __all__ = ["Foreign", "InputNorm", "Lacks", "Rule", "gated", "to_sae"]
 

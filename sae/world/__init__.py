@@ -1,7 +1,8 @@
 """The built-in world: drawn sketches and photos of which everything is known."""
 
-from sae.world.captions import TEMPLATES, caption, one_attribute_caption
-from sae.world.concepts import (
+from sae.world.drawing.draw import Drawing, draw
+from sae.world.scene.captions import TEMPLATES, caption, one_attribute_caption
+from sae.world.scene.concepts import (
     BY_NAME,
     CONCEPTS,
     OBJECTS,
@@ -10,8 +11,7 @@ from sae.world.concepts import (
     concept_named,
     names_same_concept,
 )
-from sae.world.draw import Drawing, draw
-from sae.world.scene import Placed, Scene, concepts_of, sample
+from sae.world.scene.scene import Placed, Scene, concepts_of, sample
 from sae.world.write import WorldInfo, write_world
 
 __all__ = [

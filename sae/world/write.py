@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from sae.errors import UserError
-from sae.files import FORMAT, read_config, replacing, sha256_hex, write_json
-from sae.world.concepts import PLANTED
-from sae.world.draw import LARGEST, SMALLEST, draw
-from sae.world.scene import Domain, Scene, concepts_of, sample
+from sae.core.errors import UserError
+from sae.core.files import FORMAT, read_config, replacing, sha256_hex, write_json
+from sae.world.drawing.draw import LARGEST, SMALLEST, draw
+from sae.world.scene.concepts import PLANTED
+from sae.world.scene.scene import Domain, Scene, concepts_of, sample
 
 VERSION = 1
 """Counts up when the same seed would give another picture."""

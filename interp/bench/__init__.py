@@ -1,0 +1,1 @@
+"""The demo, and what is measured where the truth is known."""

@@ -1,0 +1,112 @@
+"""`interp demo`: the whole walk on the built-in world, without a key, a GPU or a download.
+
+Every stage writes files and is skipped when they are there, so a stopped demo goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from pathlib import Path
+
+import torch
+
+from interp.bench.truth import TruthReport, measure, read_truth
+from interp.evidence.collect import CollectConfig
+from interp.pipeline.settings import ModelSettings
+from interp.pipeline.stages import (
+    background,
+    choose_latents,
+    local_eyes,
+    newest_explanations,
+    run_collect,
+    run_explain,
+    run_score,
+)
+from interp.report.gallery import build_gallery
+from interp.report.labels import write_labels
+from interp.run.run import Run
+from sae.cli import console
+from sae.clip.embed import embed
+from sae.clip.model import load_clip, resolve_device
+from sae.core.progress import Progress, bar
+from sae.data.images import find_images, parse_domains
+from sae.data.store import EmbeddingStore, Source
+from sae.evaluation.evaluate import evaluate_run
+from sae.model.sae import load
+from sae.training.train import TrainConfig, train
+from sae.world import write_world
+
+N_IMAGES = 8000
+"""Sketches and photos in all; 4 in 5 scenes of the world show one object or several of a kind."""
+TRAINING = TrainConfig(n_latents=128, k=6, epochs=40)
+"""About as many latents as the world has concepts: more would split them."""
+
+
+def run_demo(out: Path, settings: ModelSettings, json: Path | None = None) -> None:
+    """Run all stages in the folder `out`; print what each found, and where the labels are."""
+    started = time.monotonic()
+    if settings.device in ("auto", "cpu"):
+        torch.set_num_threads(os.cpu_count() or 1)
+    world, store, sae = out / "world", out / "store", out / "sae-trained"
+    with bar("1/8 draw", "images") as progress:
+        write_world(world, N_IMAGES, progress=progress)
+    with bar("2/8 embed", "images") as progress:
+        _embed(world, store, settings.device, progress)
+    with bar("3/8 train", "steps") as progress:
+        device = resolve_device(settings.device)
+        train(EmbeddingStore.open(store), sae, TRAINING, device, progress)
+    with bar("4/8 evaluate", "images") as progress:
+        report = evaluate_run(load(sae), EmbeddingStore.open(store), sae, device, 500, progress)
+    console.print_table(*report.table())
+    with bar("5/8 collect", "images") as progress:
+        run, info = run_collect(sae, store, out, CollectConfig(), settings.device, progress)
+    console.say(f"{info.n_live} live latents, {info.n_dead} dead, {info.n_dense} dense")
+    _explain_and_score(run, settings)
+    with bar("8/8 cards", "latents") as progress:
+        gallery = build_gallery(run.path, progress)
+    with bar("compare with the truth", "scores") as progress:
+        truth = _compare(run, settings, progress)
+    console.print_table(truth.table())
+    console.write_figures(json, {**report.flat(), **dataclasses.asdict(truth)})
+    console.say(f"done in {time.monotonic() - started:.0f} s")
+    console.finish(
+        {"labels": run.labels, "gallery": gallery},
+        [
+            "sae embed --domain photo=YOUR_IMAGES --clip ViT-B-32/openai --out store",
+            f"interp explain --model openai/gpt-4.1-mini --run {out}   (needs OPENROUTER_API_KEY)",
+        ],
+    )
+
+
+def _embed(world: Path, store: Path, device: str, progress: Progress) -> None:
+    roots = parse_domains([f"sketch={world / 'sketch'}", f"photo={world / 'photo'}"])
+    source = Source("tiny", "projected", "cls")
+    embed(find_images(roots), roots, store, load_clip("tiny", device), source, progress=progress)
+
+
+def _explain_and_score(run: Run, settings: ModelSettings) -> None:
+    latents = choose_latents(run.evidence, None)
+    explained = run_explain(run, settings, latents, label="6/8 explain")
+    console.say(
+        f"{explained.n_labelled + explained.n_skipped} latents explained by {settings.model}"
+    )
+    summary = run_score(run, settings, label="7/8 score")
+    console.say(f"held-out AUROC: mean {summary.auroc:.3f}")
+    if explained.usd + summary.usd > 0:
+        console.say(f"cost: ${explained.usd:.4f} to explain, ${summary.usd:.4f} to score")
+    if settings.is_local:  # a paid model would be asked as much again
+        control = run_score(run, settings, control="shuffled", label="7/8 control")
+        console.say(f"with shuffled labels: mean {control.auroc:.3f}")
+    write_labels(run.path)
+
+
+def _compare(run: Run, settings: ModelSettings, progress: Progress) -> TruthReport:
+    """Labels against the planted truth; the judge of it is the local one, whoever explained."""
+    from interp.local.models import LocalJudge
+
+    reader = run.evidence
+    judge = LocalJudge(local_eyes(run, settings), background(reader))
+    truth = read_truth(run.path / "world" / "truth.parquet")
+    return measure(reader, load(run.sae), truth, newest_explanations(run), judge, progress)

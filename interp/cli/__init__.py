@@ -1,0 +1,1 @@
+"""The command `interp`, a file per group of sub-commands."""

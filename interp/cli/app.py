@@ -1,0 +1,198 @@
+"""`interp`: from an SAE to scored, reviewable labels. One sub-command per stage."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from interp.cli import ask
+from interp.cli.ask import RunOption
+from interp.llm.types import OPENROUTER
+from interp.pipeline.settings import DemoSettings
+from sae.cli import console
+from sae.cli.console import ConfigOption, JsonOption
+from sae.cli.options import spread
+from sae.core.errors import OK, USAGE
+
+app = typer.Typer(
+    name="interp",
+    help="What do the latents of an SAE on CLIP respond to? Collect, explain, score, review.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the images that another lab's embeddings or latents are of.",
+        show_default=False,
+    ),
+]
+ExportOption = Annotated[
+    tuple[str, Path] | None,
+    typer.Option(
+        metavar="patchsae DIR",
+        help="Also write PatchSAE's five .pt files and cls_sae_cnt.npy.",
+        show_default=False,
+    ),
+]
+
+
+def main() -> None:
+    """The console script `interp`."""
+    sys.exit(console.run(app, "interp"))
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """What do the latents of an SAE on CLIP respond to? Collect, explain, score, review."""
+
+
+@app.command()
+@spread
+def demo(
+    settings: DemoSettings,
+    out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("results/demo"),
+    config: ConfigOption = None,
+    json: JsonOption = None,
+) -> None:
+    """All stages on the built-in world: draw, embed, train, collect, explain, score, gallery."""
+    from interp.bench.demo import run_demo
+
+    run_demo(out, settings, json)
+
+
+@app.command()
+def doctor(
+    model: Annotated[
+        str | None, typer.Option(help="Also ask this model whether it sees images.")
+    ] = None,
+    base_url: Annotated[str, typer.Option(help="Any OpenAI-compatible server.")] = OPENROUTER,
+) -> int:
+    """Versions, device, disk, the key (masked), the server, and whether a model sees images."""
+    from interp.cli.doctor import examine
+
+    model_fails = False
+    for finding in examine(base_url, model):
+        console.say(f"{'ok ' if finding.ok else '!! '} {finding.what:<19} {finding.state}")
+        model_fails |= finding.what == model and not finding.ok
+    return USAGE if model_fails else OK
+
+
+@app.command()
+def collect(
+    sae: Annotated[
+        Path, typer.Argument(help="SAE folder, or any SAE that import reads; or latents.npy.")
+    ],
+    store: Annotated[
+        Path | None,
+        typer.Argument(
+            help="EmbeddingStore with the images to look at; none for latents.npy.",
+            show_default=False,
+        ),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", help="Name under results/; default: the SAE folder's.")
+    ] = None,
+    n_top: Annotated[int, typer.Option(help="Top images per latent, side and domain.")] = 16,
+    n_sample: Annotated[int, typer.Option(help="Active images per latent and side.")] = 64,
+    n_silent: Annotated[int, typer.Option(help="Silent images per latent and side.")] = 32,
+    n_hard: Annotated[int, typer.Option(help="Hard silent images per latent and side.")] = 16,
+    dense_above: Annotated[float, typer.Option(help="Share of images that makes it dense.")] = 0.1,
+    images: ImagesOption = None,
+    domain: Annotated[str, typer.Option(help="Domain of --images: sketch, photo.")] = "images",
+    export: ExportOption = None,
+    export_threshold: Annotated[
+        float, typer.Option(help="Activation from which cls_sae_cnt.npy counts a token.", min=0)
+    ] = 0.2,
+    device: DeviceOption = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Collect again.")] = False,
+    config: ConfigOption = None,
+    json: JsonOption = None,
+) -> None:
+    """One pass over a store: statistics and example images of every latent.
+
+    The store may be another lab's: saev's shards, embedding chunks; latents.npy needs no SAE.
+    """
+    from interp.evidence.collect import CollectConfig
+    from interp.evidence.dense_latents import with_images
+    from interp.pipeline.stages import require_export, run_collect, run_export
+    from interp.run.run import run_folder
+    from sae.core.progress import bar
+
+    settings = CollectConfig(
+        n_top=n_top, n_sample=n_sample, n_silent=n_silent, n_hard=n_hard, dense_above=dense_above
+    )
+    if export is not None:
+        require_export(export[0])
+    folder = run_folder(run or (sae.resolve().stem if sae.is_file() else sae.resolve().name))
+    if images is not None:
+        with bar("images") as progress:
+            sae, store = with_images(sae, store, folder, images, domain, progress)
+    with bar("collect") as progress:
+        made, info = run_collect(sae, store, folder, settings, device, progress, overwrite)
+    wrote = {"run": made.path}
+    if export is not None:
+        with bar("export") as progress:
+            run_export(sae, store, export[1], export_threshold, device, progress)
+        wrote["export"] = export[1]
+    console.say(
+        f"{info.n_latents} latents on {info.n_images} images: {info.n_live} live, "
+        f"{info.n_dead} dead, {info.n_dense} dense"
+    )
+    console.write_figures(json, dataclasses.asdict(info))
+    console.finish(wrote, ["interp explain --model local", "interp explain --model MODEL"])
+
+
+for _command in (ask.explain, ask.score):
+    app.command()(_command)
+
+
+@app.command()
+def cards(run: RunOption = None, config: ConfigOption = None) -> None:
+    """Write labels.csv and the gallery of latent cards from the files of a run."""
+    from interp.report.gallery import build_gallery
+    from interp.report.labels import write_labels
+    from interp.run.run import Run
+    from sae.core.progress import bar
+
+    opened = Run.open(run)
+    labels = write_labels(opened.path)
+    with bar("cards", unit="latents") as progress:
+        gallery = build_gallery(opened.path, progress)
+    console.finish({"labels": labels, "gallery": gallery}, [f"open {gallery} in a browser"])
+
+
+@app.command()
+def show(
+    latents: Annotated[
+        list[int] | None, typer.Argument(help="Latents; without any, an automatic choice.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the PNG sheets.")] = Path("sheets"),
+    n: Annotated[int, typer.Option(help="How many to choose automatically.", min=1)] = 12,
+    run: RunOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Draw latents as PNG sheets: top images by domain, quantiles, histogram, held-out test."""
+    from interp.report.sheets import choose, write_sheets
+    from interp.run.run import Run
+
+    opened = Run.open(run)
+    written = write_sheets(opened.path, latents or choose(opened.path, n), out)
+    console.finish({"sheets": out}, [f"open {written[0]}"] if written else [])
+
+
+for _command in (ask.models, ask.ledger):
+    app.command()(_command)
+
+
+if __name__ == "__main__":
+    main()

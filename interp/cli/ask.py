@@ -1,0 +1,249 @@
+"""The sub-commands that ask models, and those that tell what models there are and what was paid."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from interp.llm.types import OPENROUTER
+from interp.pipeline.settings import ModelSettings, Work
+from sae.cli import console
+from sae.cli.console import ConfigOption, JsonOption
+from sae.cli.options import spread
+from sae.core.errors import FAILURES, OK
+
+if TYPE_CHECKING:
+    from interp.explain.explainer import ExplainSummary
+    from interp.llm.cost.estimate import Estimate
+    from interp.score.run import ScoreSummary
+
+RunOption = Annotated[
+    str | None,
+    typer.Option("--run", help="Name under results/, or a folder; default: the newest run."),
+]
+
+
+@spread
+def explain(
+    settings: ModelSettings,
+    work: Work,
+    run: RunOption = None,
+    dense: Annotated[
+        bool, typer.Option("--dense", help="Also latents that fire on more than 10% of the images.")
+    ] = False,
+    vocabulary: Annotated[
+        str,
+        typer.Option(
+            help="Its words: auto, world, general, or a file.",
+            rich_help_panel="With --model local",
+        ),
+    ] = "auto",
+    config: ConfigOption = None,
+    json: JsonOption = None,
+) -> int:
+    """Ask a model what the images of each latent share.
+
+    A stopped run goes on, and nothing is paid twice. The key is read from OPENROUTER_API_KEY.
+    """
+    from interp.pipeline.stages import choose_latents, run_explain
+    from interp.report.labels import write_labels
+    from interp.run.run import Run
+
+    opened = Run.open(run)
+    chosen = choose_latents(opened.evidence, work.latents, dense)
+    settings = dataclasses.replace(settings, vocabulary=vocabulary)
+    if work.estimate:
+        from interp.pipeline.preview import estimate_explain
+
+        return _say_estimate(estimate_explain(opened, settings, chosen, work), json)
+    if work.dry_run is not None:
+        from interp.pipeline.preview import dry_run_explain
+
+        return _say_written(dry_run_explain(opened, settings, chosen, work))
+    summary = run_explain(opened, settings, chosen, work)
+    _say_explained(summary, settings)
+    console.write_figures(json, _flat(summary))
+    written = {"labels": write_labels(opened.path), "answers": opened.explanations}
+    n_left = len(set(chosen)) - summary.n_skipped - summary.n_labelled - summary.n_failed
+    if n_left:
+        console.say(f"{n_left} latents are left; the same command without --limit does them")
+    console.finish(written, [f"interp score --model {settings.model} --run {opened.path}"])
+    return _verdict(summary.n_unusable, summary.n_asked, work)
+
+
+@spread
+def score(
+    settings: ModelSettings,
+    work: Work,
+    run: RunOption = None,
+    control: Annotated[
+        str, typer.Option(help='"shuffled" scores other latents\' labels: the floor.')
+    ] = "",
+    config: ConfigOption = None,
+    json: JsonOption = None,
+) -> int:
+    """Predict from each label which held-out images activate its latent: AUROC with interval."""
+    from interp.pipeline.stages import choose_latents, run_score
+    from interp.report.labels import write_labels
+    from interp.run.run import Run
+
+    opened = Run.open(run)
+    chosen = choose_latents(opened.evidence, work.latents) if work.latents else None
+    if work.estimate:
+        from interp.pipeline.preview import estimate_score
+
+        return _say_estimate(estimate_score(opened, settings, control, chosen, work), json)
+    if work.dry_run is not None:
+        from interp.pipeline.preview import dry_run_score
+
+        return _say_written(dry_run_score(opened, settings, control, chosen, work))
+    summary = run_score(opened, settings, control, chosen, work)
+    _say_scored(summary)
+    console.write_figures(json, dataclasses.asdict(summary))
+    written = {"labels": write_labels(opened.path), "scores": opened.scores}
+    console.finish(written, [f"interp cards --run {opened.path}"])
+    return _verdict(summary.n_missing, summary.n_images, work)
+
+
+def models(
+    contains: Annotated[
+        str, typer.Argument(help="Only ids with this in them.", show_default=False)
+    ] = "",
+    base_url: Annotated[str, typer.Option(help="Any OpenAI-compatible server.")] = OPENROUTER,
+    all_models: Annotated[
+        bool, typer.Option("--all", help="Also models that read no images.")
+    ] = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Fetch the list again; it is kept for a day.")
+    ] = False,
+    json: JsonOption = None,
+) -> None:
+    """Models that read images: price, context, structured output, cost of a latent."""
+    import os
+
+    from interp.cli.models import figures, print_models
+    from interp.llm.cost.model_list import fetch_models, known_models
+    from interp.llm.server.errors import KEY_VARIABLE
+
+    key = os.environ.get(KEY_VARIABLE)
+    listing = (fetch_models if refresh else known_models)(base_url, key)
+    print_models(listing, contains, all_models)
+    console.write_figures(json, figures(listing, contains, all_models))
+    console.finish({}, ["interp explain --model MODEL --estimate"])
+
+
+def ledger(
+    run: RunOption = None,
+    rows: Annotated[bool, typer.Option("--list", help="One line a call.")] = False,
+    model: Annotated[
+        str | None, typer.Option(help="With --list: only calls to this model.", show_default=False)
+    ] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option(
+            help="With --list: only explain, score, score-control or preflight.",
+            show_default=False,
+        ),
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(help="Write all calls as JSON Lines to this file.", show_default=False),
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """What was asked and paid in a run: sums, single calls, or all of it as JSON Lines."""
+    from interp.llm.ledger import report
+    from interp.run.run import Run
+
+    path = Run.open(run).ledger
+    if export is not None:
+        console.say(f"{report.export(path, export)} calls")
+        console.finish({"calls": export})
+        return
+    if rows:
+        report.print_rows(path, model, stage)
+    else:
+        report.print_totals(path)
+    console.write_figures(json, report.figures(path))
+
+
+def _verdict(n_unusable: int, n_asked: int, work: Work) -> int:
+    """Exit code 4 when too much of what was asked has no usable answer."""
+    if not n_asked or n_unusable / n_asked <= work.max_failures:
+        return OK
+    console.complain(
+        f"{n_unusable} of {n_asked} have no usable answer ({n_unusable / n_asked:.1%}; "
+        f"--max-failures {work.max_failures:g}); ask them again with --retry-failed"
+    )
+    return FAILURES
+
+
+def _say_estimate(estimate: Estimate, json: Path | None) -> int:
+    console.say(f"{estimate.stage} with {estimate.model}; nothing was sent")
+    console.print_table(estimate.table())
+    for remark in estimate.remarks():
+        console.say(f"  {remark}")
+    console.write_figures(json, dataclasses.asdict(estimate))
+    return OK
+
+
+def _say_written(requests: list[Path]) -> int:
+    console.say(f"{len(requests)} requests written, none sent")
+    if requests:
+        console.finish({"requests": requests[0].parent}, [f"open {requests[0]}"])
+    return OK
+
+
+def _flat(summary: ExplainSummary) -> dict[str, float | int | str]:
+    """One flat object: each kind of failure as failures/KIND."""
+    fields = summary._asdict()
+    kinds = fields.pop("failures")
+    return {**fields, **{f"failures/{kind}": n for kind, n in kinds.items()}}
+
+
+def _say_explained(summary: ExplainSummary, settings: ModelSettings) -> None:
+    before = f"; {summary.n_skipped} were done before" if summary.n_skipped else ""
+    console.say(f"{summary.n_labelled} latents labelled by {settings.model}{before}")
+    for kind, n in sorted(summary.failures.items()):
+        console.say(f"  {n} failed: {kind}")
+    if summary.failures.get("too_few_images", 0) > summary.n_labelled:
+        console.say(
+            "  most latents fire on too few images: train fewer latents (--n-latents), add images, "
+            "or take the dense latents too (--dense)"
+        )
+    if summary.n_unusable:
+        console.say(f"  {summary.n_unusable} of {summary.n_asked} asked have no usable answer")
+    _say_cost(summary.usd)
+
+
+def _say_scored(summary: ScoreSummary) -> None:
+    what = "labels of other latents (control)" if summary.control else "labels"
+    if summary.n_scored + summary.n_failed == 0:
+        console.say("nothing to score: no latent has a label; run `interp explain` first")
+        return
+    if summary.n_failed:
+        console.say(f"{summary.n_failed} could not be scored (see `failure` in scores.jsonl)")
+    if not summary.n_scored:
+        return
+    console.say(
+        f"{summary.n_scored} {what} scored by {summary.scorer}: mean AUROC {summary.auroc:.3f} "
+        f"(random negatives {summary.auroc_easy:.3f}, hard ones {summary.auroc_hard:.3f}), "
+        f"balanced accuracy {summary.balanced_accuracy:.3f}"
+    )
+    alarm = "; TOO MANY to trust the figures" if summary.missing_alarm else ""
+    console.say(
+        f"  {summary.n_missing} of {summary.n_images} answers missing "
+        f"({summary.missing_rate:.1%}), counted as chance{alarm}"
+    )
+    _say_cost(summary.usd)
+
+
+def _say_cost(usd: float) -> None:
+    if math.isnan(usd):
+        console.say("  the server does not say what it bills")
+    elif usd > 0:
+        console.say(f"  cost of these answers: ${usd:.4f}")

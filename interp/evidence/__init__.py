@@ -1,0 +1,1 @@
+"""One pass over a store -> the evidence of every latent, and its reader."""

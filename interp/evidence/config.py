@@ -1,0 +1,77 @@
+"""What `collect` leaves in a run, by name: the settings, collect.json, and where the tables lie.
+
+Light to import: a command that only reads evidence needs no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sae.core.errors import UserError
+from sae.core.files import FORMAT, read_config
+
+FOLDER, INFO, LATENTS, EXAMPLES = "collect", "collect.json", "latents.parquet", "examples.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectConfig:
+    """How much is kept of each latent. Memory grows with latents times these."""
+
+    n_top: int = 16
+    """Strongest images per latent, side and domain."""
+    n_sample: int = 64
+    """Active images per latent and side, drawn evenly: the positives of the score."""
+    n_strata: int = 5
+    """Equal parts, by activation, into which that sample is cut."""
+    n_silent: int = 32
+    """Inactive images per latent and side, with the domain mix of the active ones."""
+    n_hard: int = 16
+    """Inactive images per latent and side that are strongest for its nearest latents."""
+    n_neighbours: int = 8
+    """Nearest latents, by cosine of the decoder rows, that give hard images."""
+    reservoir: int = 2048
+    """Images per side and domain from which the silent ones are drawn."""
+    dense_above: float = 0.10
+    """Share of images from which on an active latent counts as dense."""
+
+    def __post_init__(self) -> None:
+        for name in ("n_top", "n_sample", "n_strata", "n_neighbours", "reservoir"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("n_silent", "n_hard"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        if self.n_silent > self.reservoir:
+            raise UserError(f"n_silent {self.n_silent} is larger than reservoir {self.reservoir}")
+        if not 0 < self.dense_above <= 1:
+            raise UserError(f"dense_above is {self.dense_above}; it must be in (0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectInfo(CollectConfig):
+    """collect.json: what was collected, from what, with which settings."""
+
+    format: int = FORMAT
+    version: str
+    store: str
+    """The store's folder, relative to the run folder, posix."""
+    store_identity: str
+    sae_identity: str
+    domains: list[str]
+    grid: list[int]
+    """[h, w] of a heat map; [] without patches."""
+    n_images: int
+    n_latents: int
+    n_live: int
+    n_dead: int
+    n_dense: int
+    n_examples: int
+    exact_classes: bool
+    """False when classes were too many to count: then they come from the even samples only."""
+
+
+def read_info(run_dir: Path) -> CollectInfo:
+    """Read collect.json. Raises `UserError` when `collect` has not finished."""
+    remedy = f"run `interp collect` for {run_dir} again"
+    return read_config(run_dir / FOLDER / INFO, CollectInfo, remedy)

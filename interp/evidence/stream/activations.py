@@ -1,0 +1,181 @@
+"""What an SAE says of images: activations of whole images, and of chosen (image, latent) pairs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from interp.evidence.stream.top_k import Acts, Ints
+from sae.core.errors import UserError
+from sae.core.progress import Progress
+from sae.data.store import EmbeddingStore
+from sae.model.sae import SAEConfig
+from sae.model.sparsity import Codes
+
+_MAX_CELLS = 1 << 26
+"""Tokens times latents at once: 256 MB of pre-activations."""
+_MAX_IMAGES = 4096
+
+
+class Encoder(Protocol):
+    """Says which latents an embedding has: an `SAE`, or latents that were written down."""
+
+    @property
+    def config(self) -> SAEConfig: ...
+    @property
+    def n_latents(self) -> int: ...
+    @property
+    def W_dec(self) -> Tensor: ...  # (n_latents, width of what tells near latents from far ones)
+    def encode(self, x: Tensor) -> Codes: ...
+    def state_dict(self) -> Mapping[str, Tensor]: ...
+
+
+class ImageActs(NamedTuple):
+    """Active (image, latent) pairs of a batch, ordered by image, then latent."""
+
+    images: Ints  # (n,), place in the batch
+    latents: Ints  # (n,)
+    acts: Acts  # (n,), > 0: largest over the image's tokens
+
+
+class Seen(NamedTuple):
+    """One batch of images as the SAE sees it."""
+
+    rows: Ints  # (b,), global rows, ascending
+    images: ImageActs
+    acts: Tensor  # (b, t, k)
+    latents: Tensor  # (b, t, k)
+
+
+class Pairs(NamedTuple):
+    """(image, latent) pairs, in any order."""
+
+    rows: Ints  # (n,)
+    latents: Ints  # (n,)
+
+
+class Look(NamedTuple):
+    """Answers of `second_look`."""
+
+    acts: Acts  # (n,) activation of each asked pair, 0 where silent
+    heat: NDArray[np.uint8]  # (m, patches) map of each heat pair, 255 = the image's largest token
+    watched: Pairs  # every active pair of the watched rows
+
+
+def see(
+    store: EmbeddingStore,
+    model: Encoder,
+    device: torch.device,
+    rows: Ints | None = None,
+    n_images: int | None = None,
+) -> Iterator[Seen]:
+    """Run the SAE over the store (or ascending `rows` of it), `n_images` at a time."""
+    t = store.info.tokens_per_image
+    n_images = n_images or max(1, min(_MAX_IMAGES, _MAX_CELLS // (model.n_latents * t)))
+    for batch in store.batches(n_images, rows=rows):
+        _require_finite(batch.x, batch.rows, store)
+        with torch.inference_mode():
+            codes = model.encode(batch.x.to(device).flatten(0, 1).float())
+            acts = codes.acts.reshape(-1, t, codes.acts.shape[1])
+            latents = codes.latents.reshape(acts.shape)
+            images = image_acts(acts, latents, model.n_latents)
+        yield Seen(batch.rows, images, acts, latents)
+
+
+def image_acts(acts: Tensor, latents: Tensor, n_latents: int) -> ImageActs:
+    """Reduce codes (b, t, k) to each image's largest activation per latent."""
+    image, token, place = torch.nonzero(acts > 0, as_tuple=True)
+    pairs = image * n_latents + latents[image, token, place]
+    distinct, where = torch.unique(pairs, return_inverse=True)
+    largest = acts.new_zeros(len(distinct)).scatter_reduce(
+        0, where, acts[image, token, place], "amax"
+    )
+    flat = distinct.cpu().numpy()
+    return ImageActs(flat // n_latents, flat % n_latents, largest.float().cpu().numpy())
+
+
+def second_look(
+    store: EmbeddingStore,
+    model: Encoder,
+    device: torch.device,
+    asked: Pairs,
+    heat: Pairs,
+    watched: Ints,
+    progress: Progress,
+    n_images: int | None = None,
+) -> Look:
+    """Read only the rows named, once, and answer all three questions about them.
+
+    `asked`: how active is the latent on the image? `heat`: where on its patches? `watched`: which
+    latents are active on these rows at all? Memory grows with the questions, not with the store.
+    """
+    rows = np.unique(np.concatenate([asked.rows, heat.rows, watched]))
+    asked_order, heat_order = np.argsort(asked.rows), np.argsort(heat.rows)
+    acts = np.zeros(len(asked.rows), np.float32)
+    n_patches = math.prod(store.info.grid) if store.info.grid else 0
+    maps = np.zeros((len(heat.rows), n_patches), np.uint8)
+    found: list[Pairs] = []
+    n_done = 0
+    for seen in see(store, model, device, rows, n_images):
+        here = _within(asked.rows, asked_order, seen.rows)
+        acts[here] = _acts_of(seen, asked.rows[here], asked.latents[here], model.n_latents)
+        here = _within(heat.rows, heat_order, seen.rows)
+        maps[here] = _heat_of(seen, heat.rows[here], heat.latents[here], n_patches)
+        found.append(_active_on(seen, watched))
+        n_done += len(seen.rows)
+        progress(n_done, len(rows))
+    empty = np.zeros(0, np.int64)
+    everything = zip(*found, strict=True) if found else ((empty,), (empty,))
+    return Look(acts, maps, Pairs(*(np.concatenate(parts) for parts in everything)))
+
+
+def _require_finite(x: Tensor, rows: Ints, store: EmbeddingStore) -> None:
+    finite = torch.isfinite(x).flatten(1).all(1)
+    if not bool(finite.all()):
+        row = int(rows[int((~finite).nonzero()[0])])
+        name = store.images["path"][row]
+        raise UserError(
+            f"{store.path}: the embedding of row {row} ({name}) is not finite; "
+            "run `sae embed` again with --dtype float32, or fetch it again where it came from"
+        )
+
+
+def _within(rows: Ints, order: Ints, batch_rows: Ints) -> Ints:
+    """Which places of `rows` lie in this batch; `order` sorts `rows`."""
+    first, last = np.searchsorted(rows, [batch_rows[0], batch_rows[-1] + 1], sorter=order)
+    return order[first:last]
+
+
+def _acts_of(seen: Seen, rows: Ints, latents: Ints, n_latents: int) -> Acts:
+    if not len(seen.images.acts):
+        return np.zeros(len(rows), np.float32)
+    known = seen.images.images * n_latents + seen.images.latents  # ascending
+    wanted = np.searchsorted(seen.rows, rows) * n_latents + latents
+    places = np.searchsorted(known, wanted).clip(max=len(known) - 1)
+    return np.where(known[places] == wanted, seen.images.acts[places], np.float32(0))
+
+
+def _heat_of(seen: Seen, rows: Ints, latents: Ints, n_patches: int) -> NDArray[np.uint8]:
+    """Maps (n, patches) of the pairs; a leading CLS token counts for the scale, unseen."""
+    maps = np.zeros((len(rows), n_patches), np.uint8)
+    for start in range(0, len(rows), 1024):  # bounds the (pairs, t, k) block
+        part = slice(start, start + 1024)
+        images = torch.from_numpy(np.searchsorted(seen.rows, rows[part])).to(seen.acts.device)
+        wanted = torch.from_numpy(latents[part]).to(seen.acts.device)
+        hits = seen.latents[images] == wanted[:, None, None]
+        token_acts = (seen.acts[images] * hits).sum(2)  # (n, t)
+        scaled = 255 * token_acts / token_acts.amax(1, keepdim=True).clamp_min(1e-12)
+        maps[part] = scaled[:, -n_patches:].round().to(torch.uint8).cpu().numpy()
+    return maps
+
+
+def _active_on(seen: Seen, watched: Ints) -> Pairs:
+    rows = seen.rows[seen.images.images]
+    here = np.isin(rows, watched)
+    return Pairs(rows[here], seen.images.latents[here])

@@ -1,0 +1,89 @@
+"""What is counted of every latent while the images stream by."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interp.evidence.stream.activations import ImageActs
+from interp.evidence.stream.top_k import Acts, Ints
+from interp.records.types import N_BINS
+
+_FINE_BINS = 512
+MAX_CLASS_CELLS = 50_000_000
+"""Latents times classes counted exactly (200 MB); beyond that classes come from a sample."""
+
+
+class Tally:
+    """Counts and sums per latent: some 2 kB each, and the class counts."""
+
+    def __init__(self, n_latents: int, n_domains: int, n_classes: int) -> None:
+        self.n_active = np.zeros((n_latents, 2, n_domains), np.int64)
+        """Active images per latent, side and domain."""
+        self.sum_acts = np.zeros(n_latents)
+        self.max_acts = np.zeros(n_latents, np.float32)
+        self.classes: NDArray[np.uint32] | None = None
+        """Active images (n_latents, n_classes); None when that would be too much to hold."""
+        if n_latents * n_classes <= MAX_CLASS_CELLS:
+            self.classes = np.zeros((n_latents, n_classes), np.uint32)
+        self._histogram = Histogram(n_latents)
+
+    def update(self, found: ImageActs, sides: Ints, domains: Ints, classes: Ints) -> None:
+        """Add a batch's active pairs; the arrays (n,) tell of each pair's image (class or -1)."""
+        np.add.at(self.n_active, (found.latents, sides, domains), 1)
+        # One by one and in row order: the float sum does not depend on where batches end.
+        np.add.at(self.sum_acts, found.latents, found.acts)
+        np.maximum.at(self.max_acts, found.latents, found.acts)
+        self._histogram.update(found.latents, found.acts)
+        if self.classes is not None:
+            named = classes >= 0
+            np.add.at(self.classes, (found.latents[named], classes[named]), 1)
+
+    def histogram(self) -> Ints:
+        """(n_latents, 32) active images in equal bins of act / max_act."""
+        return self._histogram.rebinned(self.max_acts)
+
+
+class Histogram:
+    """Counts in 512 equal bins of [0, 2^e), where e grows with the largest activation of a latent.
+
+    The maximum is not known until the last image. When an activation reaches 2^e, neighbouring
+    bins are added up and e rises by one: exact, in any order of the images. 257 to 512 bins are
+    then in use, so 32 bins over [0, max] can be off by no more than the images in an eighth of a
+    bin on either edge.
+    """
+
+    def __init__(self, n_latents: int) -> None:
+        self._counts = np.zeros((n_latents, _FINE_BINS), np.uint32)
+        self._exponents = np.full(n_latents, _LOWEST, np.int32)
+
+    def update(self, latents: Ints, acts: Acts) -> None:
+        """Count activations (n,), all > 0."""
+        _, exponents = np.frexp(acts)  # act < 2^exponent
+        before = self._exponents.copy()
+        np.maximum.at(self._exponents, latents, exponents)
+        self._fold(before)
+        scaled = np.ldexp(acts.astype(np.float64), -self._exponents[latents])
+        np.add.at(self._counts, (latents, (scaled * _FINE_BINS).astype(np.int64)), 1)
+
+    def rebinned(self, maxima: Acts) -> Ints:
+        """(n_latents, 32) counts over [0, maximum]; each fine bin goes where its middle lies."""
+        middles = np.ldexp((np.arange(_FINE_BINS) + 0.5) / _FINE_BINS, self._exponents[:, None])
+        share = middles / np.maximum(maxima, np.finfo(np.float32).tiny)[:, None]
+        bins = (share * N_BINS).astype(np.int64).clip(max=N_BINS - 1)
+        hist = np.zeros((len(maxima), N_BINS), np.int64)
+        np.add.at(hist, (np.arange(len(maxima))[:, None], bins), self._counts)
+        return hist
+
+    def _fold(self, before: NDArray[np.int32]) -> None:
+        """Halve the resolution of each latent as often as its exponent has risen."""
+        steps = np.minimum(self._exponents - before, _FINE_BINS.bit_length())
+        steps[before == _LOWEST] = 0  # nothing counted yet
+        while (late := np.flatnonzero(steps > 0)).size:
+            halved = self._counts[late].reshape(len(late), -1, 2).sum(2, dtype=np.uint32)
+            self._counts[late] = np.pad(halved, ((0, 0), (0, _FINE_BINS // 2)))
+            steps[late] -= 1
+
+
+_LOWEST = -(1 << 20)
+"""Exponent of a latent without any activation yet."""

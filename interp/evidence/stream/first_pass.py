@@ -1,0 +1,90 @@
+"""The first pass: everything that is kept while all images stream by once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from interp.evidence.stream.activations import Seen
+from interp.evidence.stream.counts import Tally
+from interp.evidence.stream.top_k import Ints, Keys, Largest, act_keys, image_digits, splitmix64
+from interp.records.types import SIDES, split_of
+
+_ONE = np.uint64(1)  # keys of 0 mean "empty"
+
+
+@dataclass(frozen=True)
+class ImageIndex:
+    """What must be known of each image besides its embedding; some 20 bytes an image."""
+
+    digits: Keys  # (n_images,) from the content hash
+    sides: NDArray[np.int8]  # (n_images,) place in SIDES
+    domains: NDArray[np.int16]  # (n_images,) place in domain_names
+    classes: NDArray[np.int32]  # (n_images,) place in class_names; -1 without a label
+    domain_names: tuple[str, ...]
+    class_names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, images: pd.DataFrame, domain_names: tuple[str, ...]) -> ImageIndex:
+        """Read it from a store's table of images."""
+        ids = images["image_id"].tolist()
+        labels = images["label"].astype(str)
+        class_names = tuple(sorted(set(labels) - {""}))
+        return cls(
+            digits=image_digits(ids),
+            sides=np.array([SIDES.index(split_of(i)) for i in ids], np.int8),
+            domains=_codes(images["domain"], domain_names).astype(np.int16),
+            classes=_codes(labels, class_names).astype(np.int32),
+            domain_names=domain_names,
+            class_names=class_names,
+        )
+
+    def domain_counts(self) -> Ints:
+        """(n_domains,) images of each domain."""
+        return np.bincount(self.domains, minlength=len(self.domain_names))
+
+
+class Survey:
+    """State of the first pass. It grows with latents times kept images, not with images."""
+
+    def __init__(
+        self, index: ImageIndex, n_latents: int, n_top: int, n_sample: int, reservoir: int
+    ) -> None:
+        self.index = index
+        n_domains = len(index.domain_names)
+        self.tally = Tally(n_latents, n_domains, len(index.class_names))
+        self.top = Largest(n_latents * 2 * n_domains, n_top)
+        """Strongest images; group = (latent, side, domain) in row-major order."""
+        self.sample = Largest(n_latents * 2, n_sample)
+        """Active images drawn evenly, whatever their activation; group = (latent, side)."""
+        self.reservoir = Largest(2 * n_domains, reservoir)
+        """Images drawn evenly; group = (side, domain)."""
+
+    def update(self, seen: Seen) -> None:
+        """Take a batch in."""
+        found, index = seen.images, self.index
+        rows = seen.rows[found.images]
+        sides = index.sides[rows].astype(np.int64)
+        domains = index.domains[rows].astype(np.int64)
+        self.tally.update(found, sides, domains, index.classes[rows].astype(np.int64))
+        chance = splitmix64(index.digits[rows] ^ found.latents.astype(np.uint64)) | _ONE
+        by_side = found.latents * 2 + sides
+        by_domain = by_side * len(index.domain_names) + domains
+        self.top.update(by_domain, act_keys(found.acts, chance), rows, found.acts)
+        self.sample.update(by_side, chance, rows, found.acts)
+        self._fill_reservoir(seen.rows)
+
+    def _fill_reservoir(self, rows: Ints) -> None:
+        index = self.index
+        groups = index.sides[rows].astype(np.int64) * len(index.domain_names) + index.domains[rows]
+        # The digits are turned round, lest latent 0's sample be the reservoir's first images.
+        keys = splitmix64(~index.digits[rows]) | _ONE
+        self.reservoir.update(groups, keys, rows, np.zeros(len(rows), np.float32))
+
+
+def _codes(values: pd.Series[str], names: tuple[str, ...]) -> NDArray[np.int64]:
+    """Place of each value in `names`, -1 when it is not there."""
+    return np.asarray(pd.Index(names, dtype=object).get_indexer(pd.Index(values)), np.int64)

@@ -1,0 +1,113 @@
+"""What one question of the explainer shows: lettered images, and the words to them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interp.explain.examples import Medium, ShowConfig, Shown, medium_of
+from interp.llm.prompts import render
+from interp.llm.replies.schemas import ExplainAnswer, explain_schema, parse_explain
+from interp.llm.types import Picture
+from interp.pictures.cache import Images, read_images
+from interp.pictures.grid import FIRST, SECOND, Tile, is_low_resolution
+from interp.pictures.painter import Layout, Painter
+
+__all__ = ["COLUMNS", "Layout", "Page", "draw_page"]
+
+COLUMNS = 4
+"""Of a grid."""
+_BACKGROUND: dict[Medium, int | None] = {"drawings": 255, "photos": 128, "mixed": None}
+
+
+@dataclass(frozen=True)
+class Page:
+    """What one question shows."""
+
+    codes: dict[str, str]
+    """Letter -> image_id of the positives."""
+    neg_codes: dict[str, str]
+    strong: frozenset[str]
+    medium: Medium
+    drawn: tuple[str | Picture, ...]
+    """The images of both sets in the painter's layout, with the words between them."""
+    outlined: bool
+    """Whether the positives are shown a second time, with the latent's response outlined."""
+    low_resolution: bool
+    """Whether most of the positives are too small to be judged."""
+
+    @property
+    def letters(self) -> list[str]:
+        return list(self.codes)
+
+    @property
+    def neg_letters(self) -> list[str]:
+        return list(self.neg_codes)
+
+    def parts(self) -> tuple[str | Picture, ...]:
+        """The message: the task first, then the pictures, then one closing line."""
+        strong = [letter for letter, image_id in self.codes.items() if image_id in self.strong]
+        text = render(
+            "explain",
+            codes=self.letters,
+            strong=strong,
+            weak=[letter for letter in self.codes if letter not in strong] if strong else [],
+            medium=self.medium,
+            neg_codes=self.neg_letters,
+            patch_map=self.outlined,
+        )
+        return (text, *self.drawn, "Now answer with the JSON object.")
+
+    def schema(self) -> dict[str, Any]:
+        """Of the answer, with this page's letters."""
+        return explain_schema(self.letters, self.neg_letters, region=self.outlined)
+
+    def parse(self, text: str) -> ExplainAnswer:
+        """Raises `ReplyError`."""
+        return parse_explain(text, self.letters, self.neg_letters, region=self.outlined)
+
+
+def draw_page(
+    shown: Shown,
+    images: Images,
+    config: ShowConfig,
+    painter: Painter,
+    patch_grid: tuple[int, int] | None = None,
+) -> Page:
+    """Read the images, give them letters and draw them; unreadable images are left out."""
+    read = read_images(images, shown.positives)
+    read_neg = read_images(images, shown.negatives)
+    if len(read_neg) < config.min_negatives:
+        read_neg = {}
+    medium = medium_of(sorted({example.domain for example in read}))
+    tiles = [
+        Tile(letter, image, _heat_map(example.heat, patch_grid))
+        for letter, (example, image) in zip(FIRST, read.items(), strict=False)
+    ]
+    neg_tiles = [Tile(*pair) for pair in zip(SECOND, read_neg.values(), strict=False)]
+    background = _BACKGROUND[medium]
+    n_low = sum(is_low_resolution(image) for image in read.values())
+    return Page(
+        codes=dict(zip(FIRST, (e.image_id for e in read), strict=False)),
+        neg_codes=dict(zip(SECOND, (e.image_id for e in read_neg), strict=False)),
+        strong=shown.strong,
+        medium=medium,
+        drawn=(
+            *painter.parts(tiles, background, "First set"),
+            *painter.parts(neg_tiles, background, "Second set"),
+        ),
+        outlined=any(tile.heat is not None for tile in tiles),
+        low_resolution=2 * n_low > len(read),
+    )
+
+
+def _heat_map(heat: bytes | None, grid: tuple[int, int] | None) -> NDArray[np.uint8] | None:
+    """(rows, columns) uint8, from the patches in row-major order."""
+    if heat is None:
+        return None
+    side = math.isqrt(len(heat))
+    return np.frombuffer(heat, dtype=np.uint8).reshape(grid or (side, side))

@@ -1,0 +1,1 @@
+"""Asking a vision model; knows nothing of latents."""

@@ -1,0 +1,1 @@
+"""Prices, tokens, the cap."""

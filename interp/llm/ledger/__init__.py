@@ -1,0 +1,1 @@
+"""Every reply is durable before it is used."""

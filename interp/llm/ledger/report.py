@@ -1,0 +1,290 @@
+"""What was paid for, read from a run's ledger without its lock: also while a run is at work."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from interp.llm.ledger.queries import ABOUT, ASKED, first_word, of_reply
+from sae.cli import console
+from sae.core.errors import UserError
+from sae.core.files import FORMAT, replacing
+
+
+class Row(NamedTuple):
+    """One answered call."""
+
+    key: str
+    created: str
+    """UTC, ISO 8601, to the second."""
+    about: str
+    """As "explain 17"; "" in ledgers of the first version."""
+    model: str
+    """That was asked."""
+    provider: str
+    """That answered; "" when the server does not say."""
+    prompt_tokens: int
+    completion_tokens: int
+    usd: float
+    """NaN when nobody said."""
+    finish_reason: str
+
+
+class Total(NamedTuple):
+    """Sums over the calls of one stage, model and provider; all three are "" for all calls."""
+
+    stage: str
+    model: str
+    provider: str
+    n_calls: int
+    n_latents: int
+    """Different latents that the calls were about."""
+    n_unknown: int
+    """Calls of unknown cost: not in `usd`."""
+    prompt_tokens: int
+    completion_tokens: int
+    usd: float
+    first: str
+    """When the first and the last answer came: as `Row.created`, "" without any."""
+    last: str
+
+    @property
+    def usd_per_latent(self) -> float:
+        """NaN when there is no latent, or the cost of a call is unknown."""
+        return self.usd / self.n_latents if self.n_latents and not self.n_unknown else math.nan
+
+
+class Unanswered(NamedTuple):
+    """Requests of one stage that brought no answer to keep."""
+
+    stage: str
+    n: int
+    usd: float
+    """Billed all the same."""
+    risked: float
+    """Worst case of those whose outcome is not known: cut connections, a killed process."""
+
+
+def rows(path: Path, model: str | None = None, stage: str | None = None) -> Iterator[Row]:
+    """The calls of a ledger, oldest first; only those to `model` and of `stage` when given."""
+    with _reading(path) as calls:
+        found = calls.execute(
+            f"SELECT {_COLUMNS} FROM calls WHERE (?1 IS NULL OR {ASKED} = ?1) "
+            f"AND (?2 IS NULL OR {first_word(ABOUT)} = ?2) ORDER BY created, key",
+            (model, stage),
+        )
+        for *fields, usd, finish_reason in found:
+            yield Row._make((*fields, math.nan if usd is None else usd, finish_reason))
+
+
+def totals(path: Path) -> list[Total]:
+    """Sums by stage, model and provider."""
+    with _reading(path) as calls:
+        return _sums(calls, "stage, model, provider", "GROUP BY 1, 2, 3 ORDER BY 1, 2, 3")
+
+
+def overall(path: Path) -> Total:
+    """The sum over all calls. `n_latents` counts a latent once, whatever was asked about it."""
+    with _reading(path) as calls:
+        return _sums(calls, "'', '', ''", "")[0]
+
+
+def unanswered(path: Path) -> list[Unanswered]:
+    """What was, or may have been, billed without an answer, by stage."""
+    with _reading(path) as calls:
+        if not calls.execute("SELECT 1 FROM sqlite_master WHERE name = 'risked'").fetchone():
+            return []  # a ledger of the first version
+        found = calls.execute(
+            f"SELECT {first_word('about')}, COUNT(*), TOTAL(usd * known), "
+            "TOTAL(usd * (1 - known)) FROM risked GROUP BY 1 ORDER BY 1"
+        )
+        return [Unanswered(*row) for row in found]
+
+
+def export(path: Path, out: Path) -> int:
+    """Write all calls as JSON Lines, oldest first, and return how many.
+
+    One object a call: key, created, about, request (images by their hash) and reply.
+    """
+    if out.exists() and path.exists() and out.samefile(path):
+        raise UserError(f"--export {out} is the ledger itself; choose another file")
+    with _reading(path) as calls, replacing(out) as part, part.open("w", encoding="utf-8") as file:
+        keys = calls.execute("SELECT key FROM calls ORDER BY created, key").fetchall()
+        for key in keys:
+            # One by one: sorting whole calls would write a copy of them all to a temporary file,
+            # and one long read would keep a run at work from clearing its write-ahead log.
+            row = calls.execute(
+                "SELECT key, created, request, reply FROM calls WHERE key = ?", key
+            ).fetchone()
+            file.write(_line(*row) + "\n")
+    return len(keys)
+
+
+def figures(path: Path) -> dict[str, float | int]:
+    """The numbers of `print_totals` as one flat object: `usd`, `explain/MODEL/PROVIDER/usd`."""
+    lost = unanswered(path)
+    found = _figures("", overall(path))
+    for total in totals(path):
+        found |= _figures(f"{total.stage or '-'}/{total.model}/{total.provider or '-'}/", total)
+    return found | {
+        "n_unanswered": sum(each.n for each in lost),
+        "usd_unanswered": math.fsum(each.usd for each in lost),
+        "usd_risked": math.fsum(each.risked for each in lost),
+    }
+
+
+def print_totals(path: Path) -> None:
+    """A table of the sums, when the calls were made, and what was lost on the way."""
+    whole = overall(path)
+    if whole.n_calls:
+        lines = [_cells(_title(total), total) for total in totals(path)]
+        header = ("stage, model (provider)", "calls", "prompt", "completion", "USD", "a latent")
+        console.print_table([*lines, _cells("all", whole)], header)
+        console.say(f"  answered from {_minute(whole.first)} to {_minute(whole.last)} UTC")
+    else:
+        console.say("no answered call yet")
+    for each in unanswered(path):
+        console.say(
+            f"  {each.stage or '-'}: {each.n} without an answer (lost, or still in flight): "
+            f"billed {_usd(each.usd)}, perhaps up to {_usd(each.risked)} more"
+        )
+
+
+def print_rows(path: Path, model: str | None = None, stage: str | None = None) -> None:
+    """One line a call, oldest first."""
+    lines = [
+        (
+            row.created[:19].replace("T", " "),
+            *map(_printable, (row.about or "-", row.model, row.provider or "-")),
+            str(row.prompt_tokens),
+            str(row.completion_tokens),
+            "unknown" if math.isnan(row.usd) else f"{row.usd:.6f}",
+            _printable(row.finish_reason),
+            row.key[:12],
+        )
+        for row in rows(path, model, stage)
+    ]
+    if not lines:
+        console.say("no such call")
+        return
+    header = ("UTC", "about", "model", "provider", "prompt", "completion", "USD", "end", "key")
+    console.print_table(lines, header)
+
+
+_COLUMNS = ", ".join(
+    [
+        "key",
+        "created",
+        ABOUT,
+        ASKED,
+        f"coalesce({of_reply('provider')}, '')",
+        of_reply("prompt_tokens"),
+        of_reply("completion_tokens"),
+        of_reply("usd"),
+        of_reply("finish_reason"),
+    ]
+)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """The ledger, read only. Raises `UserError` when it is missing or cannot be read."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist: no model was asked in this run yet")
+    try:
+        with closing(_connect(path)) as calls:
+            yield calls
+    except sqlite3.Error as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    address = path.resolve().as_uri()
+    calls = sqlite3.connect(f"{address}?mode=ro", uri=True, isolation_level=None)
+    try:
+        (found,) = calls.execute("PRAGMA user_version").fetchone()
+    except sqlite3.OperationalError:
+        calls.close()
+        if path.with_name(path.name + "-wal").exists():
+            raise
+        # Nobody is at work, and SQLite cannot make its side files in a folder that is read-only.
+        calls = sqlite3.connect(f"{address}?immutable=1", uri=True, isolation_level=None)
+        (found,) = calls.execute("PRAGMA user_version").fetchone()
+    if found != FORMAT:
+        calls.close()
+        raise UserError(f"{path} has format {found}; this version reads format {FORMAT}")
+    return calls
+
+
+def _sums(calls: sqlite3.Connection, names: str, grouping: str) -> list[Total]:
+    stage = first_word(ABOUT)
+    found = calls.execute(
+        f"SELECT {names}, COUNT(*), COUNT(DISTINCT latent), COUNT(*) - COUNT(usd), "
+        "coalesce(SUM(prompt), 0), coalesce(SUM(completion), 0), TOTAL(usd), "
+        "coalesce(MIN(created), ''), coalesce(MAX(created), '') FROM ("
+        f"SELECT created, {stage} AS stage, {ASKED} AS model, "
+        f"coalesce({of_reply('provider')}, '') AS provider, "
+        f"nullif(substr({ABOUT}, length({stage}) + 2), '') AS latent, "
+        f"{of_reply('prompt_tokens')} AS prompt, {of_reply('completion_tokens')} AS completion, "
+        f"{of_reply('usd')} AS usd FROM calls) {grouping}"
+    )
+    return [Total(*row) for row in found]
+
+
+def _line(key: str, created: str, request: str, reply: str) -> str:
+    answer: dict[str, Any] = json.loads(reply)
+    call = {
+        "key": key,
+        "created": created,
+        "about": answer.get("about", ""),
+        "request": json.loads(request),
+        "reply": answer,
+    }
+    return json.dumps(call, ensure_ascii=False, allow_nan=False)
+
+
+def _figures(prefix: str, total: Total) -> dict[str, float | int]:
+    numbers = {name: n for name, n in total._asdict().items() if isinstance(n, int | float)}
+    numbers["usd_per_latent"] = total.usd_per_latent
+    return {prefix + name: number for name, number in numbers.items()}
+
+
+def _title(total: Total) -> str:
+    provider = f" ({total.provider})" if total.provider else ""
+    return _printable(f"{total.stage or '-'} {total.model}{provider}")
+
+
+def _cells(title: str, total: Total) -> tuple[str, ...]:
+    a_latent = total.usd_per_latent
+    return (
+        title,
+        f"{total.n_calls:,}",
+        f"{total.prompt_tokens:,}",
+        f"{total.completion_tokens:,}",
+        _cost(total),
+        "-" if math.isnan(a_latent) else f"${a_latent:.6f}",
+    )
+
+
+def _cost(total: Total) -> str:
+    if total.n_unknown == total.n_calls:
+        return "unknown"
+    return _usd(total.usd) + (f" + {total.n_unknown} unknown" if total.n_unknown else "")
+
+
+def _usd(usd: float) -> str:
+    return f"${usd:.4f}"
+
+
+def _minute(created: str) -> str:
+    return created[:16].replace("T", " ")
+
+
+def _printable(text: str) -> str:
+    """Names come from servers: none may steer the terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -1,0 +1,95 @@
+"""Ask until the answer can be used: once, and once more quoting what was wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+from interp.llm.prompts import render
+from interp.llm.types import NOTHING_USED, Question, Reply, ReplyError, Usage, VisionModel
+
+Value = TypeVar("Value")
+
+_ANSWERED = frozenset({"refused", "truncated"})
+"""Failures that are answers all the same: stored, and not sent again by themselves."""
+
+
+@dataclass(frozen=True)
+class Answered(Generic[Value]):
+    """A usable answer, and everything that was paid for it."""
+
+    value: Value
+    reply: Reply
+    """The one that could be used."""
+    calls: tuple[str, ...]
+    """Ledger keys of all that was asked, the unusable answers too."""
+    usage: Usage
+    """Of all of `calls`."""
+
+    @property
+    def usd(self) -> float:
+        """NaN when the server does not say."""
+        return self.usage.usd
+
+
+async def ask_until_usable(
+    model: VisionModel,
+    question: Question,
+    parse: Callable[[str], Value],
+    *,
+    again: bool = False,
+) -> Answered[Value]:
+    """Ask, and on an answer that `parse` refuses with a `ReplyError` ask one repair question.
+
+    `again`: where the ledger already holds the unusable answers to both, ask both anew. Raises
+    `ReplyError` with all calls and their usage when there is no usable answer.
+    """
+    calls: tuple[str, ...] = ()
+    asking, usage, is_new = question, NOTHING_USED, False
+    while True:
+        found = await _tried(model, asking, parse)
+        calls, usage = (*calls, *found.calls), usage + found.usage
+        if isinstance(found, Answered):
+            return dataclasses.replace(found, calls=calls, usage=usage)
+        is_new |= not found.stored
+        is_repair = asking.attempt % 2 == 1
+        if found.mendable and not is_repair:
+            asking = _repair(question, asking.attempt + 1, found.error.message)
+        elif again and not is_new:
+            asking = dataclasses.replace(question, attempt=asking.attempt + 2 - is_repair)
+        else:
+            error = found.error
+            raise ReplyError(error.kind, error.message, calls=calls, usage=usage)
+
+
+class _Unusable(NamedTuple):
+    """What came instead of a usable answer."""
+
+    error: ReplyError
+    calls: tuple[str, ...]
+    usage: Usage
+    stored: bool
+    """Whether it came from the ledger."""
+    mendable: bool
+    """Whether a second question that quotes the fault may do."""
+
+
+async def _tried(
+    model: VisionModel, question: Question, parse: Callable[[str], Value]
+) -> Answered[Value] | _Unusable:
+    try:
+        reply = await model.ask(question)
+    except ReplyError as error:
+        stored = error.stored and error.kind in _ANSWERED
+        return _Unusable(error, error.calls, error.usage, stored, mendable=False)
+    try:
+        return Answered(parse(reply.text), reply, reply.calls, reply.usage)
+    except ReplyError as error:
+        return _Unusable(error, reply.calls, reply.usage, reply.stored, mendable=True)
+
+
+def _repair(question: Question, attempt: int, fault: str) -> Question:
+    parts = (*question.parts, render("repair", fault=fault))
+    return dataclasses.replace(question, parts=parts, attempt=attempt)

@@ -1,0 +1,168 @@
+"""Many questions: a bounded number in flight, results written in the order of the items."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from interp.llm.concurrency import PLACE, STOPPED
+from interp.records.types import to_json
+from sae.core.files import append_jsonl, read_jsonl, repair_jsonl
+
+CONCURRENCY = 16
+DRAWING_THREADS = 2
+"""Threads that decode images and draw grids beside the event loop."""
+GRACE = 1.0
+"""Seconds that requests in flight get to end when a run is stopped: their answers are kept."""
+
+_LOOK = 0.2
+"""Seconds between two looks at how many items may be in work."""
+
+Width = int | Callable[[], int]
+"""How many items are in work at once: a number, or what gives it from moment to moment."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+async def run_all(
+    items: Sequence[Item],
+    worker: Callable[[Item], Awaitable[Result]],
+    on_done: Callable[[Result], None],
+    concurrency: Width = CONCURRENCY,
+    grace: float = GRACE,
+) -> None:
+    """Work on `items` with at most `concurrency` at once; start and deliver them in order.
+
+    Items are in work, requests are in flight: a `Gate` lets the oldest item's requests go first,
+    and its `room` says how many items keep it busy.
+
+    `on_done` gets the results in the order of the items, each as soon as all before it are there,
+    so a file written by it is at any time a prefix of the final one. A worker that raises ends
+    the run, and so does cancelling it (SIGINT): nothing new starts, what is in flight gets `grace`
+    seconds, what is then ready in order is delivered, and the error is raised.
+    """
+    width = _fixed(concurrency) if isinstance(concurrency, int) else concurrency
+    stopped = asyncio.Event()
+    STOPPED.set(stopped)  # of the workers too: a task starts with its maker's context
+    ready: dict[int, Result] = {}
+    running: dict[asyncio.Task[Result], int] = {}
+    started, delivered = 0, 0
+    try:
+        while delivered < len(items):
+            while started < len(items) and len(running) < width():
+                running[_start(worker, items[started], started)] = started
+                started += 1
+            # A width may grow while nothing ends.
+            await asyncio.wait(running, timeout=_LOOK, return_when=asyncio.FIRST_COMPLETED)
+            _collect(running, ready)
+            delivered = _deliver(ready, delivered, on_done)
+    except BaseException:
+        stopped.set()
+        if running:
+            await _wind_down(running, ready, grace)
+        _deliver(ready, delivered, on_done)
+        raise
+
+
+def append_run(
+    path: Path,
+    items: Sequence[Item],
+    worker: Callable[[Item], Awaitable[Any]],
+    *,
+    concurrency: Width = CONCURRENCY,
+    on_record: Callable[[Any], None] | None = None,
+    opened: Iterable[object] = (),
+) -> None:
+    """Run `worker` over `items` and append its records to a JSON Lines file, in order.
+
+    `on_record` sees each record that was written.
+
+    `opened`: things the worker uses; those that are async context managers are entered first, in
+    this order.
+    """
+    repair_jsonl(path)
+
+    def write(record: Any) -> None:
+        append_jsonl(path, [to_json(record)])
+        if on_record is not None:
+            on_record(record)
+
+    async def main() -> None:
+        # Drawing grids in more threads gains nothing, and makes answers wait for the interpreter.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(DRAWING_THREADS))
+        async with entered(opened):
+            await run_all(items, worker, write, concurrency)
+
+    if items:
+        asyncio.run(main())
+
+
+def finished(path: Path) -> list[dict[str, Any]]:
+    """All rows of a JSON Lines file; a torn last line is cut off, a missing file is empty."""
+    repair_jsonl(path)
+    return read_jsonl(path)
+
+
+@asynccontextmanager
+async def entered(things: Iterable[object]) -> AsyncIterator[None]:
+    """Enter those things that are async context managers (a client with open connections)."""
+    async with AsyncExitStack() as stack:
+        for thing in things:
+            if isinstance(thing, AbstractAsyncContextManager):
+                await stack.enter_async_context(thing)
+        yield
+
+
+def _fixed(n: int) -> Callable[[], int]:
+    return lambda: n
+
+
+def _start(
+    worker: Callable[[Item], Awaitable[Result]], item: Item, place: int
+) -> asyncio.Task[Result]:
+    async def work() -> Result:
+        PLACE.set(place)
+        return await worker(item)
+
+    return asyncio.ensure_future(work())
+
+
+def _collect(running: dict[asyncio.Task[Result], int], ready: dict[int, Result]) -> None:
+    """Move what is done to `ready`; raise the first error after having moved the rest."""
+    done = [task for task in running if task.done()]
+    failed: BaseException | None = None
+    for task in done:
+        slot = running.pop(task)
+        if task.cancelled():
+            failed = failed or asyncio.CancelledError()
+        elif (error := task.exception()) is not None:
+            failed = failed or error
+        else:
+            ready[slot] = task.result()
+    if failed is not None:
+        raise failed
+
+
+def _deliver(ready: dict[int, Result], delivered: int, on_done: Callable[[Result], None]) -> int:
+    while delivered in ready:
+        result = ready.pop(delivered)
+        delivered += 1
+        on_done(result)
+    return delivered
+
+
+async def _wind_down(
+    running: dict[asyncio.Task[Result], int], ready: dict[int, Result], grace: float
+) -> None:
+    done, late = await asyncio.wait(running, timeout=grace)
+    for task in done:
+        if not task.cancelled() and task.exception() is None:
+            ready[running[task]] = task.result()
+    for task in late:
+        task.cancel()
+    await asyncio.gather(*late, return_exceptions=True)

@@ -1,0 +1,1 @@
+"""One question over HTTP, and every way it can fail."""

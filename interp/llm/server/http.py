@@ -1,0 +1,217 @@
+"""One HTTP request to an OpenAI-compatible server, and the one reason when it brings no answer.
+
+The SDK never retries: its retries would be invisible. The key is in the request's header and
+nowhere else: not in a file, a log, a message or a traceback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from interp.llm.server.chat_format import Form, encoded, read_body, request_body
+from interp.llm.server.errors import KEY_VARIABLE, failure
+from interp.llm.types import OPENROUTER, Question, Reply, ReplyError
+from sae.core.errors import UserError
+
+if TYPE_CHECKING:
+    import openai
+
+
+@dataclass(frozen=True)
+class ClientConfig:
+    """Which model, where, and how long to try."""
+
+    model: str
+    base_url: str = OPENROUTER
+    concurrency: int | None = None
+    """Requests in flight; None adapts to what the server takes."""
+    timeout: float = 120.0
+    """Seconds for one request."""
+    deadline: float = 600.0
+    """Seconds for one question with all its requests and waits, but for its place in the line."""
+    first_wait: float = 1.0
+    """Seconds; the bound of the first random wait, doubled each time up to a minute."""
+    n_tries: int = 5
+    """For faults that waiting rarely cures; twice as many once the server has answered at all."""
+    reasoning: str = ""
+    """Effort ("none", "minimal", "low", ...) for models that reason; "" leaves it to the server."""
+    provider: tuple[str, ...] = ()
+    """OpenRouter: only these providers behind it."""
+    quantization: tuple[str, ...] = ()
+    """OpenRouter: only providers that serve the model in one of these ("fp8", "bf16")."""
+    zdr: bool = False
+    """OpenRouter: only providers that keep nothing (zero data retention)."""
+    max_price: tuple[float, float] | None = None
+    """OpenRouter: only providers that ask no more, USD per million tokens (prompt, completion):
+    its list gives a model's lowest price, and a cap is worth no more than the price behind it."""
+
+    def __post_init__(self) -> None:
+        url = urlsplit(self.base_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise UserError(
+                f"--base-url {public_url(self.base_url)!r} is not of the form https://..."
+            )
+        if not self.model:
+            raise UserError("--model is empty; give a model's id")
+
+    @property
+    def is_openrouter(self) -> bool:
+        """Whether the server knows OpenRouter's own fields; others may answer 422 to them."""
+        url = urlsplit(self.base_url)
+        host = url.hostname or ""
+        at_home = host == "openrouter.ai" or host.endswith(".openrouter.ai")
+        return at_home or url.path.rstrip("/").endswith("/api/v1")
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether there is no use in asking without a key."""
+        host = urlsplit(self.base_url).hostname or ""
+        return host == "openrouter.ai" or host.endswith(".openrouter.ai")
+
+    @property
+    def routing(self) -> dict[str, Any]:
+        """OpenRouter's `provider` object, as far as it was asked for."""
+        return {
+            **({"only": list(self.provider)} if self.provider else {}),
+            **({"quantizations": list(self.quantization)} if self.quantization else {}),
+            **({"zdr": True} if self.zdr else {}),
+        }
+
+
+class Transport:
+    """Sends bodies to one server with one key."""
+
+    def __init__(self, config: ClientConfig, api_key: str | None = None) -> None:
+        """The key is read from OPENROUTER_API_KEY; only a `--base-url` of one's own needs none."""
+        self.config = config
+        self._key = _Secret(_checked_key(api_key, config))
+        self._sdk: openai.AsyncOpenAI | None = None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._sdk is not None:
+            await self._sdk.close()
+            self._sdk = None
+
+    async def send(self, question: Question, form: Form, seconds: float, key: str) -> Reply:
+        """One request in one form of asking for JSON, ended after `seconds`.
+
+        `key`: the answer's place in the ledger. Raises `ReplyError`, `UserError` or
+        `FormUnsupported`, outside of the handlers: the SDK's own error holds the request with its
+        headers, and must not hang on ours as its context.
+        """
+        import openai
+
+        wrong: Exception
+        try:
+            async with asyncio.timeout(seconds):
+                text, headers = await self._post(request_json(self.config, question, form))
+        except (TimeoutError, openai.APITimeoutError):
+            wrong = ReplyError("timeout", f"no answer in {seconds:.3g} s")
+        except openai.APIStatusError as error:
+            said = self._clean(error.response.text)
+            wrong = failure(error.status_code, said, error.response.headers, self.config.model)
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            unsent = type(cause).__name__ in ("ConnectError", "ConnectTimeout")
+            wrong = ReplyError("connection", self._clean(str(cause)), unsent=unsent)
+        except openai.APIError as error:
+            wrong = ReplyError("error_body", self._clean(error.message))
+        else:
+            found = read_body(text, headers, self.config.model, key)
+            if isinstance(found, Reply):
+                return found
+            wrong = found
+        raise wrong
+
+    async def _post(self, body: Mapping[str, Any]) -> tuple[str, Mapping[str, str]]:
+        """The response's text and headers. The text is clean from here on: a traceback that shows
+        local variables must not show a key that the server echoed."""
+        import openai
+
+        # The SDK's own `create` walks through every field of the body and encodes the pictures
+        # once more: a quarter of all time that a request costs.
+        raw = await self._connected().post(
+            "/chat/completions",
+            cast_to=openai.HttpxBinaryResponseContent,
+            content=encoded(body),
+            options={"headers": {"Content-Type": "application/json"}},
+        )
+        return self._clean(raw.content.decode("utf-8", "replace")), raw.response.headers
+
+    def _connected(self) -> openai.AsyncOpenAI:
+        if self._sdk is None:
+            import openai
+
+            self._sdk = openai.AsyncOpenAI(
+                api_key=self._key.value,
+                base_url=self.config.base_url,
+                max_retries=0,
+                timeout=self.config.timeout,
+            )
+        return self._sdk
+
+    def _clean(self, text: str) -> str:
+        """Without the key, which some servers echo."""
+        text = text.replace(self._key.value, "[key]") if self._key.is_set else text
+        return re.sub(r"(?i)\bbearer\s+[\w.~+/=-]{8,}", "Bearer [key]", text)
+
+
+def request_json(config: ClientConfig, question: Question, form: Form) -> dict[str, Any]:
+    """The body of one request as it is sent; the key is no part of it."""
+    # Otherwise a provider may silently ignore the schema.
+    requires = config.is_openrouter and form != "plain"
+    routing = {
+        **({"require_parameters": True} if requires else {}),
+        **(_max_price(config.max_price) if config.is_openrouter and config.max_price else {}),
+        **config.routing,
+    }
+    return {
+        **request_body(question, config.model, form),
+        **({"provider": routing} if routing else {}),
+        **({"reasoning": {"effort": config.reasoning}} if config.reasoning else {}),
+    }
+
+
+def form_scope(config: ClientConfig) -> str:
+    """For whom a form of asking for JSON is remembered: server, model, chosen providers."""
+    return " ".join([public_url(config.base_url), config.model, *config.provider])
+
+
+def public_url(base_url: str) -> str:
+    """A URL without user, password and query."""
+    url = urlsplit(base_url)
+    return url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def _max_price(price: tuple[float, float]) -> dict[str, Any]:
+    return {"max_price": {"prompt": price[0], "completion": price[1]}}
+
+
+class _Secret:
+    """A key whose printed form tells nothing."""
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+        self.is_set = value != _NO_KEY
+
+    def __repr__(self) -> str:
+        return "[key]"
+
+
+_NO_KEY = "none"
+
+
+def _checked_key(given: str | None, config: ClientConfig) -> str:
+    key = (given if given is not None else os.environ.get(KEY_VARIABLE, "")).strip()
+    if not key and config.needs_key:
+        raise UserError(f"{KEY_VARIABLE} is not set; export it, or use --model local")
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise UserError(f"{KEY_VARIABLE} has characters that no key has; export it again")
+    return key or _NO_KEY

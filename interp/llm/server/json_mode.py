@@ -1,0 +1,60 @@
+"""How this model and provider can be asked for JSON: the strongest form that works, remembered."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from interp.llm.ledger.ledger import Ledger
+from interp.llm.replies.schemas import parse_object
+from interp.llm.server.chat_format import FORMS, Form
+from interp.llm.types import ReplyError
+
+_IGNORED = 2
+"""Answers without any JSON, and none with, after which a provider is held to ignore schemas."""
+
+
+class FormLadder:
+    """strict schema -> schema -> any object, with the schema in words -> in words only."""
+
+    def __init__(self, ledger: Ledger, scope: str) -> None:
+        """`scope`: server, model and the providers it is bound to; the memory is the ledger's."""
+        self._ledger = ledger
+        self._name = f"form {scope}"
+        known = ledger.note(self._name)
+        self._step = next((n for n, form in enumerate(FORMS) if form == known), 0)
+        self._without: Counter[str | None] = Counter()
+        self._with: Counter[str | None] = Counter()
+
+    @property
+    def form(self) -> Form:
+        """The form to ask with now."""
+        return FORMS[self._step]
+
+    def refused(self, form: Form) -> bool:
+        """The server does not take `form`. False when there is none below it."""
+        if form == FORMS[-1]:
+            return False
+        self._down_from(form)
+        return True
+
+    def answered(self, form: Form, text: str, provider: str | None) -> None:
+        """An answer came: a provider that takes a schema and then ignores it is told in words."""
+        if form not in ("strict", "schema"):
+            return
+        (self._with if _has_object(text) else self._without)[provider] += 1
+        if self._without[provider] >= _IGNORED and not self._with[provider]:
+            self._down_from("schema")
+
+    def _down_from(self, form: Form) -> None:
+        step = FORMS.index(form) + 1
+        if step > self._step:
+            self._step = step
+            self._ledger.set_note(self._name, self.form)
+
+
+def _has_object(text: str) -> bool:
+    try:
+        parse_object(text)
+    except ReplyError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Explainer and judge without a key: CLIP."""

@@ -1,0 +1,82 @@
+"""How CLIP is used to look: images and words to unit vectors, each image once.
+
+The pixels are looked at, never the embeddings that the SAE was trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+BATCH = 4
+"""Always exactly so many images go through CLIP at once (short batches are filled up with zeros):
+then an image's embedding does not depend on its company, and a resumed run gives the same bytes."""
+
+
+class Seer(Protocol):
+    """What is used of `sae.clip.model.Clip`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def logit_scale(self) -> float: ...
+    @property
+    def preprocess(self) -> Callable[[Image.Image], Tensor]: ...
+    def image_features(self, pixels: Tensor) -> Tensor: ...
+    def embed_texts(self, texts: Sequence[str]) -> Tensor: ...
+
+
+class Eyes:
+    """Images to unit rows of CLIP's projected embedding; each distinct image is embedded once."""
+
+    def __init__(self, clip: Seer) -> None:
+        self.clip = clip
+        self._seen: dict[bytes, Tensor] = {}
+
+    def see(self, images: Iterable[Image.Image]) -> Tensor:
+        """(b, d) unit rows on the CPU, in the order given."""
+        rows: list[Tensor] = []
+        for some in _batches(images):
+            keys = [_pixels_key(image) for image in some]
+            fresh = {k: i for k, i in zip(keys, some, strict=True) if k not in self._seen}
+            if fresh:
+                self._seen |= zip(fresh, self._embed(list(fresh.values())), strict=True)
+            rows += [self._seen[key] for key in keys]
+        return torch.stack(rows)
+
+    def _embed(self, images: Sequence[Image.Image]) -> Tensor:
+        pixels = torch.stack([self.clip.preprocess(image) for image in images])
+        filled = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, BATCH - len(images)))  # (BATCH, 3, s, s)
+        with torch.inference_mode():
+            features = self.clip.image_features(filled.to(self.clip.device))
+        return features[: len(images)].float().cpu()
+
+
+def embed_terms(clip: Seer, terms: Sequence[Sequence[str]]) -> Tensor:
+    """(c, d) unit rows: each the mean direction of one term's texts."""
+    flat = [text for texts in terms for text in texts]
+    with torch.inference_mode():
+        rows = clip.embed_texts(flat).float().cpu()
+    owner = torch.tensor([term for term, texts in enumerate(terms) for _ in texts])
+    sums = torch.zeros(len(terms), rows.shape[1]).index_add_(0, owner, rows)
+    return F.normalize(sums, dim=-1)
+
+
+def _batches(images: Iterable[Image.Image]) -> Iterator[list[Image.Image]]:
+    images = iter(images)
+    while some := list(islice(images, BATCH)):
+        yield some
+
+
+def _pixels_key(image: Image.Image) -> bytes:
+    head = f"{image.mode} {image.size}".encode()
+    return hashlib.sha256(head + image.tobytes()).digest()

@@ -1,0 +1,190 @@
+"""The explainer and the judge that need no key: CLIP names a latent, and tests a name."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import string
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from interp.local.clip_encoder import Eyes, embed_terms
+from interp.local.vocabulary import Term, texts_of
+from interp.pictures.cache import Images, read_images
+from interp.records.types import Evidence, Example, Explanation
+from interp.score.judge import Judgement, Pictures
+from interp.score.sampling import check_side
+from sae.core.files import sha256_hex, without_place
+
+N_NAMING_IMAGES = 16
+"""The strongest explain images that a name is read off."""
+N_CANDIDATES = 5
+MIN_IMAGES = 3
+"""Fewer top images than this give no name."""
+UNCLEAR_BELOW = 20
+"""Confidence (0-100) under which the best name is hardly better than the next."""
+
+SHARED_BY = 0.75
+"""Share of the images that must have what is named: the namer ranks terms by what so many reach."""
+
+JUDGE_MIDPOINT = 1.2
+"""Similarity, in standard deviations above the background's mean, that means "cannot tell"."""
+JUDGE_STEEPNESS = 1.7
+"""Both round the logistic fit of truth to similarity on the demo's held-out images (1.18, 1.69)."""
+
+
+class LocalNamer:
+    """Names a latent by the term whose CLIP similarity its strongest images raise most.
+
+    `background` is an unselected lot of images of the explain side: what a term scores anyway.
+    """
+
+    name = "local"
+
+    def __init__(
+        self, eyes: Eyes, vocabulary: Sequence[Term], background: Iterable[Image.Image]
+    ) -> None:
+        self.prompt = _fingerprint(eyes.clip.name, vocabulary, N_NAMING_IMAGES, SHARED_BY)
+        self._eyes = eyes
+        self._terms = [term.name for term in vocabulary]
+        self._texts = embed_terms(eyes.clip, [term.texts for term in vocabulary])  # (c, d)
+        self._usual = eyes.see(background) @ self._texts.T  # (b, c)
+
+    async def explain(self, evidence: Evidence, images: Images) -> Explanation:
+        """Name the latent from its top images on the explain side; no label if they are too few."""
+        latent = evidence.stats.latent
+        tops = evidence.of("explain", "top")[:N_NAMING_IMAGES]
+        check_side(tops, "explain")
+        shown = read_images(images, tops)
+        named = _unnamed(latent, list(shown))
+        if len(shown) >= MIN_IMAGES:
+            similarity = self._eyes.see(shown.values()) @ self._texts.T  # (n, c)
+            scores = shared(unusual(similarity, self._usual))  # (c,)
+            named = _named(latent, list(shown), *_best(scores, self._terms))
+        return replace(named, prompt=self.prompt)
+
+
+class LocalJudge:
+    """Scores images by their CLIP similarity to a label, against what other images reach.
+
+    0 to 100; 50, "cannot tell", lies `JUDGE_MIDPOINT` deviations above the background's mean. The
+    description is not read: CLIP's text tower is at its best with a few words.
+    """
+
+    def __init__(self, eyes: Eyes, background: Iterable[Image.Image]) -> None:
+        self.name = f"local:{without_place(eyes.clip.name)}"
+        self.prompt = _fingerprint(eyes.clip.name, JUDGE_MIDPOINT, JUDGE_STEEPNESS)
+        self._eyes = eyes
+        self._background = eyes.see(background)  # (b, d)
+
+    async def judge(
+        self, label: str, description: str, pictures: Pictures, about: str = ""
+    ) -> Judgement:
+        """A score for every picture; none is ever missing."""
+        shown = await asyncio.to_thread(pictures)
+        if not shown:
+            return Judgement({})
+        clip = self._eyes.clip
+        text = embed_terms(clip, [texts_of(label, clip.name)])[0]  # (d,)
+        usual = self._background @ text  # (b,)
+        similarity = self._eyes.see(shown.values()) @ text  # (n,)
+        z = unusual(similarity, usual)
+        scores = 100 * torch.sigmoid(JUDGE_STEEPNESS * (z - JUDGE_MIDPOINT))
+        rounded = [round(score, 1) for score in scores.tolist()]
+        return Judgement(scores=dict(zip(shown, rounded, strict=True)))
+
+
+def unusual(similarity: Tensor, usual: Tensor) -> Tensor:
+    """(n, ...) similarities of texts and images, in deviations above the (b, ...) usual ones.
+
+    CLIP likes some texts on every image; against what it usually gives them, all texts compare.
+    """
+    return (similarity - usual.mean(0)) / usual.std(0, correction=0).clamp_min(1e-6)
+
+
+def shared(z: Tensor) -> Tensor:
+    """(c,) what `SHARED_BY` of the images (n, c) reach, for every term: the lower quartile.
+
+    A term that fits half of the images very well is not what they share. On a world and two SAEs of
+    128 latents that were drawn after the choice, this named the planted concept for 96% and 95% of
+    the pure latents; the mean for 93%, CLIP-Dissect's WPMI (Oikarinen and Weng 2023) for 94% and
+    91%.
+    """
+    return z.quantile(1 - SHARED_BY, dim=0)
+
+
+def _fingerprint(*settings: object) -> str:
+    """Names all that decides the answers; with other settings a latent is answered anew."""
+    return sha256_hex(json.dumps(settings).encode())
+
+
+class _Choice(NamedTuple):
+    """The best terms and how clear the first is."""
+
+    names: list[str]
+    confidence: int
+
+
+def _best(scores: Tensor, terms: Sequence[str]) -> _Choice:
+    # Equal scores fall to the earlier term: `sort` is stable, `topk` is not.
+    order = scores.sort(descending=True, stable=True)
+    first, second = order.values[:2].tolist()
+    names = [terms[index] for index in order.indices[:N_CANDIDATES].tolist()]
+    return _Choice(names, round(100 * math.tanh((first - second) / 2)))
+
+
+def _named(
+    latent: int, shown: Sequence[Example], names: Sequence[str], confidence: int
+) -> Explanation:
+    return _explanation(
+        latent,
+        shown,
+        label=names[0],
+        description=f"named by CLIP similarity from {len(shown)} images; "
+        f"next best: {', '.join(names[1:])}",
+        verdict="unclear" if confidence < UNCLEAR_BELOW else "single",
+        confidence=confidence,
+        candidates=tuple(names),
+    )
+
+
+def _unnamed(latent: int, shown: Sequence[Example]) -> Explanation:
+    return _explanation(latent, shown, failure="too_few_images")
+
+
+def _explanation(
+    latent: int,
+    shown: Sequence[Example],
+    *,
+    label: str | None = None,
+    description: str = "",
+    verdict: str = "",
+    confidence: int | None = None,
+    failure: str | None = None,
+    candidates: tuple[str, ...] = (),
+) -> Explanation:
+    codes = dict(zip(string.ascii_uppercase, (e.image_id for e in shown), strict=False))
+    return Explanation(
+        latent=latent,
+        label=label,
+        second_label=None,
+        description=description,
+        verdict=verdict,
+        level="",
+        confidence=confidence,
+        failure=failure,
+        lint=(),
+        model=LocalNamer.name,
+        provider=None,
+        prompt="",
+        codes=codes,
+        candidates=candidates,
+        calls=(),
+        usd=0.0,
+    )

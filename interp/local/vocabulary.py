@@ -1,0 +1,88 @@
+"""The words that the local namer may choose from, and the texts that CLIP reads for a label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from sae.core.errors import UserError
+from sae.world.scene.concepts import CONCEPTS, Concept, concept_named
+
+TERMS_FILE = Path(__file__).with_name("vocabulary.txt")
+TINY = "tiny"
+"""Name of the built-in CLIP, which knows the words of the drawn world and no others."""
+
+TEMPLATES = ("a photo of {}", "a sketch of {}", "{}")
+
+
+class Term(NamedTuple):
+    """One name that a latent may get."""
+
+    name: str
+    texts: tuple[str, ...]
+    """What CLIP reads for it; the embeddings of these are averaged."""
+
+
+def load_vocabulary(source: str, clip_name: str) -> list[Term]:
+    """The terms of `source`: "auto", "world", "general" or a file with one term a line.
+
+    "auto" is the drawn world's concepts for the tiny CLIP, otherwise `vocabulary.txt` and the class
+    names of ImageNet. Raises `UserError` when the file is missing, not text or holds no two terms.
+    """
+    chosen = ("world" if clip_name == TINY else "general") if source == "auto" else source
+    if chosen == "world":
+        return [Term(concept.name, _texts_of_concept(concept)) for concept in CONCEPTS]
+    if chosen == "general":
+        names = [*read_terms(TERMS_FILE), *_imagenet_names()]
+    else:
+        names = read_terms(Path(chosen))
+    return [Term(name, texts_of(name, clip_name)) for name in _distinct(names)]
+
+
+def texts_of(label: str, clip_name: str) -> tuple[str, ...]:
+    """What CLIP reads for a label: a concept's own wording where the tiny CLIP was taught it."""
+    concept = concept_named(label) if clip_name == TINY else None
+    if concept is not None:
+        return _texts_of_concept(concept)
+    return tuple(template.format(label) for template in TEMPLATES)
+
+
+def read_terms(path: Path) -> list[str]:
+    """One term a line; blank lines and what follows `#` are left out. Order is kept."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(
+            f"--vocabulary {path} is no file; give a text file with one term a line, "
+            "or one of: auto, world, general"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"--vocabulary {path} is not UTF-8 text: {error}") from None
+    terms = _distinct(line.partition("#")[0] for line in text.splitlines())
+    if len(terms) < 2:
+        raise UserError(f"--vocabulary {path} holds {len(terms)} terms; a choice needs at least 2")
+    return terms
+
+
+def _texts_of_concept(concept: Concept) -> tuple[str, ...]:
+    if concept.kind in ("object", "distractor"):
+        return tuple(template.format(concept.phrase) for template in TEMPLATES)
+    return (concept.phrase,)
+
+
+def _imagenet_names() -> Sequence[str]:
+    from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
+
+    names: Sequence[str] = IMAGENET_CLASSNAMES
+    return names
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    """The first of each name, whatever its case, with single blanks."""
+    first: dict[str, str] = {}
+    for name in names:
+        words = " ".join(name.split())
+        if words:
+            first.setdefault(words.casefold(), words)
+    return list(first.values())

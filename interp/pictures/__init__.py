@@ -1,0 +1,1 @@
+"""Images -> pictures for a model."""

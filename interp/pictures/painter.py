@@ -1,0 +1,91 @@
+"""Tiles -> the part of a message that shows them: one lettered grid, or a picture for each letter.
+
+Models read separate images better than stitched ones (GPT-4o, MMNeedle 2024), but some are billed
+by the image, whatever its size; `interp.llm.cost.tokens.cheaper_layout` says which way costs less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Literal
+
+from interp.llm.types import Picture
+from interp.pictures.cache import CACHE_BYTES, Lru
+from interp.pictures.grid import Tile, compose, single
+from sae.core.files import sha256_hex
+
+Layout = Literal["grid", "separate"]
+
+
+class Painter:
+    """Draws the tiles of one question after another, in any thread.
+
+    A single picture is encoded once for all the questions that show the same pixels: a letter is
+    written above it in a grid, and beside it in the text of the message.
+    """
+
+    def __init__(
+        self, layout: Layout, columns: int, cell: int, most_bytes: int = CACHE_BYTES
+    ) -> None:
+        """`columns`: of a grid; `cell`: side of a cell or of a single picture, px."""
+        self.layout: Layout = layout
+        self._columns = columns
+        self._cell = cell
+        self._encoded: Lru[Picture] = Lru(most_bytes, _memory)
+
+    def parts(
+        self, tiles: Sequence[Tile], background: int | None = None, title: str = ""
+    ) -> tuple[str | Picture, ...]:
+        """What shows the tiles under a title ("First set"), with a twin where they have heat maps.
+
+        `background`: see `grid.compose`.
+        """
+        if not tiles:
+            return ()
+        drawn = self._grids if self.layout == "grid" else self._singles
+        return tuple(_ready(part) for part in drawn(tiles, background, title))
+
+    def _grids(
+        self, tiles: Sequence[Tile], background: int | None, title: str
+    ) -> Iterator[str | Picture]:
+        if title:
+            yield f"{title}:"
+        yield compose(tiles, self._columns, self._cell, background)
+        if any(tile.heat is not None for tile in tiles):
+            yield f"{title or 'The same'} with outlines:"
+            yield compose(tiles, self._columns, self._cell, background, twin=True)
+
+    def _singles(
+        self, tiles: Sequence[Tile], background: int | None, title: str
+    ) -> Iterator[str | Picture]:
+        head = f"{title}.\n" if title else ""
+        for tile in tiles:
+            yield f"{head}Picture {tile.letter}:"
+            yield self._single(tile._replace(heat=None), background)
+            if tile.heat is not None:
+                yield f"Picture {tile.letter}, outlined:"
+                yield self._single(tile, background)
+            head = ""
+
+    def _single(self, tile: Tile, background: int | None) -> Picture:
+        key = (*_pixels_key(tile), background)
+        return self._encoded.get(key, lambda: single(tile, self._cell, background))
+
+
+def _pixels_key(tile: Tile) -> tuple[Hashable, ...]:
+    """Names all of a tile but its letter. Hashing the pixels takes a tenth of drawing them."""
+    image, heat = tile.image, tile.heat
+    pixels = sha256_hex(image.tobytes())
+    return (image.mode, image.size, pixels, None if heat is None else (heat.shape, heat.tobytes()))
+
+
+def _ready(part: str | Picture) -> str | Picture:
+    """Work out here, in the drawing thread, what the event loop would stop for when it sends."""
+    if isinstance(part, Picture):
+        _ = part.sha256, part.base64, part.size
+    return part
+
+
+def _memory(picture: Picture) -> int:
+    """Bytes of the file and of its base64 text."""
+    return len(picture.data) + len(picture.base64)

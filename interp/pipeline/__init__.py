@@ -1,0 +1,1 @@
+"""Stages from files to files: settings, estimate, dry run, run."""

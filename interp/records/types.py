@@ -1,0 +1,301 @@
+"""The types that cross borders between the rooms of `interp`, and their form in JSON.
+
+An image is known by the hash of its content everywhere (`image_id`, 64 hex digits); `row` is only
+its place in the store. Where a number cannot be given it is NaN here and `null` in JSON.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import functools
+import math
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from sae.core.errors import UserError
+from sae.data.images import fraction
+
+Side = Literal["explain", "score"]
+"""Which half of the images: what the explainer may see, or what the label is tested on."""
+
+Kind = Literal["top", "quantile", "silent", "hard"]
+"""Why an image was kept for a latent; `top` and `quantile` are active, the others are not."""
+
+Status = Literal["live", "dead", "dense"]
+"""`dead`: never active; `dense`: active on more than `CollectConfig.dense_above` of the images."""
+
+SIDES: tuple[Side, Side] = ("explain", "score")
+KINDS: tuple[Kind, ...] = ("top", "quantile", "silent", "hard")
+N_BINS = 32
+"""Bins of `LatentStats.hist`, equal in width over [0, max_act]."""
+
+Record = TypeVar("Record")
+
+
+def split_of(image_id: str) -> Side:
+    """The same image falls on the same side on every machine: no seed to carry around."""
+    return "explain" if fraction(image_id, "split") < 0.5 else "score"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image kept for one latent, on one side of the split."""
+
+    latent: int
+    side: Side
+    kind: Kind
+    rank: int
+    """From 0. `top`: by activation within the side, over all domains. `quantile`: likewise within
+    the sample. `hard`: the neighbours' strongest images first. `silent`: a fixed shuffle. The first
+    few of the last two have the domain mix of the whole."""
+    stratum: int
+    """`quantile` only: 0 = weakest fifth of the sample, n_strata - 1 = strongest; otherwise -1."""
+    row: int
+    """Global row of the store."""
+    image_id: str
+    """sha256 of the file's content."""
+    domain: str
+    label: str
+    """The image's class (its folder); "" when unknown. Never shown to a model."""
+    path: str
+    """Relative to the domain's root, posix."""
+    act: float
+    """Largest activation over the image's tokens, in the SAE's units; 0 for silent and hard."""
+    heat: bytes | None = None
+    """(t,) uint8 per patch in row-major order, 255 = this image's largest; None without patches."""
+
+
+@dataclass(frozen=True)
+class LatentStats:
+    """What is counted of one latent over all images of the store, both sides together."""
+
+    latent: int
+    status: Status
+    n_active: int
+    """Images on which any token is active."""
+    frequency: float
+    """n_active as a share of all images, in [0, 1]."""
+    mean_act: float
+    """Mean over the active images of the image's largest activation; NaN when dead."""
+    max_act: float
+    """0 when dead."""
+    hist: tuple[int, ...]
+    """(32,) active images per equal bin of act / max_act; the first bin is the weakest."""
+    domain_rate: dict[str, float]
+    """Share of the domain's images that are active, in [0, 1]; in the store's domain order."""
+    sketch_share: float
+    """Rate in the domain "sketch" (or else the first) over the sum of all domains' rates: .5 of two
+    domains is no preference; NaN when dead."""
+    class_entropy: float
+    """Bits, of the active images' labels; 0 = one class only; NaN when dead or without labels."""
+    top_classes: tuple[tuple[str, int], ...]
+    """Up to 5 (label, active images), most frequent first; without the empty label."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that is known of one latent."""
+
+    stats: LatentStats
+    examples: tuple[Example, ...]
+
+    def of(self, side: Side, kind: Kind) -> tuple[Example, ...]:
+        """The examples of one side and kind, by rank."""
+        return tuple(e for e in self.examples if e.side == side and e.kind == kind)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What one explainer says of one latent. `label is None` exactly when `failure` says why."""
+
+    latent: int
+    label: str | None
+    second_label: str | None
+    """A second thing the latent answers to, when the explainer saw two; else None."""
+    description: str
+    """One sentence; "" when there is none."""
+    verdict: str
+    """The explainer's own finding in one word, e.g. "single", "several", "unclear"."""
+    level: str
+    """What kind of thing is named, e.g. "object", "part", "texture"; "" when not said."""
+    confidence: int | None
+    """0 to 100 as the model says, uncalibrated; None when not said."""
+    failure: str | None
+    lint: tuple[str, ...]
+    """Remarks of the label linter, as codes."""
+    model: str
+    provider: str | None
+    prompt: str
+    """Fingerprint of the prompt, its schema and the settings that change the answer."""
+    codes: dict[str, str]
+    """Letter on the grid -> image_id: every image that was shown, positives and negatives."""
+    candidates: tuple[str, ...]
+    """Labels that were considered, best first."""
+    calls: tuple[str, ...]
+    """Keys in the ledger."""
+    usd: float
+
+    def __post_init__(self) -> None:
+        if (self.label is None) != (self.failure is not None):
+            raise ValueError(
+                f"latent {self.latent}: label {self.label!r} with failure {self.failure!r}; "
+                "exactly one of them must be None"
+            )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the scorer answered about one held-out image, beside the truth."""
+
+    image_id: str
+    row: int
+    truth: bool
+    """Whether the latent is active on the image."""
+    act: float
+    stratum: int
+    """As in `Example`."""
+    kind: Kind
+    domain: str
+    score: float | None
+    """0 (label does not fit) to 100 (fits); None when no usable answer came."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a label tells held-out active images from silent ones."""
+
+    latent: int
+    label: str
+    model: str
+    """The scorer."""
+    explainer: str
+    prompt: str
+    """Fingerprint of the scorer's prompt and its schema; "" for a local scorer."""
+    verdicts: tuple[Verdict, ...]
+    auroc: float
+    """0.5 is chance, 1 is perfect; missing answers count as chance."""
+    auroc_low: float
+    auroc_high: float
+    """Bounds of the 95% interval."""
+    auroc_easy: float
+    """Against `silent` images only: is the topic right?"""
+    auroc_hard: float
+    """Against `hard` images only: is it specific?"""
+    balanced_accuracy: float
+    """At a fixed score of 50; missing answers are wrong."""
+    spearman: float
+    """Rank correlation of score and activation among the positives, -1 to 1."""
+    n_positive: int
+    n_negative: int
+    n_missing: int
+    """Images without a usable answer."""
+    failure: str | None
+    """Why there is no score (then the figures are NaN); else None."""
+    calls: tuple[str, ...]
+    usd: float
+    control: str = ""
+    """"" for the latent's own label; "shuffled" when another latent's label was tested here."""
+
+
+def to_json(record: Any) -> dict[str, Any]:
+    """Plain JSON values of a record: NaN becomes None, tuples lists, bytes base64 text."""
+    return {name: _plain(getattr(record, name)) for name in _names(cast(Any, type(record)))}
+
+
+def from_json(cls: type[Record], values: Mapping[str, Any]) -> Record:
+    """Build a record from `to_json`'s values.
+
+    Raises `UserError` for a field that is missing or unknown.
+    """
+    record: Record = _reader_of(cast(Any, cls))(values)
+    return record
+
+
+_Reader = Callable[[Any], Any]
+"""JSON value -> a field's value."""
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return to_json(value) if dataclasses.is_dataclass(value) else value
+
+
+@functools.cache
+def _names(cls: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(cls))
+
+
+@functools.cache
+def _reader_of(cls: type[Any]) -> _Reader:
+    """A function that builds `cls` from JSON values; what each field needs is found out once."""
+    readers = {name: _reader(hint) for name, hint in get_type_hints(cls).items()}
+    names = frozenset(readers)
+
+    def read(values: Mapping[str, Any]) -> Any:
+        if names != frozenset(values):
+            _check_names(cls, values)
+        return cls(
+            **{
+                name: value if (convert := readers[name]) is None else convert(value)
+                for name, value in values.items()
+            }
+        )
+
+    return read
+
+
+def _check_names(cls: type[Any], values: Mapping[str, Any]) -> None:
+    """Raise `UserError` for an unknown field, or for one that is missing and has no default."""
+    known = _names(cast(Any, cls))
+    for name in values:
+        if name not in known:
+            raise UserError(f"a stored {cls.__name__} has the unknown field {name!r}")
+    for field in dataclasses.fields(cls):
+        if field.default is dataclasses.MISSING and field.name not in values:
+            raise UserError(f"a stored {cls.__name__} lacks the field {field.name!r}")
+
+
+def _reader(hint: Any) -> _Reader | None:
+    """How a value of this type is read; None when it is taken as it stands."""
+    if get_origin(hint) is types.UnionType:  # only `X | None` occurs
+        inner = _reader(next(arg for arg in get_args(hint) if arg is not types.NoneType))
+        return None if inner is None else lambda value: None if value is None else inner(value)
+    if hint is float:
+        return lambda value: math.nan if value is None else float(value)
+    if hint is bytes:
+        return base64.b64decode
+    if dataclasses.is_dataclass(hint):
+        return _reader_of(cast(Any, hint))
+    if get_origin(hint) is dict:
+        return _dict_reader(_reader(get_args(hint)[1]))
+    if get_origin(hint) is tuple:
+        return _tuple_reader(get_args(hint))
+    return None
+
+
+def _dict_reader(inner: _Reader | None) -> _Reader:
+    if inner is None:
+        return lambda value: dict(value.items())
+    return lambda value: {key: inner(item) for key, item in value.items()}
+
+
+def _tuple_reader(args: tuple[Any, ...]) -> _Reader:
+    if args[-1] is not Ellipsis:
+        readers = [_reader(arg) or _as_it_stands for arg in args]
+        return lambda values: tuple(read(item) for read, item in zip(readers, values, strict=True))
+    inner = _reader(args[0])
+    return tuple if inner is None else lambda values: tuple(map(inner, values))
+
+
+def _as_it_stands(value: Any) -> Any:
+    return value

@@ -1,0 +1,1 @@
+"""A run's files -> labels.csv, gallery, sheets, Python view."""

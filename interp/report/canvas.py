@@ -1,0 +1,67 @@
+"""A sheet to draw on: one set of axes whose unit is the inch, x to the right and y down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from interp.records.types import Example
+from interp.report.gallery.thumbs import ImageSource
+
+WIDTH, MARGIN, DPI = 11.0, 0.55, 130
+"""Inches, inches, dots per inch."""
+INK, SOFT, LINE, BAR = "#22262b", "#646b73", "#dcd7ce", "#8aa2b9"
+BACKGROUND, ACCENT, GOOD, BAD = "#fffefc", "#2f5d8a", "#23784f", "#b83a32"
+SERIF, SANS = "DejaVu Serif", "DejaVu Sans"  # come with matplotlib: the same everywhere
+_SOURCE_PIXELS = 320
+
+
+@dataclass
+class Paper:
+    """The axes to draw on, and how far down the sheet is filled (`y`)."""
+
+    axes: Any
+    source: ImageSource
+    y: float = MARGIN
+
+    def text(self, x: float, y: float, words: str, size: float = 8.5, **style: Any) -> None:
+        """Plain text with its top left corner at (x, y); a $ is a $."""
+        style = {"color": INK, "family": SANS, "va": "top", **style}
+        self.axes.text(x, y, printable(words), fontsize=size, parse_math=False, **style)
+
+    def line(self, xs: Sequence[float], ys: Sequence[float], **style: Any) -> None:
+        self.axes.plot(xs, ys, **{"color": LINE, "lw": 0.8, "solid_capstyle": "butt", **style})
+
+    def image(self, example: Example, x: float, side: float, frame: str = LINE) -> None:
+        """The whole image in a square cell whose top left corner is (x, self.y)."""
+        from matplotlib.patches import Rectangle
+
+        from sae.data.images import BadImage
+
+        cell = Rectangle((x, self.y), side, side, facecolor="white", edgecolor=frame, lw=0.9)
+        self.axes.add_patch(cell)
+        try:
+            picture = self.source.image(example)
+        except BadImage:
+            self.text(x + side / 2, self.y + side / 2, "missing", 7, color=SOFT, ha="center")
+            return
+        picture.thumbnail((_SOURCE_PIXELS, _SOURCE_PIXELS))
+        scale = (side - 0.03) / max(picture.size)
+        w, h = picture.width * scale, picture.height * scale
+        left, top = x + (side - w) / 2, self.y + (side - h) / 2
+        extent = (left, left + w, top + h, top)
+        self.axes.imshow(np.asarray(picture), extent=extent, aspect="auto", zorder=2)
+
+    def heading(self, words: str, note: str = "") -> None:
+        self.text(MARGIN, self.y, words, 10, weight="bold")
+        self.text(WIDTH - MARGIN, self.y + 0.02, note, 8, color=SOFT, ha="right")
+        self.line((MARGIN, WIDTH - MARGIN), (self.y + 0.25, self.y + 0.25))
+        self.y += 0.36
+
+
+def printable(words: str) -> str:
+    """Control and direction signs as spaces: a label cannot disturb the sheet."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in words)

@@ -1,0 +1,154 @@
+"""A run folder -> results/<run>/gallery/: a page, a columnar index, shards of cards, thumbnails.
+
+`fetch` is blocked on file://, so data files are scripts that call one global: `G.index(columns)`
+and `G.shard(k, cards)`. The page loads the index first, and a shard when one of its cards is shown.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp.records.types import Evidence, Explanation, Score
+from interp.report.gallery.cards import card, is_stale, number, shown
+from interp.report.gallery.thumbs import Thumbs
+from interp.run.results import Findings, read_findings
+from sae.core.progress import Progress
+
+if TYPE_CHECKING:
+    from interp.evidence.reader import EvidenceReader
+
+SHARD_CARDS = 64
+PAGE = ("index.html", "app.css", "dom.js", "figures.js", "card.js", "list.js", "app.js")
+
+
+def build_gallery(run_dir: Path, progress: Progress | None = None) -> Path:
+    """Write `<run_dir>/gallery` anew and return its index.html; the folder is complete or absent.
+
+    Thumbnails of an earlier gallery are reused. Equal inputs give equal bytes.
+    """
+    from interp.evidence.reader import EvidenceReader
+
+    reader = EvidenceReader(run_dir)
+    findings = read_findings(run_dir)
+    target = run_dir / "gallery"
+    with _replacing_folder(target) as folder:
+        thumbs = Thumbs(reader, folder, earlier=target)
+        columns = _write_shards(reader, findings, thumbs, folder / "data", progress)
+        call = f"G.index({script_json({'meta': _meta(reader, run_dir), **columns})});\n"
+        (folder / "data" / "index.js").write_text(call, encoding="ascii")
+        thumbs.prune()
+        for name in PAGE:
+            shutil.copyfile(Path(__file__).with_name(name), folder / name)
+    return target / "index.html"
+
+
+def script_json(value: Any) -> str:
+    """JSON that is safe inside a script of any kind: ASCII only, without <, > and &."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _meta(reader: EvidenceReader, run_dir: Path) -> dict[str, Any]:
+    info = reader.store.info
+    domains = list(reader.store.domains)
+    return {
+        "run": run_dir.resolve().name,
+        "clip": info.clip,
+        "layer": info.layer,
+        "tokens": info.tokens,
+        "grid": list(info.grid),
+        "n_images": info.n_images,
+        "domains": domains,
+        # As in LatentStats.sketch_share.
+        "share_of": "sketch" if "sketch" in domains else domains[0],
+        "shard_cards": SHARD_CARDS,
+    }
+
+
+def _write_shards(
+    reader: EvidenceReader,
+    findings: Findings,
+    thumbs: Thumbs,
+    folder: Path,
+    progress: Progress | None,
+) -> dict[str, list[Any]]:
+    """Write every shard; returns the index's columns, one entry per latent."""
+    domains = list(reader.store.domains)
+    n_latents = len(reader.latents)
+    rows: list[dict[str, Any]] = []
+    for start in range(0, n_latents, SHARD_CARDS):
+        latents = range(start, min(start + SHARD_CARDS, n_latents))
+        known = [
+            (reader.of(latent), findings.explanation(latent), findings.any_score(latent))
+            for latent in latents
+        ]
+        thumbs.ensure(e for one, _, score in known for e in shown(one, score, domains).examples)
+        gone = frozenset(thumbs.missing)
+        cards = [card(one, said, score, domains, gone) for one, said, score in known]
+        k = start // SHARD_CARDS
+        text = f"G.shard({k},{script_json(cards)});\n"
+        (folder / f"c{k:04d}.js").write_text(text, encoding="ascii")
+        rows += [_row(one, said, score, thumbs) for one, said, score in known]
+        if progress:
+            progress(start + len(latents), n_latents)
+    return {name: [row[name] for row in rows] for name in _COLUMNS}
+
+
+_COLUMNS = ("label", "state", "status", "score", "low", "high", "frequency", "share", "thumb")
+
+
+def _row(
+    evidence: Evidence, said: Explanation | None, score: Score | None, thumbs: Thumbs
+) -> dict[str, Any]:
+    """What the list shows, sorts and searches by; None where there is nothing."""
+    stats = evidence.stats
+    if score and is_stale(score, said):
+        score = None
+    tops = [e for e in evidence.of("explain", "top") if e.image_id in thumbs.there]
+    return {
+        "label": said.label if said else None,
+        "state": _state(said),
+        "status": stats.status,
+        "score": number(score.auroc, 3) if score else None,
+        "low": number(score.auroc_low, 3) if score else None,
+        "high": number(score.auroc_high, 3) if score else None,
+        "frequency": number(stats.frequency, 3),
+        "share": number(stats.sketch_share, 3),
+        # 43 signs instead of 64: the index is read as a whole.
+        "thumb": _base64(tops[0].image_id) if tops else None,
+    }
+
+
+def _state(said: Explanation | None) -> str:
+    if said is None:
+        return "unlabelled"
+    return "failed" if said.failure else "labelled"
+
+
+def _base64(image_id: str) -> str:
+    return base64.b64encode(bytes.fromhex(image_id)).decode("ascii").rstrip("=")
+
+
+@contextmanager
+def _replacing_folder(target: Path) -> Iterator[Path]:
+    """Yield a sibling folder to fill; it takes the place of `target` only when the block ends well.
+
+    An interrupted build leaves the sibling behind: its thumbnails are whole and are used again.
+    """
+    part, old = target.with_name("gallery.part"), target.with_name("gallery.old")
+    if old.exists() and not target.exists():  # stopped between the two renames below
+        old.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(part / "data", ignore_errors=True)
+    (part / "data").mkdir(parents=True)
+    yield part
+    if target.exists():
+        target.rename(old)
+    part.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,186 @@
+"""All that is known of one latent -> one card: plain JSON values, in the shape card.js reads.
+
+Images are listed once per card; whatever shows one refers to it by its place in that list.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from interp.records.types import Evidence, Example, Explanation, LatentStats, Score, Verdict
+
+N_TOP = 8
+"""Strongest images shown per domain."""
+N_PER_STRATUM = 4
+"""Images shown per fifth of the activation range."""
+
+Json = Any
+"""A plain JSON value."""
+
+
+@dataclass
+class Pictures:
+    """The images of one card, in the order of their first use."""
+
+    place: dict[str, int] = field(default_factory=dict)  # image_id -> index in `examples`
+    examples: list[Example] = field(default_factory=list)
+
+    def add(self, example: Example) -> int:
+        """The image's index; the same content is listed once."""
+        if example.image_id not in self.place:
+            self.place[example.image_id] = len(self.examples)
+            self.examples.append(example)
+        return self.place[example.image_id]
+
+
+def shown(evidence: Evidence, score: Score | None, domains: Sequence[str]) -> Pictures:
+    """Every image that the card of this latent shows."""
+    pictures = Pictures()
+    for example in _tops(evidence, domains) + _quantiles(evidence) + _judged(evidence, score):
+        pictures.add(example)
+    return pictures
+
+
+def card(
+    evidence: Evidence,
+    explanation: Explanation | None,
+    score: Score | None,
+    domains: Sequence[str],
+    missing: frozenset[str] = frozenset(),
+) -> dict[str, Json]:
+    """The card of one latent; `missing` are the image ids that cannot be shown any more."""
+    pictures = shown(evidence, score, domains)
+    tops, quantiles = _tops(evidence, domains), _quantiles(evidence)
+    strata = sorted({e.stratum for e in quantiles})
+    return {
+        "id": evidence.stats.latent,
+        "stats": _stats(evidence.stats, domains),
+        "explanation": _explanation(explanation),
+        "score": _score(score, explanation),
+        "images": [_image(e, domains, missing) for e in pictures.examples],
+        "top": [[_shown(e, pictures) for e in tops if e.domain == domain] for domain in domains],
+        "quantiles": [[_shown(e, pictures) for e in quantiles if e.stratum == s] for s in strata],
+        "verdicts": _verdicts(evidence, score, pictures),
+    }
+
+
+def is_stale(score: Score, explanation: Explanation | None) -> bool:
+    """Whether the score belongs to another label than the latent has now."""
+    return explanation is None or score.label != explanation.label
+
+
+def number(value: float, digits: int = 4) -> float | None:
+    """Rounded to significant digits, to keep the files small; None for NaN."""
+    if not math.isfinite(value):
+        return None
+    return float(f"{value:.{digits}g}")
+
+
+def _tops(evidence: Evidence, domains: Sequence[str]) -> list[Example]:
+    tops = evidence.of("explain", "top")
+    return [e for d in domains for e in [e for e in tops if e.domain == d][:N_TOP]]
+
+
+def _quantiles(evidence: Evidence) -> list[Example]:
+    sample = evidence.of("explain", "quantile")
+    strata = sorted({e.stratum for e in sample})
+    return [e for s in strata for e in [e for e in sample if e.stratum == s][:N_PER_STRATUM]]
+
+
+def _judged(evidence: Evidence, score: Score | None) -> list[Example]:
+    """The held-out images that the scorer was asked about, as examples."""
+    held_out = {e.image_id: e for e in evidence.examples if e.side == "score"}
+    latent = evidence.stats.latent
+    verdicts = score.verdicts if score else ()
+    return [held_out.get(v.image_id) or _unlisted(latent, v) for v in verdicts]
+
+
+def _unlisted(latent: int, v: Verdict) -> Example:
+    """A judged image that the evidence does not hold (any more): its class and name are unknown."""
+    return Example(
+        latent, "score", v.kind, 0, v.stratum, v.row, v.image_id, v.domain, "", "", v.act
+    )
+
+
+def _stats(stats: LatentStats, domains: Sequence[str]) -> dict[str, Json]:
+    return {
+        "status": stats.status,
+        "n_active": stats.n_active,
+        "frequency": number(stats.frequency),
+        "mean": number(stats.mean_act),
+        "max": number(stats.max_act),
+        "hist": list(stats.hist),
+        "rates": [number(stats.domain_rate.get(domain, math.nan)) for domain in domains],
+        "share": number(stats.sketch_share),
+        "entropy": number(stats.class_entropy),
+        "classes": [list(pair) for pair in stats.top_classes],
+    }
+
+
+def _explanation(e: Explanation | None) -> dict[str, Json] | None:
+    if e is None:
+        return None
+    kept = ("label", "second_label", "description", "verdict", "level", "confidence", "failure")
+    origin = ("model", "provider", "prompt")
+    return {
+        **{name: getattr(e, name) for name in kept + origin},
+        "lint": list(e.lint),
+        "candidates": list(e.candidates),
+        "n_shown": len(e.codes),
+        "n_calls": len(e.calls),
+        "usd": number(e.usd),
+    }
+
+
+def _score(s: Score | None, explanation: Explanation | None) -> dict[str, Json] | None:
+    if s is None:
+        return None
+    figures = ("auroc", "auroc_low", "auroc_high", "auroc_easy", "auroc_hard")
+    more = ("balanced_accuracy", "spearman", "usd")
+    kept = ("label", "model", "prompt", "n_positive", "n_negative", "n_missing", "failure")
+    return {
+        **{name: number(getattr(s, name)) for name in figures + more},
+        **{name: getattr(s, name) for name in kept},
+        "n_calls": len(s.calls),
+        "stale": is_stale(s, explanation),
+    }
+
+
+def _image(e: Example, domains: Sequence[str], missing: Iterable[str]) -> list[Json]:
+    return [e.image_id, domains.index(e.domain), e.label, e.path, int(e.image_id not in missing)]
+
+
+def _shown(e: Example, pictures: Pictures) -> list[Json]:
+    return [pictures.place[e.image_id], number(e.act), _heat(e)]
+
+
+def _heat(e: Example) -> str | None:
+    return base64.b64encode(e.heat).decode("ascii") if e.heat else None
+
+
+def _verdicts(evidence: Evidence, score: Score | None, pictures: Pictures) -> list[Json]:
+    """Held-out images: active ones first by activation, then the hard and the random silent."""
+    if score is None:
+        return []
+    judged = zip(score.verdicts, _judged(evidence, score), strict=True)
+    ordered = sorted(judged, key=lambda pair: _order(pair[0]))
+    return [
+        [
+            pictures.place[v.image_id],
+            int(v.truth),
+            number(v.act),
+            v.kind,
+            None if v.score is None else number(v.score),
+            _heat(e) if v.truth else None,
+        ]
+        for v, e in ordered
+    ]
+
+
+def _order(v: Verdict) -> tuple[bool, bool, float, float, str]:
+    """The judge's clearest mistakes among the silent ones come first."""
+    return (not v.truth, v.kind != "hard", -v.act, -(v.score or 0.0), v.image_id)

@@ -1,0 +1,181 @@
+"""The run's files -> `labels.csv`: one row per latent, for spreadsheets and pandas."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from interp.evidence.reader import EvidenceReader
+from interp.records.types import Explanation, LatentStats, Score, from_json
+from sae.core.errors import UserError
+from sae.core.files import read_jsonl, replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FILE = "labels.csv"
+EXPLANATIONS = "explanations.jsonl"
+SCORES = "scores.jsonl"
+
+TEXT_COLUMNS = (
+    "interpretation",
+    "label",
+    "description",
+    "verdict",
+    "status",
+    "explainer",
+    "scorer",
+)
+COUNT_COLUMNS = ("n_positive", "n_negative", "n_missing")
+COLUMNS = (
+    "latent_id",
+    "interpretation",
+    "label",
+    "description",
+    "verdict",
+    "auroc",
+    "auroc_low",
+    "auroc_high",
+    "auroc_easy",
+    "auroc_hard",
+    "balanced_accuracy",
+    "spearman",
+    *COUNT_COLUMNS,
+    "frequency",
+    "mean_activation",
+    "max_activation",
+    "sketch_share",
+    "class_entropy",
+    "status",
+    "explainer",
+    "scorer",
+    "dollars",
+)
+
+Cell = str | int | float
+Row = TypeVar("Row", Explanation, Score)
+
+# A spreadsheet runs a cell that begins so. A leading ' keeps it text; cells that begin with ' and
+# such a sign get one more, so that reading takes off exactly what writing put on.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_SPECIAL = re.compile(r'[",\r\n]')
+
+
+def write_labels(run_dir: Path | str) -> Path:
+    """Write `labels.csv` of a run and return its path. The same files give the same bytes.
+
+    Every latent has a row, dead ones too. `interpretation` is the label, "" without one; `status`
+    says why: "dead", "dense", "failed: KIND" of the explainer, "unscored: KIND" of the scorer.
+    """
+    run_dir = Path(run_dir)
+    reader = EvidenceReader(run_dir)
+    explanations = latest_explanations(run_dir / EXPLANATIONS)
+    scores = latest_scores(run_dir / SCORES)
+    lines = [",".join(COLUMNS)]
+    for latent in range(reader.info.n_latents):
+        stats = reader.stats(latent)
+        cells = _cells(stats, explanations.get(latent), scores.get(latent))
+        lines.append(",".join(_quoted(_written(cells[name])) for name in COLUMNS))
+    path = run_dir / FILE
+    with replacing(path) as part:
+        part.write_bytes("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
+    return path
+
+
+def read_labels(path: Path | str) -> pd.DataFrame:
+    """`labels.csv` as a table with the labels as they were: "NA" is a label, "" is none.
+
+    `path` may be the run. Numbers that are missing are NaN (counts: <NA>). Raises `UserError` when
+    there is no such file.
+    """
+    import pandas as pd
+
+    path = Path(path) / FILE if Path(path).is_dir() else Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is missing; run `interp cards --run {path.parent}` to write it")
+    numbers = [name for name in COLUMNS if name not in TEXT_COLUMNS]
+    table = pd.read_csv(
+        path,
+        keep_default_na=False,
+        na_values={name: [""] for name in numbers},
+        dtype={**dict.fromkeys(TEXT_COLUMNS, "str"), **dict.fromkeys(COUNT_COLUMNS, "Int64")},
+    )
+    for name in TEXT_COLUMNS:
+        table[name] = table[name].map(_read)
+    return table
+
+
+def latest_explanations(path: Path) -> dict[int, Explanation]:
+    """The last explanation of every latent; none when the file is missing."""
+    return _last(Explanation, read_jsonl(path))
+
+
+def latest_scores(path: Path) -> dict[int, Score]:
+    """The last score of every latent's own label, without its verdicts; controls do not count."""
+    rows = [{**row, "verdicts": []} for row in read_jsonl(path) if not row.get("control")]
+    return _last(Score, rows)
+
+
+def _last(cls: type[Row], rows: Iterable[dict[str, Any]]) -> dict[int, Row]:
+    last = {row["latent"]: row for row in rows}
+    return {latent: from_json(cls, row) for latent, row in last.items()}
+
+
+def _cells(
+    stats: LatentStats, explanation: Explanation | None, score: Score | None
+) -> dict[str, Cell]:
+    if score is not None and (explanation is None or score.label != explanation.label):
+        score = None  # of an earlier label
+    label = (explanation.label if explanation else None) or ""
+    usd = (explanation.usd if explanation else 0.0) + (score.usd if score else 0.0)
+    return {
+        "latent_id": stats.latent,
+        "interpretation": label,
+        "label": label,
+        "description": explanation.description if explanation else "",
+        "verdict": explanation.verdict if explanation else "",
+        **_score_cells(score),
+        "frequency": stats.frequency,
+        "mean_activation": stats.mean_act,
+        "max_activation": stats.max_act,
+        "sketch_share": stats.sketch_share,
+        "class_entropy": stats.class_entropy,
+        "status": _status(stats.status, explanation, score),
+        "explainer": explanation.model if explanation else "",
+        "scorer": score.model if score else "",
+        "dollars": usd if explanation else math.nan,
+    }
+
+
+def _score_cells(score: Score | None) -> dict[str, Cell]:
+    names = COLUMNS[COLUMNS.index("auroc") : COLUMNS.index("frequency")]
+    return {name: math.nan if score is None else getattr(score, name) for name in names}
+
+
+def _status(status: str, explanation: Explanation | None, score: Score | None) -> str:
+    if explanation is not None and explanation.failure is not None:
+        return f"failed: {explanation.failure}"
+    if score is not None and score.failure is not None:
+        return f"unscored: {score.failure}"
+    return status
+
+
+def _written(cell: Cell) -> str:
+    """Floats with 4 significant digits; text so that no spreadsheet takes it for a formula."""
+    if isinstance(cell, float):
+        return "" if math.isnan(cell) else f"{cell:.4g}"
+    if isinstance(cell, int):
+        return str(cell)
+    return f"'{cell}" if _FORMULA.match(cell) else cell
+
+
+def _quoted(cell: str) -> str:
+    # Not csv.writer: before Python 3.13 it leaves a lone \r bare, and the row falls in two.
+    return '"' + cell.replace('"', '""') + '"' if _SPECIAL.search(cell) else cell
+
+
+def _read(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

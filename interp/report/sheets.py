@@ -1,0 +1,297 @@
+"""One picture per latent, for a paper, a mail or a quick look: `interp show`."""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from interp.records.types import Evidence, Example, Explanation, Score, Verdict
+from interp.report.canvas import (
+    ACCENT,
+    BACKGROUND,
+    BAD,
+    BAR,
+    DPI,
+    GOOD,
+    LINE,
+    MARGIN,
+    SERIF,
+    SOFT,
+    WIDTH,
+    Paper,
+    printable,
+)
+from interp.run.results import Findings, read_findings
+from sae.core.files import replacing
+
+if TYPE_CHECKING:
+    from interp.evidence.reader import EvidenceReader
+
+_GAP = 0.1
+"""Inches between two images."""
+_DOMAIN_COLOURS = ("#3d6ea8", "#c9772b", "#4d8c6a", "#8d5a9c", "#7b7f6d")
+
+
+def write_sheets(run_dir: Path, latents: Sequence[int], out: Path, per_side: int = 8) -> list[Path]:
+    """Write `out/latent-00017.png` for each latent and return the paths.
+
+    `per_side` images stand in a row: the strongest of each domain, and of the held-out test the
+    active and the silent ones. Equal inputs give equal bytes. Raises `UserError` when the run is
+    not collected or has no such latent.
+    """
+    from interp.evidence.reader import EvidenceReader
+
+    reader = EvidenceReader(run_dir)
+    findings = read_findings(run_dir)
+    paths = []
+    for latent in latents:
+        path = out / f"latent-{latent:05d}.png"
+        with replacing(path) as part:
+            part.write_bytes(_png(reader, _sheet(reader, findings, latent), per_side))
+        paths.append(path)
+    return paths
+
+
+def sheet_png(run_dir: Path, latent: int, per_side: int = 8) -> bytes:
+    """One latent's sheet as a PNG file's content; errors as `write_sheets`."""
+    from interp.evidence.reader import EvidenceReader
+
+    reader = EvidenceReader(run_dir)
+    return _png(reader, _sheet(reader, read_findings(run_dir), latent), per_side)
+
+
+def choose(run_dir: Path, n: int = 12) -> list[int]:
+    """Up to `n` latents that show a run as it is, from the best score to the worst.
+
+    Half of them lean to the first domain (or "sketch"), half away from it, as far as there are
+    any. Without scores the labelled latents are taken, without labels the live ones.
+    """
+    from interp.evidence.reader import EvidenceReader
+
+    reader = EvidenceReader(run_dir)
+    findings = read_findings(run_dir)
+    live = reader.live()
+    scores = {i: s.auroc for i in live if (s := findings.score(i)) and not math.isnan(s.auroc)}
+    ranked = sorted(scores, key=lambda latent: (-scores[latent], latent))
+    ranked = ranked or [i for i in live if findings.label(i) is not None] or live
+    share = reader.latents["sketch_share"].to_numpy()
+    towards = [i for i in ranked if share[i] >= 1 / len(reader.store.domains)]
+    away = [i for i in ranked if i not in set(towards)]
+    n_away = min(len(away), max(n // 2, n - len(towards)))
+    chosen = _spread(towards, n - n_away) + _spread(away, n_away)
+    return sorted(chosen, key=ranked.index)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What one sheet tells."""
+
+    evidence: Evidence
+    explanation: Explanation | None
+    score: Score | None
+    domains: list[str]
+
+
+def _sheet(reader: EvidenceReader, findings: Findings, latent: int) -> Sheet:
+    explanation = findings.explanation(latent)
+    domains = list(reader.store.domains)
+    return Sheet(reader.of(latent), explanation, findings.score(latent), domains)
+
+
+def _png(reader: EvidenceReader, sheet: Sheet, per_side: int) -> bytes:
+    """The paper is cut where the drawing ended; no date and no version go into the file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(dpi=DPI, facecolor=BACKGROUND)
+    FigureCanvasAgg(figure)
+    paper = Paper(figure.add_axes((0.0, 0.0, 1.0, 1.0)), reader)
+    _draw(paper, sheet, per_side)
+    height = math.ceil((paper.y + MARGIN - 0.15) * DPI) / DPI
+    figure.set_size_inches(WIDTH, height)
+    paper.axes.set(xlim=(0, WIDTH), ylim=(height, 0))
+    paper.axes.axis("off")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", facecolor=BACKGROUND, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _draw(paper: Paper, sheet: Sheet, per_side: int) -> None:
+    _title(paper, sheet)
+    _figures(paper, sheet)
+    if sheet.evidence.stats.status == "dead":
+        return
+    for domain in sheet.domains:
+        _top_row(paper, sheet.evidence, domain, per_side)
+    _quantile_row(paper, sheet.evidence)
+    if sheet.score and sheet.score.verdicts:
+        _test_rows(paper, sheet.evidence, sheet.score, per_side)
+
+
+def _title(paper: Paper, sheet: Sheet) -> None:
+    said, stats = sheet.explanation, sheet.evidence.stats
+    label = said.label if said and said.label is not None else None
+    paper.text(MARGIN, paper.y, f"latent {stats.latent}  ·  {stats.status}", 9, color=SOFT)
+    paper.y += 0.24
+    style = {"family": SERIF} if label else {"family": SERIF, "style": "italic", "color": SOFT}
+    words = label or _no_label(said, stats.status)
+    for row in textwrap.wrap(printable(words), 52, max_lines=2, placeholder=" …") or [" "]:
+        paper.text(MARGIN, paper.y, row, 20, **style)
+        paper.y += 0.36
+    for row in textwrap.wrap(printable(said.description if said else ""), 110, max_lines=3):
+        paper.text(MARGIN, paper.y + 0.04, row, 9.5, color=SOFT)
+        paper.y += 0.19
+    paper.y += 0.24
+
+
+def _no_label(said: Explanation | None, status: str) -> str:
+    if status == "dead":
+        return "Never active"
+    return f"No label: {said.failure}" if said else "Not labelled yet"
+
+
+def _figures(paper: Paper, sheet: Sheet) -> None:
+    """Three columns: score, histogram, domains."""
+    width = (WIDTH - 2 * MARGIN - 1.0) / 3
+    columns = [MARGIN + i * (width + 0.5) for i in range(3)]
+    _score_column(paper, sheet.score, columns[0], width)
+    if sheet.evidence.stats.status != "dead":
+        _histogram_column(paper, sheet.evidence, columns[1], width)
+        _domain_column(paper, sheet, columns[2], width)
+    paper.y += 1.62
+
+
+def _score_column(paper: Paper, score: Score | None, x: float, width: float) -> None:
+    y = paper.y
+    paper.text(x, y, "Predicts unseen images", 9, weight="bold")
+    if score is None or math.isnan(score.auroc):
+        why = f"Not scored: {score.failure}" if score else "Not scored."
+        paper.text(x, y + 0.27, why, 9, color=SOFT)
+        return
+    paper.text(x, y + 0.25, f"{score.auroc:.2f}", 22, family=SERIF)
+    interval = f"AUROC\n95%: {score.auroc_low:.2f} to {score.auroc_high:.2f}"
+    paper.text(x + 0.85, y + 0.28, interval, 8, color=SOFT, linespacing=1.35)
+    track = y + 0.95
+    paper.line((x, x + width), (track, track))
+    paper.line((x + width / 2,) * 2, (track - 0.14, track + 0.14), color=SOFT, ls=(0, (2, 2)))
+    ends = [x + width * value for value in (score.auroc_low, score.auroc_high)]
+    paper.line(ends, (track, track), color=ACCENT, lw=2.2, alpha=0.6)
+    paper.line([x + width * score.auroc], [track], color=ACCENT, marker="o", ms=8)
+    for share, words, side in ((0.0, "0", "left"), (0.5, "chance", "center"), (1.0, "1", "right")):
+        paper.text(x + width * share, track + 0.2, words, 7, color=SOFT, ha=side)
+
+
+def _histogram_column(paper: Paper, evidence: Evidence, x: float, width: float) -> None:
+    from matplotlib.patches import Rectangle
+
+    stats, y = evidence.stats, paper.y
+    paper.text(x, y, "Activation", 9, weight="bold")
+    heights = np.log1p(stats.hist) / np.log1p(max(*stats.hist, 1)) * 0.78  # (32,)
+    base, bar = y + 1.08, width / len(heights)
+    for i, height in enumerate(heights):
+        corner = (x + i * bar, base - height)
+        paper.axes.add_patch(Rectangle(corner, 0.8 * bar, height, facecolor=BAR))
+    paper.line((x, x + width), (base, base))
+    for share, side in ((0.0, "left"), (0.5, "center"), (1.0, "right")):
+        value = f"{_act(share * stats.max_act)}"
+        paper.text(x + width * share, base + 0.06, value, 7, color=SOFT, ha=side)
+    fact = f"{stats.n_active:,} active images ({stats.frequency:.2%}); logarithmic"
+    paper.text(x, base + 0.22, fact, 7, color=SOFT)
+
+
+def _domain_column(paper: Paper, sheet: Sheet, x: float, width: float) -> None:
+    rates, y = sheet.evidence.stats.domain_rate, paper.y
+    paper.text(x, y, "Share of images on which it is active", 9, weight="bold")
+    most = max([*rates.values(), 1e-12])
+    for i, domain in enumerate(sheet.domains[:5]):
+        row, colour = (
+            y + 0.38 + 0.22 * i,
+            _DOMAIN_COLOURS[i],
+        )
+        start, length = x + 0.95, width - 1.5
+        paper.text(x, row, textwrap.shorten(domain, 14) or domain[:14], 8, va="center")
+        paper.line((start, start + length), (row, row), lw=5, color="#ece8e1")
+        paper.line((start, start + length * rates[domain] / most), (row, row), lw=5, color=colour)
+        share = f"{rates[domain]:.1%}"
+        paper.text(x + width, row, share, 8, color=SOFT, va="center", ha="right")
+
+
+def _top_row(paper: Paper, evidence: Evidence, domain: str, per_side: int) -> None:
+    examples = [e for e in evidence.of("explain", "top") if e.domain == domain][:per_side]
+    paper.heading(f"Strongest: {domain}", "activation below each image")
+    if not examples:
+        paper.text(MARGIN, paper.y, "Active on none of them.", 9, color=SOFT)
+        paper.y += 0.4
+        return
+    _row(paper, [(e, _act(e.act), SOFT, LINE) for e in examples], per_side)
+
+
+def _quantile_row(paper: Paper, evidence: Evidence) -> None:
+    """Two images of every part of the sample, from the weakest to the strongest."""
+    sample = evidence.of("explain", "quantile")
+    strata = [[e for e in sample if e.stratum == s] for s in sorted({e.stratum for e in sample})]
+    if not strata:
+        return
+    paper.heading("Across its range", "images drawn at random, weakest to strongest")
+    group = (WIDTH - 2 * MARGIN + 0.22) / len(strata)
+    side = min((group - 0.22 - 0.06) / 2, 1.3)
+    for i, part in enumerate(strata):
+        for j, example in enumerate(part[:2]):
+            paper.image(example, MARGIN + i * group + j * (side + 0.06), side)
+        acts = [e.act for e in part]
+        words = f"{_act(min(acts))} to {_act(max(acts))}"
+        paper.text(MARGIN + i * group, paper.y + side + 0.06, words, 8, color=SOFT)
+    paper.y += side + 0.42
+
+
+def _test_rows(paper: Paper, evidence: Evidence, score: Score, per_side: int) -> None:
+    held_out = {e.image_id: e for e in evidence.examples if e.side == "score"}
+    for truth, name in ((True, "Unseen, active"), (False, "Unseen, silent")):
+        verdicts = [v for v in score.verdicts if v.truth == truth and v.image_id in held_out]
+        right = sum(_right(v) for v in verdicts)
+        paper.heading(name, f"judge's answer 0 to 100; {right} of {len(verdicts)} right")
+        shown = sorted(verdicts, key=lambda v: (v.kind != "hard", -v.act, v.image_id))
+        shown = _spread(shown, per_side)
+        _row(paper, [(held_out[v.image_id], *_verdict(v)) for v in shown], per_side)
+
+
+def _right(v: Verdict) -> bool:
+    """As balanced accuracy counts: 50 fits, and no answer is wrong."""
+    return v.score is not None and (v.score >= 50) == v.truth
+
+
+def _verdict(v: Verdict) -> tuple[str, str, str]:
+    """(words, their colour, the frame's colour)."""
+    words = "no answer" if v.score is None else f"{'✓' if _right(v) else '✗'} {v.score:.0f}"
+    hard = "  look-alike" if v.kind == "hard" else ""
+    return words + hard, GOOD if _right(v) else BAD, LINE if _right(v) else BAD
+
+
+def _row(paper: Paper, cells: Sequence[tuple[Example, str, str, str]], per_side: int) -> None:
+    """Cells are (image, words below it, their colour, the frame's colour)."""
+    side = min((WIDTH - 2 * MARGIN + _GAP) / per_side - _GAP, 1.6)
+    for i, (example, words, colour, frame) in enumerate(cells):
+        x = MARGIN + i * (side + _GAP)
+        paper.image(example, x, side, frame)
+        style = {"color": colour, "ha": "center"}
+        paper.text(x + side / 2, paper.y + side + 0.06, words, 8, **style)
+    paper.y += (side + 0.42) if cells else 0.2
+
+
+def _spread(items: Sequence[Any], n: int) -> list[Any]:
+    """`n` of the items at even distances, the first and the last among them."""
+    if len(items) <= n:
+        return list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, n).round().astype(int)]
+
+
+def _act(value: float) -> str:
+    """An activation with three significant digits."""
+    return f"{value:#.3g}".rstrip(".") if value else "0"

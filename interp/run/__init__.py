@@ -1,0 +1,1 @@
+"""The run folder, and what was said and measured in it."""

@@ -1,0 +1,220 @@
+"""A run: the folder `results/<name>/` that holds everything about one SAE on one store."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sae.core.errors import UserError
+from sae.core.files import FORMAT, read_config, without_place, write_json
+
+if TYPE_CHECKING:
+    from interp.evidence.reader import EvidenceReader
+    from interp.evidence.stream.activations import Encoder
+    from sae.data.store import EmbeddingStore
+
+RESULTS = Path("results")
+"""Where runs lie, from the folder in which a command is typed."""
+VERSIONED = ("sae-interp", "torch", "open_clip_torch", "pillow", "numpy", "openai", "jinja2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """run.json: what the run is about and how each stage was set. No absolute path, no key."""
+
+    format: int = FORMAT
+    name: str
+    store: str
+    """The EmbeddingStore's folder, relative to the run's."""
+    store_identity: str
+    clip: str
+    """Its name; of a `local-dir:` only the folder's own name."""
+    clip_sha: str
+    layer: str
+    tokens: str
+    n_images: int
+    n_latents: int
+    k: int
+    sae_identity: str
+    """sha256 over the SAE's rule and numbers."""
+    versions: dict[str, str]
+    git_commit: str
+    """Of this project where it is a checkout; else ""."""
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By stage (collect, explain, score): the settings that it last ran with."""
+
+
+class Run:
+    """Paths of one run, and its run.json."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, name: str | None = None) -> Run:
+        """The run called `name` (a folder, or a name under results/); the newest without one.
+
+        Raises `UserError` when there is none.
+        """
+        if name is None:
+            return cls._newest()
+        for path in (RESULTS / name, Path(name)):
+            if (path / "run.json").exists():
+                return cls(path)
+        known = ", ".join(sorted(p.parent.name for p in RESULTS.glob("*/run.json"))) or "none yet"
+        raise UserError(f"--run {name}: no run.json in {RESULTS / name}; runs here: {known}")
+
+    @classmethod
+    def _newest(cls) -> Run:
+        found = sorted(RESULTS.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise UserError(
+                f"no run in {RESULTS}/; make one with `interp collect SAE STORE` or `interp demo`"
+            )
+        return cls(found[-1].parent)
+
+    @classmethod
+    def create(cls, path: Path, sae_dir: Path, model: Encoder, store: EmbeddingStore) -> Run:
+        """Make the folder, or take the one that is there for the same SAE and store.
+
+        Raises `UserError` when the folder is the run of another SAE or store.
+        """
+        from interp.evidence.collect import sae_identity
+        from sae.model.sae import SAE, is_ours
+
+        info = RunInfo(
+            name=path.name,
+            store=Path(os.path.relpath(store.path.resolve(), path.resolve())).as_posix(),
+            store_identity=store.info.identity,
+            clip=without_place(store.info.clip),
+            clip_sha=store.info.clip_sha,
+            layer=store.info.layer,
+            tokens=store.info.tokens,
+            n_images=store.info.n_images,
+            n_latents=model.n_latents,
+            k=model.config.k,
+            sae_identity=sae_identity(model),
+            versions=_versions(),
+            git_commit=_git_commit(),
+        )
+        run = cls(path)
+        if (path / "run.json").exists():
+            run._require_same(info)
+            return run
+        if isinstance(model, SAE) and not is_ours(sae_dir):
+            model.save(run.sae)
+        else:
+            _copy_sae(sae_dir, run.sae)
+        write_json(path / "run.json", info)
+        return run
+
+    @property
+    def info(self) -> RunInfo:
+        """run.json as it stands."""
+        return read_config(self.path / "run.json", RunInfo, "run `interp collect` again")
+
+    @property
+    def store(self) -> Path:
+        """The EmbeddingStore's folder."""
+        return Path(os.path.normpath(self.path.resolve() / self.info.store))
+
+    @cached_property
+    def evidence(self) -> EvidenceReader:
+        """What `interp collect` found, opened once. Raises `UserError` when it is not there."""
+        from interp.evidence.reader import EvidenceReader
+
+        return EvidenceReader(self.path)
+
+    @property
+    def sae(self) -> Path:
+        """The run's own copy of the SAE."""
+        return self.path / "sae"
+
+    @property
+    def ledger(self) -> Path:
+        """Every reply that was paid for."""
+        return self.path / "calls.sqlite"
+
+    @property
+    def explanations(self) -> Path:
+        return self.path / "explanations.jsonl"
+
+    @property
+    def scores(self) -> Path:
+        return self.path / "scores.jsonl"
+
+    @property
+    def labels(self) -> Path:
+        return self.path / "labels.csv"
+
+    @property
+    def gallery(self) -> Path:
+        return self.path / "gallery" / "index.html"
+
+    def remember(self, stage: str, settings: Mapping[str, Any]) -> None:
+        """Write down the resolved settings of a stage."""
+        info = self.info
+        merged = {**info.settings, stage: dict(settings)}
+        if merged != info.settings:
+            write_json(self.path / "run.json", dataclasses.replace(info, settings=merged))
+
+    def _require_same(self, new: RunInfo) -> None:
+        old = self.info
+        for name in ("sae_identity", "store_identity"):
+            if getattr(old, name) != getattr(new, name):
+                what = "SAE" if name == "sae_identity" else "store"
+                raise UserError(
+                    f"{self.path} is the run of another {what}; choose another name with --run"
+                )
+
+
+def run_folder(name: str) -> Path:
+    """The folder of a run: a plain name lies under results/, anything else is a path."""
+    return RESULTS / name if Path(name).name == name else Path(name)
+
+
+def _copy_sae(source: Path, target: Path) -> None:
+    """Copy weights and configuration; the configuration last, as its presence means complete."""
+    for name in ("sae.safetensors", "eval.json", "config.json"):
+        if (source / name).exists():
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, target / name)
+
+
+def _versions() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_commit() -> str:
+    """The checkout's commit, with "+" where files differ from it."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return ""
+    git = ["git", "-C", str(root)]
+    try:
+        commit = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit + ("+" if dirty else "")

@@ -1,0 +1,1 @@
+"""Label + held-out images -> how well the label predicts."""

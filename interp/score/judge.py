@@ -1,0 +1,150 @@
+"""Who tests a label: anything that scores pictures by how well they meet it, 0 to 100."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import NamedTuple, Protocol
+
+from PIL import Image
+
+from interp.llm.prompts import fingerprint, render
+from interp.llm.repair import ask_until_usable
+from interp.llm.replies.schemas import detect_schema, parse_scores
+from interp.llm.scheduler import entered
+from interp.llm.types import Question, ReplyError, VisionModel, is_transient
+from interp.pictures.grid import FIRST, Tile
+from interp.pictures.painter import Layout, Painter
+
+COLUMNS = 5
+"""Of a grid."""
+CELL = 224
+MAX_TOKENS = 400
+"""Ten letters with a number each take about 80."""
+
+Pictures = Callable[[], Mapping[str, Image.Image]]
+"""Reads the pictures to judge, by letter. A judge reads in a thread, and holds none while it waits:
+they are many MB, and an answer may be minutes away."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a judge says of some pictures."""
+
+    scores: dict[str, float | None]
+    """Letter -> 0 (label does not fit) to 100 (fits), 50 = cannot tell; None = no usable answer."""
+    failure: str | None = None
+    """Why answers are missing; None when none is."""
+    calls: tuple[str, ...] = ()
+    """Keys in the ledger."""
+    usd: float = 0.0
+
+    @property
+    def transient(self) -> bool:
+        """Whether judging again later can end otherwise."""
+        return self.failure is not None and is_transient(self.failure)
+
+
+class Judge(Protocol):
+    """Scores pictures without knowing which of them are positives, or how many."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def prompt(self) -> str:
+        """Fingerprint of the prompt, its schema and the settings that change the answer."""
+        ...
+
+    async def judge(
+        self, label: str, description: str, pictures: Pictures, about: str = ""
+    ) -> Judgement:
+        """One score or None for every picture. Raises `UserError` when no question can be answered.
+
+        `about`: what a paid answer is filed under (`Question.about`).
+        """
+        ...
+
+
+class VlmJudge:
+    """Asks a vision model about some lettered images; on an unusable answer it asks once again."""
+
+    def __init__(self, model: VisionModel, layout: Layout = "grid", *, again: bool = False) -> None:
+        """`again`: ask anew what was answered in an unusable way before."""
+        self._model = model
+        self._again = again
+        self._painter = Painter(layout, COLUMNS, CELL)
+        self.name = model.name
+        self.prompt = judge_prompt(layout)
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> VlmJudge:
+        await self._open.enter_async_context(entered((self._model,)))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._open.aclose()
+
+    async def judge(
+        self, label: str, description: str, pictures: Pictures, about: str = ""
+    ) -> Judgement:
+        """A score for each letter; all None when there is no answer.
+
+        Only label and description are told: no truth, no base rate, no class, no file name.
+        """
+        question = await asyncio.to_thread(self.question, label, description, pictures, about)
+        if question is None:
+            return Judgement({})
+        codes = question.codes
+        try:
+            answered = await ask_until_usable(
+                self._model,
+                question.asked,
+                lambda text: parse_scores(text, codes),
+                again=self._again,
+            )
+        except ReplyError as error:
+            nothing = dict.fromkeys(codes, None)
+            return Judgement(nothing, error.kind, error.calls, error.usage.usd)
+        return Judgement(dict(answered.value), None, answered.calls, answered.usage.usd)
+
+    def question(
+        self, label: str, description: str, pictures: Pictures, about: str = ""
+    ) -> GridQuestion | None:
+        """What `judge` asks first; None where no picture can be read."""
+        tiles = [Tile(code, image) for code, image in pictures().items()]
+        if not tiles:
+            return None
+        codes = [tile.letter for tile in tiles]
+        text = render("detect", codes=codes, label=label, description=description)
+        asked = Question(
+            system=render("system", layout=self._painter.layout),
+            parts=(*self._painter.parts(tiles), text),
+            schema=detect_schema(codes),
+            schema_name="detect",
+            max_tokens=MAX_TOKENS,
+            temperature=0.0,
+            prompt=self.prompt,
+            about=about,
+        )
+        return GridQuestion(asked, codes)
+
+
+class GridQuestion(NamedTuple):
+    """A question about some lettered images."""
+
+    asked: Question
+    codes: list[str]
+
+
+def judge_prompt(layout: Layout) -> str:
+    """Fingerprint of the judge's templates, schema and settings."""
+    settings = {"cell": CELL, "columns": COLUMNS, "layout": layout}
+    return fingerprint(("system", "detect", "repair"), detect_schema(FIRST), settings)

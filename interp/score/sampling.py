@@ -1,0 +1,219 @@
+"""Which held-out images a label is tested on, and how they are dealt into grids.
+
+Everything comes from the score side and from the latent's number: no seed to carry around.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from interp.records.types import Evidence, Example, Side, split_of
+from sae.core.errors import UserError
+
+BASE_RATE_SPREAD = 0.2
+"""A grid's share of positives differs from the whole's by up to this share of itself, so that
+nothing can be learnt from it."""
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How many held-out images test a label."""
+
+    n_positive: int = 20
+    """Active images. 20 + 20 give a 95% half-width of about .14 at an AUROC of .8."""
+    n_negative: int = 20
+    """Silent images, half of them hard."""
+    n_least: int = 5
+    """With fewer of either no score is given."""
+    grey: float = 0.05
+    """Active images under this share of the latent's maximum are neither positive nor negative."""
+    n_tiles: int = 10
+    """Images per question to the judge, at most 12: more and vision models mix them up."""
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.n_tiles <= 12:
+            raise UserError(f"n_tiles is {self.n_tiles}; a grid holds 2 to 12 images")
+        if min(self.n_positive, self.n_negative) < self.n_least:
+            raise UserError(
+                f"{self.n_positive} positives and {self.n_negative} negatives; "
+                f"a score needs at least {self.n_least} of each"
+            )
+
+
+class Sample(NamedTuple):
+    """The images of one latent's test."""
+
+    positives: tuple[Example, ...]
+    negatives: tuple[Example, ...]
+
+
+class LeakError(Exception):
+    """An image that the explainer may have seen is about to be used as test. Always our bug."""
+
+
+def held_out(evidence: Evidence, config: SampleConfig) -> Sample:
+    """Choose the test images of a latent; fewer than asked for where there are not enough.
+
+    Positives: as many from every stratum of the uniform sample, the top list fills up what lacks.
+    Negatives: half silent, half hard, in the positives' mix of domains. Raises `LeakError`.
+    """
+    positives = _positives(evidence, config)
+    mix = Counter(example.domain for example in positives)
+    negatives = _negatives(evidence, mix, config.n_negative)
+    check_held_out((*positives, *negatives))
+    return Sample(positives, negatives)
+
+
+def is_enough(sample: Sample, config: SampleConfig) -> bool:
+    """Whether a score from these images would mean anything."""
+    return min(len(sample.positives), len(sample.negatives)) >= config.n_least
+
+
+def n_grids(n_images: int, n_tiles: int) -> int:
+    """Into how many grids `deal` puts so many images."""
+    return -(-n_images // n_tiles)
+
+
+def check_held_out(examples: Iterable[Example], shown: Iterable[str] = ()) -> None:
+    """Raise `LeakError` for an image of the explain side, or one that an explainer was shown."""
+    examples = tuple(examples)
+    check_side(examples, "score")
+    seen = frozenset(shown)
+    for example in examples:
+        if example.image_id in seen:
+            raise LeakError(f"{_place(example)} was shown to the explainer and cannot test a label")
+
+
+def check_side(examples: Iterable[Example], side: Side) -> None:
+    """Raise `LeakError` for an image that is not on `side` by its record and by its content."""
+    for example in examples:
+        if example.side != side or split_of(example.image_id) != side:
+            raise LeakError(f"{_place(example)} is not on the {side} side")
+
+
+def deal(sample: Sample, n_tiles: int, latent: int) -> tuple[tuple[Example, ...], ...]:
+    """Shuffle the images into grids of at most `n_tiles`, as equal in size as they can be.
+
+    Every grid mixes positives and negatives; how many positives it has varies, and over the grids
+    every slot holds a positive about equally often.
+    """
+    rng = np.random.default_rng([_DEAL, latent])
+    sizes = _even_sizes(len(sample.positives) + len(sample.negatives), n_tiles)
+    counts = _positive_counts(sizes, len(sample.positives), rng)
+    positives = deque(_shuffled(sample.positives, rng))
+    negatives = deque(_shuffled(sample.negatives, rng))
+    used = np.zeros(n_tiles, dtype=int)  # positives that each slot has had
+    grids = []
+    for size, count in zip(sizes, counts, strict=True):
+        # The slots that had fewest positives come first; equals in random order.
+        slots = np.lexsort((rng.random(size), used[:size]))[:count]
+        used[slots] += 1
+        chosen = frozenset(slots.tolist())
+        grids.append(
+            tuple((positives if s in chosen else negatives).popleft() for s in range(size))
+        )
+    return tuple(grids)
+
+
+_POSITIVES, _DEAL = 1, 2
+"""Names of the random streams."""
+
+
+def _positives(evidence: Evidence, config: SampleConfig) -> tuple[Example, ...]:
+    rng = np.random.default_rng([_POSITIVES, evidence.stats.latent])
+    floor = config.grey * evidence.stats.max_act
+    clear = [e for e in evidence.of("score", "quantile") if e.act > 0 and e.act >= floor]
+    strata: dict[int, list[Example]] = {}
+    for example in _shuffled(_distinct(clear), rng):
+        strata.setdefault(example.stratum, []).append(example)
+    from_strata = _round_robin([strata[stratum] for stratum in sorted(strata, reverse=True)])
+    from_top = [e for e in evidence.of("score", "top") if e.act >= floor]
+    return tuple(_distinct([*from_strata, *from_top])[: config.n_positive])
+
+
+def _negatives(evidence: Evidence, mix: Mapping[str, int], n: int) -> tuple[Example, ...]:
+    """Up to `n`; a domain that has no more silent images is left short, never made up for by
+    another: otherwise the medium alone would tell positives from negatives."""
+    silent = _distinct(evidence.of("score", "silent"))
+    hard = _distinct(evidence.of("score", "hard"))
+    chosen: list[Example] = []
+    for domain, share in _proportional(mix, n).items():
+        taken = {example.image_id for example in chosen}
+        chosen += _half_and_half(
+            [e for e in silent if e.domain == domain and e.image_id not in taken],
+            [e for e in hard if e.domain == domain and e.image_id not in taken],
+            share,
+            extra_hard=len(chosen) % 2 == 0,
+        )
+    return tuple(chosen)
+
+
+def _half_and_half(
+    silent: Sequence[Example], hard: Sequence[Example], n: int, extra_hard: bool
+) -> list[Example]:
+    """Hard ones first for half of `n`, then silent ones; each makes up for what the other lacks."""
+    n_hard = min(len(hard), (n + extra_hard) // 2)
+    first = list(hard[:n_hard])
+    taken = {example.image_id for example in first}
+    others = [e for e in silent if e.image_id not in taken]
+    rest = [e for e in hard[n_hard:] if e.image_id not in {other.image_id for other in others}]
+    return [*first, *others, *rest][:n]
+
+
+def _proportional(mix: Mapping[str, int], n: int) -> dict[str, int]:
+    """`n` shared out in proportion to `mix`, by largest remainder; earlier names win ties."""
+    total = sum(mix.values())
+    if not total:
+        return {}
+    shares = {name: n * count // total for name, count in mix.items()}
+    by_remainder = sorted(mix, key=lambda name: -(n * mix[name] % total))
+    for name in by_remainder[: n - sum(shares.values())]:
+        shares[name] += 1
+    return shares
+
+
+def _even_sizes(n: int, n_tiles: int) -> list[int]:
+    """[10, 10, 9, 9] for 38 tiles by 10."""
+    grids = n_grids(n, n_tiles)
+    return [n // grids + (grid < n % grids) for grid in range(grids)]
+
+
+def _positive_counts(sizes: Sequence[int], n_positive: int, rng: np.random.Generator) -> list[int]:
+    """Positives per grid: their share of its tiles, moved about between grids by chance."""
+    shares = _proportional({str(grid): size for grid, size in enumerate(sizes)}, n_positive)
+    counts = [shares[str(grid)] for grid in range(len(sizes))]
+    order = rng.permutation(len(sizes)).tolist()
+    for giver, taker in zip(order[::2], order[1::2], strict=False):
+        most = round(BASE_RATE_SPREAD * counts[giver])
+        room = min(most, counts[giver] - 1, sizes[taker] - counts[taker] - 1)
+        moved = int(rng.integers(0, max(room, 0) + 1))
+        counts[giver] -= moved
+        counts[taker] += moved
+    return counts
+
+
+def _round_robin(groups: Sequence[Sequence[Example]]) -> list[Example]:
+    """One of each group in turn, until all are used up."""
+    longest = max(map(len, groups), default=0)
+    return [group[turn] for turn in range(longest) for group in groups if turn < len(group)]
+
+
+def _place(example: Example) -> str:
+    return f"latent {example.latent}: image {example.image_id[:12]} (row {example.row})"
+
+
+def _shuffled(examples: Sequence[Example], rng: np.random.Generator) -> list[Example]:
+    return [examples[index] for index in rng.permutation(len(examples))]
+
+
+def _distinct(examples: Iterable[Example]) -> list[Example]:
+    """The first example of each image."""
+    first: dict[str, Example] = {}
+    for example in examples:
+        first.setdefault(example.image_id, example)
+    return list(first.values())

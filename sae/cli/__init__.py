@@ -1,0 +1,1 @@
+"""The command `sae`, a file per group of sub-commands."""

@@ -1,0 +1,62 @@
+"""The sub-command that takes other labs' embeddings as a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sae.cli import console
+from sae.cli.console import ConfigOption
+
+
+def adopt(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="saev's shards, embedding chunks batch_*.pt, or latents.npy; or their folder."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the EmbeddingStore to write: a pointer.")],
+    layer: Annotated[
+        str, typer.Option(help="Which of the layers that saev kept; default: the last it lists.")
+    ] = "",
+    tokens: Annotated[
+        str, typer.Option(help="cls, patch or all; default: patch where there are patches.")
+    ] = "",
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the images they are of, read in torchvision's ImageFolder order.",
+            show_default=False,
+        ),
+    ] = None,
+    domain: Annotated[str, typer.Option(help="Domain of these images: sketch, photo.")] = "images",
+    clip: Annotated[
+        str, typer.Option(help="The CLIP that made them, where their files do not say.")
+    ] = "",
+    config: ConfigOption = None,
+) -> None:
+    """Make a store of other labs' embeddings that stay where they are; nothing is copied.
+
+    With --images every image is known by the hash of its content, as `sae embed` knows it, and can
+    be shown; without, by its place alone. Every command takes the foreign folder itself, too, as
+    FOLDER or FOLDER@10,cls (layer and tokens).
+    """
+    from sae.core.progress import bar
+    from sae.data.adopt import adopt as adopt_store
+    from sae.data.formats.layout import Choice
+    from sae.data.images import parse_domains
+
+    parse_domains([f"{domain}=."])
+    with bar("adopt") as progress:
+        store = adopt_store(source, out, Choice(layer, tokens, clip), images, domain, progress)
+    info = store.info
+    model = f" of {info.clip}" if info.clip else ""
+    console.say(
+        f"{store.shards.form}: {info.n_images:,} images, {info.tokens_per_image} x {info.d} each, "
+        f"layer {info.layer}{model}, tokens {info.tokens}"
+    )
+    following = f"interp collect {out}" if info.layer == "latents" else f"sae train {out} --out SAE"
+    console.finish({"store": out}, [following])

@@ -1,0 +1,317 @@
+"""`sae`: from images to a sparse autoencoder. One sub-command per stage; heavy imports inside."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sae.cli import adopt, console, hub, interchange
+from sae.cli.console import ConfigOption, JsonOption
+from sae.cli.options import spread
+from sae.core.errors import UserError
+from sae.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from sae.training.sweep.run import Sweep
+    from sae.training.train import TrainResult
+
+app = typer.Typer(
+    name="sae",
+    help="CLIP embeddings of sketches and photos, and sparse autoencoders (SAEs) on them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Throw away what is there and start anew.")
+]
+
+
+def main() -> None:
+    """The console script `sae`."""
+    sys.exit(console.run(app, "sae"))
+
+
+@app.callback()
+def common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """CLIP embeddings of sketches and photos, and sparse autoencoders (SAEs) on them."""
+
+
+@app.command()
+def world(
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    n: Annotated[int, typer.Option(help="Images in all.", min=1)] = 4000,
+    seed: Annotated[int, typer.Option(help="Worlds of different seeds share no scene.")] = 0,
+    size: Annotated[int, typer.Option(help="Pixels a side.", min=32, max=512)] = 128,
+    paired: Annotated[
+        bool, typer.Option("--paired", help="Draw every scene as a sketch and as a photo.")
+    ] = False,
+    workers: Annotated[int, typer.Option(help="Drawing processes; 0: all cores.")] = 0,
+    config: ConfigOption = None,
+) -> None:
+    """Draw the built-in world: sketches and photos whose truth is known (truth.parquet)."""
+    from sae.core.progress import bar
+    from sae.world import write_world
+
+    with bar("draw") as progress:
+        write_world(out, n, seed=seed, size=size, workers=workers, paired=paired, progress=progress)
+    console.finish(
+        {"images": out, "truth": out / "truth.parquet"},
+        [f"sae embed --domain sketch={out}/sketch photo={out}/photo --out {out.parent}/store"],
+    )
+
+
+@app.command()
+def embed(
+    out: Annotated[Path, typer.Option(help="Folder of the EmbeddingStore to write.")],
+    domain: Annotated[
+        list[str] | None, typer.Option(help="NAME=DIR; more may follow: sketch=DIR photo=DIR.")
+    ] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME=DIR]...", help="Further words of --domain.", show_default=False
+        ),
+    ] = None,
+    clip: Annotated[
+        str,
+        typer.Option(
+            help="tiny (built in), MODEL/PRETRAINED of open_clip (ViT-B-32/openai), MODEL/random, "
+            "hf-hub:org/name, local-dir:path."
+        ),
+    ] = "tiny",
+    layer: Annotated[
+        str, typer.Option(help="Transformer block (from 0; -1 is the last), or projected.")
+    ] = "projected",
+    tokens: Annotated[str, typer.Option(help="cls, patch or all.")] = "cls",
+    dtype: Annotated[str, typer.Option(help="float16 or float32, on disk.")] = "float16",
+    batch_size: Annotated[int, typer.Option(help="Images per forward pass.", min=1)] = 128,
+    workers: Annotated[int, typer.Option(help="Decoding processes; -1: up to 8, 0: none.")] = -1,
+    device: DeviceOption = "auto",
+    allow_skipped: Annotated[
+        bool,
+        typer.Option("--allow-skipped", help="Go on when over 1% of the files are unreadable."),
+    ] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Embed folders of images with CLIP; a stopped run goes on with the same command.
+
+    The class of an image is the first folder under its domain's. Files that cannot be read are
+    listed with the reason in skipped.csv.
+    """
+    from sae.clip.embed import embed as embed_images
+    from sae.clip.model import load_clip
+    from sae.core.progress import bar
+    from sae.data.images import find_images, parse_domains
+    from sae.data.store import Source
+
+    roots = parse_domains([*(domain or []), *(more or [])])
+    files = find_images(roots)
+    model = load_clip(clip, device)
+    source = Source(model.name, model.resolve_layer(layer), _one_of("--tokens", tokens, TOKENS))
+    with bar("embed") as progress:
+        info = embed_images(
+            files,
+            roots,
+            out,
+            model,
+            source,
+            dtype=_one_of("--dtype", dtype, ("float16", "float32")),
+            batch_size=batch_size,
+            workers=None if workers < 0 else workers,
+            allow_skipped=allow_skipped,
+            progress=progress,
+        )
+    console.say(
+        f"embedded {info.n_images} images ({', '.join(info.roots)}), "
+        f"{info.tokens_per_image} x {info.d} each; skipped {info.n_skipped}"
+    )
+    console.finish(
+        {"store": out} | ({"skipped": out / "skipped.csv"} if info.n_skipped else {}),
+        [f"sae train {out} --out {out.parent}/sae"],
+    )
+
+
+@app.command()
+@spread
+def train(
+    store: Annotated[Path, typer.Argument(help="EmbeddingStore.")],
+    out: Annotated[Path, typer.Option(help="Folder of the SAE to write; of a sweep, of its SAEs.")],
+    settings: TrainConfig,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=VALUE,VALUE: an SAE for each value, on one pass over the data; more may "
+            "follow, for every combination: lr=1e-3,4e-3 k=16,32.",
+            rich_help_panel="Sweeps",
+        ),
+    ] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME=VALUES]...", help="Further words of --sweep.", show_default=False
+        ),
+    ] = None,
+    log: Annotated[
+        str,
+        typer.Option(help="Also send the figures to tensorboard, trackio or wandb."),
+    ] = "",
+    device: DeviceOption = "auto",
+    overwrite: OverwriteOption = False,
+    config: ConfigOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Train an SAE on a store: FVU + alpha x AuxK, unit decoder rows, tied start.
+
+    A stopped training goes on with the same command. With several GPUs or machines:
+    torchrun --nproc-per-node N -m sae train STORE --out DIR.
+    """
+    from sae.clip.model import resolve_device
+    from sae.core.progress import bar
+    from sae.data.store import EmbeddingStore
+    from sae.training.train import train as train_sae
+
+    if more and not sweep:
+        raise UserError(f"unexpected argument {more[0]!r}; values of a sweep follow --sweep")
+    opened = EmbeddingStore.open(store)
+    with bar("train", unit="steps") as progress:
+        how = (resolve_device(device), progress, overwrite, log)
+        if not sweep:
+            result = train_sae(opened, out, settings, *how)
+        else:
+            from sae.training.sweep.run import run_sweep
+
+            found = run_sweep(opened, out, settings, [*sweep, *(more or [])], *how)
+    if sweep:
+        _report_sweep(found, store, json)
+    else:
+        _report_training(result, store, json)
+
+
+@app.command(name="eval")
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="SAE folder.")],
+    store: Annotated[Path, typer.Argument(help="EmbeddingStore.")],
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Another SAE, e.g. of another seed: are the latents the same?"),
+    ] = None,
+    k: Annotated[
+        str, typer.Option(help="Other numbers of latents per token to try: 8,16,32.")
+    ] = "",
+    plots: Annotated[
+        bool, typer.Option("--plots", help="Also draw the figures, as PNG beside eval.json.")
+    ] = False,
+    zeroshot: Annotated[
+        bool, typer.Option(help="Also classify images with and without the SAE in the way.")
+    ] = True,
+    templates: Annotated[
+        int, typer.Option(help="1, or 80: also with the 80 templates of CLIP's authors.")
+    ] = 1,
+    n_zeroshot: Annotated[int, typer.Option(help="Images per domain for that, at most.")] = 2000,
+    device: DeviceOption = "auto",
+    config: ConfigOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Report an SAE on images that its training has not seen, per domain; writes eval.json.
+
+    Another lab's SAE is evaluated as it lies there, and nothing is written beside it.
+    """
+    from sae.clip.model import resolve_device
+    from sae.core.progress import bar
+    from sae.data.store import EmbeddingStore
+    from sae.evaluation.evaluate import evaluate_run
+    from sae.evaluation.report import plot_report
+    from sae.model.sae import is_ours, load
+
+    opened, sae = EmbeddingStore.open(store), load(model)
+    folder = model if is_ours(model) else None
+    if plots and folder is None:
+        raise UserError(
+            f"--plots are drawn beside an SAE of ours; `sae import {model} --out DIR` makes it one"
+        )
+    with bar("evaluate") as progress:
+        report = evaluate_run(
+            sae,
+            opened,
+            folder,
+            resolve_device(device),
+            n_zeroshot * zeroshot,
+            progress,
+            templates=templates,
+            ks=_whole_numbers("--k", k),
+            against=load(against) if against else None,
+        )
+    console.print_table(*report.table())
+    if report.variants_table()[0]:
+        console.print_table(*report.variants_table())
+    console.write_figures(json, report.flat())
+    wrote = {"report": folder / "eval.json"} if folder else {}
+    if folder and plots:
+        wrote |= plot_report(report, folder)
+    console.finish(wrote, [f"interp collect {model} {store}"])
+
+
+app.command(name="import")(interchange.import_sae)
+app.command(name="export")(interchange.export_sae)
+app.command()(adopt.adopt)
+for _command in (hub.push, hub.pull):
+    app.command()(_command)
+
+
+def _report_training(result: TrainResult, store: Path, json: Path | None) -> None:
+    row, n_latents, k = result.last, result.model.n_latents, result.model.config.k
+    state = "already trained with these settings"
+    if result.trained:
+        state = f"trained with the {result.engine} engine"
+    if result.n_before:
+        state += f" (from step {result.n_before} on)"
+    if result.choice:
+        console.say(result.choice.why())
+    console.say(
+        f"{state}: {n_latents} latents{f', k {k}' if k else ''}; on the last batch "
+        f"FVU {row.fvu:.3f}, L0 {row.l0:.1f}, dead {row.dead:.1%}"
+    )
+    console.write_figures(json, row._asdict())
+    following = [f"sae eval {result.out} {store}", f"interp collect {result.out} {store}"]
+    console.finish({"SAE": result.out}, following)
+
+
+def _report_sweep(sweep: Sweep, store: Path, json: Path | None) -> None:
+    n_there = len(sweep.rows) - sweep.n_trained - len(sweep.failures())
+    there = f" ({n_there} were there already)" if n_there else ""
+    console.say(f"{len(sweep.rows)} SAEs{there}, {sweep.measured_on()}; * no other beats in both")
+    console.print_table(*sweep.table())
+    for name, failure in sweep.failures().items():
+        console.say(f"{name} was not trained: {failure}")
+    console.write_figures(json, sweep.flat())
+    best = sweep.best()
+    console.finish(sweep.files(), [f"sae eval {best} {store}"] if best else [])
+
+
+TOKENS = ("cls", "patch", "all")
+
+
+def _one_of(flag: str, value: str, known: tuple[str, ...]) -> Any:
+    if value in known:
+        return value
+    raise UserError(f"{flag} {value!r} is none of {', '.join(known)}")
+
+
+def _whole_numbers(flag: str, text: str) -> list[int]:
+    """ "8,16" -> [8, 16]; "" is none."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if all(word.isdecimal() for word in words):
+        return [int(word) for word in words]
+    raise UserError(f"{flag} {text!r} is not a list of whole numbers such as 8,16,32")
+
+
+if __name__ == "__main__":
+    main()

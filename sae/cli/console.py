@@ -1,0 +1,165 @@
+"""What both command lines share: errors as one line, exit codes, `--config`, `--json`."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sae.core.errors import BUG, INTERRUPTED, OK, USAGE, Notice, UserError
+from sae.core.files import did_you_mean, write_json
+
+
+def run(app: typer.Typer, program: str, argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; a traceback only after `--debug`."""
+    typed = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in typed
+    arguments = [word for word in typed if word != "--debug"]
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _shown_by(program, warnings.showwarning)
+            result = app(args=arguments, prog_name=program, standalone_mode=False)
+    except UserError as error:
+        return _fail(program, str(error), error.exit_code, debug)
+    except typer.TyperException as error:
+        message = _usage(error)
+        return _fail(program, message, USAGE, debug) if message else USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        result = INTERRUPTED
+    except BrokenPipeError:
+        return OK
+    except Exception as error:  # the outermost border: whatever comes here is our bug
+        hint = "this is a bug in the program; run again with --debug for the traceback"
+        return _fail(program, f"{type(error).__name__}: {error}\n{hint}", BUG, debug)
+    if result == INTERRUPTED:  # also what typer makes of SIGINT
+        # What was thrown away once is not to be thrown away again.
+        again = [_without_login(word) for word in typed if word != "--overwrite"]
+        command = f"{program} {shlex.join(again)}"
+        print(f"{program}: interrupted; to go on: {command}", file=sys.stderr, flush=True)
+    return result if isinstance(result, int) else OK
+
+
+def say(text: str = "") -> None:
+    """Print a line of the result (progress and errors go to stderr)."""
+    print(text, flush=True)
+
+
+def complain(text: str) -> None:
+    """Print a line that no script should miss: on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def finish(wrote: Mapping[str, Path], following: Sequence[str] = ()) -> None:
+    """End a command: what it wrote, and the next command to type."""
+    for name, path in wrote.items():
+        say(f"{name + ':':<9} {path}")
+    for number, command in enumerate(following):
+        say(f"{'next:' if number == 0 else '':<9} {command}")
+
+
+def write_figures(path: Path | None, figures: Mapping[str, Any]) -> None:
+    """`--json FILE`: one flat object with the numbers that were printed; NaN becomes null."""
+    if path is None:
+        return
+    write_json(path, {name: _plain(value) for name, value in figures.items()})
+    say(f"{'figures:':<9} {path}")
+
+
+def print_table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ()) -> None:
+    """Columns padded to their widest cell; the first to the left, the others to the right."""
+    table = [header, *rows] if header else list(rows)
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    for row in table:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        say("  " + "  ".join(cells).rstrip())
+
+
+def _read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Make the TOML file's table of this command the defaults that flags override."""
+    if path is None:
+        return None
+    import tomllib
+
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"--config {path} does not exist") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"--config {path} is not valid TOML: {error}") from None
+    commands = list(context.parent.command.commands) if context.parent else []  # type: ignore[attr-defined]
+    known = [p.name for p in context.command.params if p.name not in (None, "config")]
+    for table, values in settings.items():
+        if table not in commands or not isinstance(values, dict):
+            near = did_you_mean(table, commands)
+            raise UserError(f"{path}: [{table}] is not the table of a command{near}")
+    mine = {k.replace("-", "_"): v for k, v in settings.get(context.info_name or "", {}).items()}
+    for name in mine:
+        if name not in known:
+            near = did_you_mean(name, [n for n in known if n])
+            raise UserError(f"{path}: [{context.info_name}] has the unknown key {name!r}{near}")
+    context.default_map = mine
+    return path
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        is_eager=True,
+        callback=_read_config,
+        help="TOML file of settings, one table a command; flags win.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[
+    Path | None,
+    typer.Option("--json", help="Also write the figures to this file.", show_default=False),
+]
+
+
+def _without_login(word: str) -> str:
+    """`https://user:password@host` as `https://***@host`: what is printed is kept in logs."""
+    return re.sub(r"(?<=://)[^/?#\s]*@", "***@", word)
+
+
+def _shown_by(program: str, others: Callable[..., None]) -> Callable[..., None]:
+    """How warnings are shown: ours as one line, all else as before."""
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+        if issubclass(category, Notice):
+            complain(f"{program}: {message}")
+        else:
+            others(message, category, *rest)
+
+    return show
+
+
+def _usage(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    message = error.format_message().rstrip(".")  # empty when the help was shown instead
+    if context is None or not message:
+        return message
+    return f"{message}; see `{context.command_path} --help`"
+
+
+def _fail(program: str, message: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"{program}: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return json.loads(json.dumps(value, default=str))

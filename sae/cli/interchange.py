@@ -1,0 +1,125 @@
+"""The sub-commands that bring other labs' SAEs in, and take ours out."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sae.cli import console
+from sae.cli.console import ConfigOption, JsonOption
+from sae.core.errors import FAILURES, OK
+
+if TYPE_CHECKING:
+    from sae.interchange import Imported
+    from sae.model.sae import SAE
+
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the SAE that is in --out.")
+]
+
+
+def import_sae(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH_OR_HUB_ID",
+            help="File or folder; owner/name or hf:owner/name[@revision][/folder] on the hub.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the SAE to write.")],
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            help="EmbeddingStore of the layer it was trained on: measures the FVU, and gives the "
+            "mean and scale that some formats do not hold.",
+            show_default=False,
+        ),
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="Read as this format; default: recognised.")
+    ] = "",
+    k: Annotated[
+        int, typer.Option(min=0, help="Latents kept per token, where the file does not tell.")
+    ] = 0,
+    overwrite: OverwriteOption = False,
+    config: ConfigOption = None,
+    json: JsonOption = None,
+) -> int:
+    """Make another lab's SAE ours: recognised, never executed, with exactly its own latents.
+
+    Exit code 4 when it rebuilds the store worse than the store's mean does (FVU above 1).
+    """
+    from sae.interchange import import_sae as import_into
+    from sae.interchange.locate import locate
+
+    path = locate(source)
+    imported = import_into(path, out, store, form=form, k=k, overwrite=overwrite)
+    console.say(f"{imported.format}: {imported.maths.line()}")
+    for note in imported.notes:
+        console.say(f"  {note}")
+    if imported.fvu is None:
+        console.say(f"  FVU not checked, without --store; `sae eval {out} STORE` does it")
+    else:
+        console.say(f"  FVU {imported.fvu:.3f} on {imported.n_tokens:,} tokens of {store}")
+    console.write_figures(json, _figures(imported))
+    where = store or "STORE"
+    console.finish({"SAE": out}, [f"sae eval {out} {where}", f"interp collect {out} {where}"])
+    return _verdict(imported)
+
+
+def export_sae(
+    model: Annotated[Path, typer.Argument(help="SAE folder, or any file that import reads.")],
+    to: Annotated[str, typer.Option(help="sparsify or saelens.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    overwrite: OverwriteOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Write an SAE for another library: its own loader then gives the same latents.
+
+    Centring and scale are folded into the weights: raw embeddings go in and come out.
+    """
+    from sae.interchange.export import WRITERS, export_to, require_room
+
+    require_room(out, model, overwrite)
+    export_to(_loaded(model), to, out)
+    console.say(f"with {WRITERS[to].library}: {WRITERS[to].load.format(out)}")
+    console.finish({to: out}, [f"sae import {out} --out DIR"])
+
+
+def _loaded(path: Path) -> SAE:
+    """Ours, or another lab's, of which the notes are printed."""
+    from sae import interchange
+    from sae.model.sae import SAE, is_ours
+
+    if is_ours(path):
+        return SAE.load(path)
+    imported = interchange.read(path)
+    for note in imported.notes:
+        console.say(f"  {note}")
+    return imported.model
+
+
+def _verdict(imported: Imported) -> int:
+    if imported.fvu is None or not imported.fvu > 1:
+        return OK
+    console.complain(
+        f"WARNING: FVU {imported.fvu:.3g} is above 1: on these embeddings this SAE is worse than "
+        "their mean. Likely causes: a store of another CLIP, layer or kind of tokens than it was "
+        "trained on; embeddings of length 1 expected or given; mean and scale that its file lacks"
+    )
+    return FAILURES
+
+
+def _figures(imported: Imported) -> dict[str, object]:
+    """One flat object."""
+    return {
+        "format": imported.format,
+        **dataclasses.asdict(imported.maths),
+        "fvu": imported.fvu,
+        "n_tokens": imported.n_tokens,
+        "source_sha256": imported.model.config.source_sha256,
+    }

@@ -1,0 +1,1 @@
+"""Pixels and text -> vectors; a list of images -> a store."""

@@ -1,0 +1,237 @@
+"""A list of images -> a store of embeddings. Stopped at any moment, the same call goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae.clip.image_loader import Loaded, Outcome, Refused, default_workers, load_images
+from sae.clip.model import Clip
+from sae.core.errors import FAILURES, UserError
+from sae.core.files import sha256_hex
+from sae.core.progress import Progress
+from sae.data.images import ImageFile
+from sae.data.store import DTYPES, Skipped, Source, StoreInfo, torch_dtype
+from sae.data.store_writer import ImageRow, Plan, StoreWriter, relative_roots
+
+MAX_SKIPPED = 0.01
+"""Share of unreadable images above which a person should look first. Duplicates do not count."""
+SHARD_BYTES = 256 * 2**20
+DUPLICATE = "duplicate of "
+
+
+def embed(
+    files: Sequence[ImageFile],
+    roots: Mapping[str, Path],
+    out: Path,
+    clip: Clip,
+    source: Source,
+    *,
+    dtype: str = "float16",
+    batch_size: int = 128,
+    workers: int | None = None,
+    shard_images: int = 4096,
+    allow_skipped: bool = False,
+    progress: Progress | None = None,
+) -> StoreInfo:
+    """Embed all candidates into the store `out`, or finish what an earlier call began there.
+
+    `workers` is the number of decoding processes: None for one a core (8 at most), 0 to decode in
+    this one. A shard covers `shard_images` candidates, fewer where it would pass 256 MB. Equal
+    contents are embedded once. Raises `UserError` with exit code 4 when more than 1% of the files
+    cannot be read, unless `allow_skipped`; all work is kept, so a second call with it is quick.
+    """
+    plan = plan_store(files, roots, out, clip, source, dtype, shard_images)
+    writer = StoreWriter(out, plan)
+    finished = writer.finished()
+    if finished is None:
+        n_workers = default_workers(len(files)) if workers is None else workers
+        _write_shards(writer, files, roots, clip, batch_size, n_workers, progress)
+        _refuse_many_skipped(writer, allow_skipped)
+        finished = writer.finish()
+    if progress is not None:
+        progress(len(files), len(files))
+    return finished
+
+
+def plan_store(
+    files: Sequence[ImageFile],
+    roots: Mapping[str, Path],
+    out: Path,
+    clip: Clip,
+    source: Source,
+    dtype: str,
+    shard_images: int,
+) -> Plan:
+    """All that decides the store's content. Raises `UserError` for what the model does not have."""
+    if dtype not in DTYPES:
+        raise UserError(f"no dtype {dtype!r}; use {' or '.join(DTYPES)}")
+    layer = clip.resolve_layer(source.layer)
+    n_tokens, d = clip.tokens_per_image(layer, source.tokens), clip.width(layer)
+    image_bytes = n_tokens * d * torch_dtype(dtype).itemsize
+    return Plan(
+        clip=clip.name,
+        clip_sha=clip.sha,
+        layer=layer,
+        tokens=source.tokens,
+        dtype=dtype,
+        d=d,
+        tokens_per_image=n_tokens,
+        grid=list(clip.grid()) if source.tokens != "cls" else [],
+        shard_images=max(1, min(shard_images, SHARD_BYTES // image_bytes)),
+        n_files=len(files),
+        files=_digest(files, roots),
+        roots=relative_roots(roots, out),
+    )
+
+
+class _Batches:
+    """Places of candidates, shard after shard; a batch never crosses the border of a shard.
+
+    A run which goes on so makes the very batches, and bytes, of an unbroken one.
+    """
+
+    def __init__(self, plan: Plan, first_shard: int, batch_size: int) -> None:
+        self._plan = plan
+        self._first_shard = first_shard
+        self._batch_size = batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for shard in range(self._first_shard, self._plan.n_shards):
+            span = self._plan.span(shard)
+            for start in range(0, len(span), self._batch_size):
+                yield list(span[start : start + self._batch_size])
+
+
+class _Shard:
+    """The shard in the making; `paths` remembers every image of the store by its id."""
+
+    def __init__(self, plan: Plan, files: Sequence[ImageFile], roots: Mapping[str, Path]) -> None:
+        self._files = files
+        self._roots = roots
+        self._clear()
+        shape = (len(plan.span(0)), plan.tokens_per_image, plan.d)
+        self._x = torch.empty(shape, dtype=torch_dtype(plan.dtype))
+        self.paths: dict[str, str] = {}
+
+    def sort(self, outcomes: Sequence[Outcome]) -> list[Loaded]:
+        """Note the files to be skipped; return the new images."""
+        fresh = []
+        for outcome in outcomes:
+            self.n_candidates += 1
+            reason = self._reason_to_skip(outcome)
+            file = self._files[outcome.candidate]
+            path = file.path.relative_to(self._roots[file.domain]).as_posix()
+            if reason is not None:
+                self._skipped.append(Skipped(path, file.domain, reason))
+                continue
+            assert isinstance(outcome, Loaded)
+            size = (outcome.width, outcome.height)
+            self._rows.append(ImageRow(outcome.image_id, path, file.domain, file.label, *size))
+            self.paths[outcome.image_id] = f"{file.domain}/{path}"
+            fresh.append(outcome)
+        return fresh
+
+    def add(self, x: Tensor) -> None:
+        """Take the embeddings (b, t, d) of the images that `sort` returned."""
+        first = len(self._rows) - len(x)
+        self._x[first : len(self._rows)] = x
+
+    def write(self, writer: StoreWriter) -> None:
+        """Hand it over and begin the next."""
+        writer.write_shard(self._x[: len(self._rows)], self._rows, self._skipped)
+        self._clear()
+
+    def _clear(self) -> None:
+        self.n_candidates = 0
+        self._rows: list[ImageRow] = []
+        self._skipped: list[Skipped] = []
+
+    def _reason_to_skip(self, outcome: Outcome) -> str | None:
+        if isinstance(outcome, Refused):
+            return outcome.reason
+        twin = self.paths.get(outcome.image_id)
+        if twin is not None:
+            return DUPLICATE + twin
+        return (
+            None if _is_text(self._files[outcome.candidate].path) else "the name is not valid UTF-8"
+        )
+
+
+def _write_shards(
+    writer: StoreWriter,
+    files: Sequence[ImageFile],
+    roots: Mapping[str, Path],
+    clip: Clip,
+    batch_size: int,
+    workers: int,
+    progress: Progress | None,
+) -> None:
+    plan = writer.plan
+    shard = _Shard(plan, files, roots)
+    shard.paths.update((row.image_id, f"{row.domain}/{row.path}") for row in writer.written_rows())
+    batches = _Batches(plan, writer.n_done, batch_size)
+    for outcomes in load_images(files, clip.preprocess, batches, workers):
+        fresh = shard.sort(outcomes)
+        if fresh:
+            shard.add(_embed_batch(clip, plan, fresh))
+        if progress is not None:
+            progress(plan.span(writer.n_done).start + shard.n_candidates, plan.n_files)
+        if shard.n_candidates == len(plan.span(writer.n_done)):
+            shard.write(writer)
+
+
+def _embed_batch(clip: Clip, plan: Plan, images: Sequence[Loaded]) -> Tensor:
+    """(b, t, d) on the CPU, in the store's type."""
+    pixels = torch.from_numpy(np.stack([image.pixels for image in images]))  # (b, s, s, 3)
+    if clip.device.type == "cuda":
+        pixels = pixels.pin_memory()
+    normalised = clip.preprocess.normalise(pixels.to(clip.device, non_blocking=True))
+    x = clip.embed_images(normalised, plan.layer, plan.tokens).to(torch_dtype(plan.dtype)).cpu()
+    if not x.isfinite().all():
+        raise UserError(
+            f"{plan.clip}, layer {plan.layer}, gives values that {plan.dtype} cannot hold; "
+            "use --dtype float32 and another --out"
+        )
+    return x
+
+
+def _refuse_many_skipped(writer: StoreWriter, allow_skipped: bool) -> None:
+    skipped = writer.write_skipped()
+    n_files = writer.plan.n_files
+    n_bad = sum(not line.reason.startswith(DUPLICATE) for line in skipped)
+    report = writer.path / "skipped.csv"
+    if n_bad == n_files:
+        raise UserError(f"none of {n_files} images could be read; see {report}", FAILURES)
+    if n_bad > MAX_SKIPPED * n_files and not allow_skipped:
+        raise UserError(
+            f"{n_bad} of {n_files} images ({n_bad / n_files:.1%}) could not be read, more than "
+            f"{MAX_SKIPPED:.0%}; see {report}, and add --allow-skipped to go on without them",
+            FAILURES,
+        )
+
+
+def _digest(files: Sequence[ImageFile], roots: Mapping[str, Path]) -> str:
+    """Of names and sizes: a file that was replaced shows, without reading them all."""
+    lines = (f"{f.domain}\0{f.path.relative_to(roots[f.domain]).as_posix()}\0" for f in files)
+    text = "\n".join(f"{line}{_size(f.path)}" for line, f in zip(lines, files, strict=True))
+    return sha256_hex(text.encode(errors="surrogateescape"))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # a broken link
+        return -1
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

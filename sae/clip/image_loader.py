@@ -1,0 +1,88 @@
+"""Candidates -> decoded, resized images, in worker processes.
+
+Decoding and Pillow's part of the preprocessing run in a DataLoader's workers, which give order,
+prefetching and the notice of a worker's death. They send uint8 arrays, not tensors: a tensor would
+travel through shared memory, of which a container often has only 64 MB.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from sae.clip.model import Preprocess
+from sae.core.errors import UserError
+from sae.data.images import BadImage, ImageFile, read_image
+
+
+class Loaded(NamedTuple):
+    """A candidate that is an image."""
+
+    candidate: int  # its place in the list
+    image_id: str
+    pixels: NDArray[np.uint8]  # (s, s, 3)
+    width: int  # of the upright original
+    height: int
+
+
+class Refused(NamedTuple):
+    """A candidate that is none."""
+
+    candidate: int
+    reason: str
+
+
+Outcome = Loaded | Refused
+
+
+def load_images(
+    files: Sequence[ImageFile],
+    preprocess: Preprocess,
+    batches: Iterable[list[int]],
+    workers: int,
+) -> Iterator[list[Outcome]]:
+    """What became of each candidate, batch by batch, in the order of `batches` (places in `files`).
+
+    Memory is bounded: two batches a worker are on the way. Raises `UserError` when a worker dies.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        _Images(files, preprocess),
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=list,
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise UserError(
+            "a decoding process died (out of memory?); run the same command again to go on, "
+            "with fewer --workers"
+        ) from None
+
+
+def default_workers(n_files: int) -> int:
+    """One process a core, 8 at most; none for a handful of images, which are done sooner."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, 8, n_files // 64)
+
+
+class _Images(Dataset[Outcome]):
+    """What the workers do."""
+
+    def __init__(self, files: Sequence[ImageFile], preprocess: Preprocess) -> None:
+        self._files = files
+        self._preprocess = preprocess
+
+    def __getitem__(self, candidate: int) -> Outcome:
+        try:
+            image_id, image = read_image(self._files[candidate].path)
+        except BadImage as error:
+            return Refused(candidate, error.reason)
+        return Loaded(candidate, image_id, self._preprocess.resize(image), *image.size)

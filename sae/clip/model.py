@@ -1,0 +1,258 @@
+"""Pixels and text -> vectors: open_clip's models and the built-in tiny one, at any block."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.func import functional_call
+
+from sae.clip.names import open_clip_parts
+from sae.clip.tower import Tower, find_tower
+from sae.core.errors import UserError
+
+TEXTS_AT_ONCE = 256
+
+
+def load_clip(name: str, device: str = "auto") -> Clip:
+    """Load a model by name.
+
+    "tiny" (built in), "ViT-B-32/openai" (an open_clip model and its tag), "ViT-B-32/random"
+    (weights from seed 0), "hf-hub:org/name", or "local-dir:path". Raises `UserError` for a name
+    that does not exist, with near ones, and for weights that cannot be had.
+    """
+    return Clip(name, resolve_device(device))
+
+
+def resolve_device(device: str) -> torch.device:
+    """For "auto" CUDA, else MPS, else the CPU. Raises `UserError` for one that is not there."""
+    if device == "auto":
+        found = "cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu"
+        return torch.device(found)
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        raise UserError(f"no such device: {device!r}; use auto, cpu, cuda or mps") from None
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": _has_mps()}
+    if not there.get(resolved.type, False):
+        raise UserError(f"this machine has no {resolved.type!r} device; use --device auto")
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"no {device!r}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return resolved
+
+
+class Preprocess:
+    """open_clip's own transform, cut where Pillow ends: workers send bytes, not floats.
+
+    Calling it does the whole; `resize`, then `normalise` for a whole batch, give the same bits.
+    """
+
+    def __init__(self, transform: Any) -> None:
+        *self._pillow_steps, self._to_tensor, self._normalise = transform.transforms
+        self._mean = torch.tensor(self._normalise.mean).view(1, 3, 1, 1)
+        self._std = torch.tensor(self._normalise.std).view(1, 3, 1, 1)
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """(3, s, s) float32, ready for the model."""
+        return self.normalise(torch.from_numpy(self.resize(image)[None]))[0]
+
+    def resize(self, image: Image.Image) -> NDArray[np.uint8]:
+        """(s, s, 3), resized and cropped."""
+        for step in self._pillow_steps:
+            image = step(image)
+        return np.array(image)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """(b, s, s, 3) uint8 on any device -> (b, 3, s, s) float32."""
+        scaled = pixels.permute(0, 3, 1, 2).contiguous().float().div_(255)
+        return scaled.sub_(self._mean.to(pixels.device)).div_(self._std.to(pixels.device))
+
+
+class Clip:
+    """One image tower and one text tower, in float32 (TF32 products on CUDA), without gradients."""
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        parts = open_clip_parts(name)
+        self.name = parts.name
+        self.device = device
+        self._model: Any = parts.model.to(device).eval().requires_grad_(False)
+        self._tokenizer: Any = parts.tokenizer
+        self._tower: Tower | None = find_tower(self._model.visual)
+        self.preprocess = Preprocess(parts.transform)
+        self.d_embed = parts.d_embed
+        self.image_size = parts.image_size
+        self.n_blocks = 0 if self._tower is None else len(self._tower.blocks)
+        self.logit_scale = float(self._model.logit_scale.exp())
+
+    @cached_property
+    def sha(self) -> str:
+        """First 16 hex digits of the sha256 over all weights' names and bytes."""
+        digest = hashlib.sha256()
+        for name, weight in sorted(self._model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(weight.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def resolve_layer(self, layer: str | int) -> str:
+        """ "projected" stays; a block may count from the end: "-1" is the last."""
+        if layer == "projected":
+            return layer
+        try:
+            block = int(layer)
+        except ValueError:
+            raise UserError(f"no layer {layer!r}; {self._layers_text()}") from None
+        if not -self.n_blocks <= block < self.n_blocks:
+            raise UserError(f"no layer {layer}; {self._layers_text()}")
+        return str(block % self.n_blocks)
+
+    def width(self, layer: str | int) -> int:
+        """Dimensions of a token at a layer."""
+        if self.resolve_layer(layer) == "projected":
+            return self.d_embed
+        return self._blocks().width
+
+    def grid(self) -> tuple[int, int]:
+        """(h, w) patches."""
+        return self._blocks().grid
+
+    def tokens_per_image(self, layer: str | int, tokens: str) -> int:
+        """Tokens that `embed_images` gives an image. Raises `UserError` for what is not there."""
+        if self.resolve_layer(layer) == "projected":
+            if tokens != "cls":
+                raise UserError(
+                    f"layer 'projected' is one vector an image; {tokens!r} needs a block"
+                )
+            return 1
+        return len(self._blocks().positions(tokens))
+
+    @torch.no_grad()
+    def embed_images(self, pixels: Tensor, layer: str = "projected", tokens: str = "cls") -> Tensor:
+        """(b, 3, s, s) -> (b, t, d) float32, raw: not normalised. "projected" has t = 1."""
+        layer = self.resolve_layer(layer)
+        self.tokens_per_image(layer, tokens)
+        with _tf32(self.device):
+            if layer == "projected":
+                return self._projected(pixels)[:, None]
+            output = self._model.visual.forward_intermediates(
+                pixels.to(self.device),
+                indices=[int(layer)],
+                stop_early=True,
+                intermediates_only=True,
+                output_fmt="NLC",
+                output_extra_tokens=True,
+            )
+        patches: Tensor = output["image_intermediates"][0]  # (b, patches, d)
+        if tokens == "patch":
+            return patches.float()
+        first: Tensor = output["image_intermediates_prefix"][0][:, :1]  # (b, 1, d); registers go
+        return (first if tokens == "cls" else torch.cat([first, patches], dim=1)).float()
+
+    @torch.no_grad()
+    def image_features(
+        self,
+        pixels: Tensor,
+        layer: str = "projected",
+        tokens: str = "cls",
+        edit: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """(b, 3, s, s) -> (b, d_embed) unit rows.
+
+        `edit` (b, t, d) -> (b, t, d) replaces the tokens at `layer` on the way; those that `tokens`
+        does not cover stay as they are.
+        """
+        layer = self.resolve_layer(layer)
+        self.tokens_per_image(layer, tokens)
+        with _tf32(self.device):
+            if edit is None:
+                features = self._projected(pixels)
+            elif layer == "projected":
+                features = _edited(self._projected(pixels)[:, None], edit)[:, 0]
+            else:
+                with self._blocks().editing(int(layer), tokens, lambda x: _edited(x, edit)):
+                    features = self._projected(pixels)
+        return F.normalize(features, dim=-1)
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """(n, d_embed) float32 unit rows."""
+        rows = [torch.empty(0, self.d_embed, device=self.device)]
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            tokens = self._tokenizer(list(texts[start : start + TEXTS_AT_ONCE])).to(self.device)
+            with _tf32(self.device):
+                rows.append(self._encode_texts(tokens).float())
+        return torch.cat(rows)
+
+    def class_embeddings(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """(len(names), d_embed) unit rows: each the mean over the templates ("a photo of {}")."""
+        for template in templates:
+            if "{}" not in template:
+                raise UserError(f"the template {template!r} has no {{}} for the class's name")
+        texts = [template.replace("{}", name) for name in names for template in templates]
+        rows = self.embed_texts(texts).view(len(names), len(templates), self.d_embed)
+        return F.normalize(rows.mean(dim=1), dim=-1)
+
+    def _encode_texts(self, tokens: Tensor) -> Tensor:
+        """(n, d_embed) unit rows, without the padding that would be nine tenths of the work.
+
+        Under a causal mask nothing reads what stands behind a text's end token.
+        """
+        model = self._model
+        causal = type(model).__name__ == "CLIP" and model.attn_mask is not None
+        if not (causal and model.text_pool_type == "argmax"):
+            unit_rows: Tensor = model.encode_text(tokens, normalize=True)
+            return unit_rows
+        length = int(tokens.argmax(dim=-1).max()) + 1
+        cut = {
+            "positional_embedding": model.positional_embedding[:length],
+            "attn_mask": model.attn_mask[:length, :length],
+        }
+        out = functional_call(model, cut, (None, tokens[:, :length]))
+        found: Tensor = out["text_features"] if isinstance(out, dict) else out[1]
+        return found
+
+    def _projected(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self._model.encode_image(pixels.to(self.device), normalize=False)
+        return features.float()  # (b, d_embed)
+
+    def _blocks(self) -> Tower:
+        if self._tower is None:
+            raise UserError(f"{self._layers_text()}: its blocks are no row of tokens")
+        return self._tower
+
+    def _layers_text(self) -> str:
+        blocks = f" and blocks 0..{self.n_blocks - 1}" if self.n_blocks else " only"
+        return f"{self.name} has the layer 'projected'{blocks}"
+
+
+def _edited(x: Tensor, edit: Callable[[Tensor], Tensor]) -> Tensor:
+    edited = edit(x)
+    if edited.shape != x.shape:
+        raise ValueError(f"edit made {tuple(edited.shape)} of {tuple(x.shape)}")
+    return edited.to(x.dtype)
+
+
+@contextmanager
+def _tf32(device: torch.device) -> Iterator[None]:
+    """Products with 10-bit mantissas on CUDA, as a float16 store keeps them; elsewhere nothing."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _has_mps() -> bool:
+    return torch.backends.mps.is_available()

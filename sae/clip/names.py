@@ -1,0 +1,190 @@
+"""A model's name -> open_clip's model, transform and tokenizer; every failure in one line."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+
+from sae.core.errors import UserError
+from sae.core.files import did_you_mean
+
+TINY = Path(__file__).resolve().parents[1] / "world" / "tiny_clip" / "weights"
+RANDOM = "random"
+NO_DOWNLOAD = (
+    "`--clip tiny` needs no download, `--clip local-dir:FOLDER` reads weights from the disk"
+)
+
+# What open_clip, its hub clients and torch raise for a model that is not there or does not fit.
+_LOADING_ERRORS = (
+    RuntimeError,
+    ValueError,
+    OSError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+    UnpicklingError,
+    SafetensorError,
+)
+
+
+class Parts(NamedTuple):
+    """What open_clip makes of a name."""
+
+    name: str
+    model: Any
+    transform: Any
+    tokenizer: Any
+    d_embed: int
+    image_size: int
+
+
+class Request(NamedTuple):
+    """What open_clip is asked for."""
+
+    name: str  # ours, as it is recorded
+    model: str  # open_clip's, with its schema
+    tag: str | None
+    quick_gelu: bool
+
+
+def open_clip_parts(name: str) -> Parts:
+    """Load a model. Raises `UserError` in one line for all that can go wrong with a name."""
+    request = resolve_name(name)
+    try:
+        with _quiet():
+            return _random_parts(request) if request.tag == RANDOM else _load(request)
+    except _LOADING_ERRORS as error:
+        why = " ".join(str(error).split())[:240] or type(error).__name__
+        raise UserError(f"cannot load the CLIP model {name!r}: {why}; {NO_DOWNLOAD}") from None
+
+
+def resolve_name(name: str) -> Request:
+    """Which model and tag a name means. Raises `UserError` with near names when there is none."""
+    if name == "tiny":
+        if not TINY.is_dir():
+            raise UserError(f"the built-in CLIP is missing at {TINY}; install the package again")
+        return Request(name, f"local-dir:{TINY}", None, False)
+    schema, colon, place = name.partition(":")
+    if colon and schema in ("local-dir", "hf-hub"):
+        return _by_schema(name, schema, place)
+    open_clip = _open_clip()
+    model, _, tag = name.rpartition("/")
+    model = model.replace("/", "-")
+    if name.replace("/", "-") in open_clip.list_models():  # "ViT-B/32" as OpenAI wrote it
+        model, tag = name.replace("/", "-"), ""
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if model in open_clip.list_models() and not tag:
+        raise UserError(f"{name!r} needs its weights' tag: {_listed(model, [*tags, RANDOM])}")
+    if model in open_clip.list_models() and tag != RANDOM and tag not in tags:
+        near = did_you_mean(tag, [*tags, RANDOM])
+        raise UserError(
+            f"{model} has no tag {tag!r}{near}; it has {_listed(model, [*tags, RANDOM])}"
+        )
+    if model not in open_clip.list_models():
+        raise UserError(f"no CLIP model {name!r}{_near(name)}; {NO_DOWNLOAD}")
+    # open_clip 3 only warns of a mismatch, and then computes with the wrong activation.
+    quick_gelu = bool(open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False))
+    return Request(f"{model}/{tag}", model, tag, quick_gelu)
+
+
+def _by_schema(name: str, schema: str, place: str) -> Request:
+    if not place:
+        example = "FOLDER" if schema == "local-dir" else "org/name"
+        raise UserError(f"{name!r} names nothing; write {schema}:{example}")
+    if schema == "local-dir" and not (Path(place) / "open_clip_config.json").is_file():
+        raise UserError(
+            f"{place} has no open_clip_config.json; name a folder in open_clip's format"
+        )
+    return Request(name, name, None, False)
+
+
+def _listed(model: str, tags: list[str]) -> str:
+    return ", ".join(f"{model}/{tag}" for tag in tags)
+
+
+def _near(name: str) -> str:
+    open_clip = _open_clip()
+    known = ["tiny", *open_clip.list_models(), *open_clip.list_pretrained(as_str=True)]
+    known = [candidate.replace(":", "/") for candidate in known]
+    lower = {candidate.lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.lower(), list(lower), n=4, cutoff=0.6)
+    return f"; did you mean {', '.join(lower[n] for n in near)}?" if near else ""
+
+
+def _random_parts(request: Request) -> Parts:
+    open_clip = _open_clip()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, _, transform = open_clip.create_model_and_transforms(
+            request.model, pretrained_image=False, pretrained_text=False
+        )
+    return _parts(request, model, transform)
+
+
+def _load(request: Request) -> Parts:
+    open_clip = _open_clip()
+    model, transform = open_clip.create_model_from_pretrained(
+        request.model, request.tag, force_quick_gelu=request.quick_gelu
+    )
+    return _parts(request, model, transform)
+
+
+def _parts(request: Request, model: Any, transform: Any) -> Parts:
+    open_clip = _open_clip()
+    tokenizer = open_clip.get_tokenizer(request.model, **_tokenizer_arguments(request.model))
+    n_words = getattr(tokenizer, "vocab_size", 0)
+    if n_words > getattr(model, "vocab_size", n_words):
+        raise ValueError(f"the tokenizer has {n_words} tokens, the model only {model.vocab_size}")
+    size = model.visual.preprocess_cfg["size"]
+    return Parts(
+        name=request.name,
+        model=model,
+        transform=transform,
+        tokenizer=tokenizer,
+        d_embed=int(open_clip.get_model_config(request.model)["embed_dim"]),
+        image_size=int(size if isinstance(size, int) else size[0]),
+    )
+
+
+def _tokenizer_arguments(model: str) -> dict[str, str]:
+    """A vocabulary named in a local folder's config is meant relative to that folder."""
+    schema, _, folder = model.partition(":")
+    if schema != "local-dir":
+        return {}
+    config = json.loads((Path(folder) / "open_clip_config.json").read_text(encoding="utf-8"))
+    vocabulary = config["model_cfg"]["text_cfg"].get("tokenizer_kwargs", {}).get("bpe_path")
+    return {"bpe_path": str(Path(folder) / vocabulary)} if vocabulary else {}
+
+
+def _open_clip() -> Any:
+    """Imported when first asked for: it takes seconds."""
+    with _quiet():
+        return importlib.import_module("open_clip")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """open_clip logs through the root logger and warns of what we have settled: keep it down."""
+    root = logging.getLogger()
+    handlers, disabled = root.handlers[:], root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+        root.handlers[:] = handlers  # logging.info() adds one to a root that has none

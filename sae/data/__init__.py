@@ -1,0 +1,1 @@
+"""Which images exist; the embedding store, ours and other labs'; the held-out split."""

@@ -1,0 +1,1 @@
+"""How each lab lays embeddings on disk."""

@@ -1,0 +1,98 @@
+"""Which images foreign embeddings were made of: a folder, in the order in which torchvision reads.
+
+The classes are the sub-folders by name; within each, the files in the order of `os.walk`, sorted.
+Without sub-folders the files themselves, by name. Hidden files count, as they do there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from sae.core.errors import UserError
+from sae.core.files import sha256_of
+from sae.core.progress import Progress
+from sae.data.images import FORMATS
+from sae.data.store_writer import ImageRow
+
+__all__ = ["in_order", "rows_of", "same_classes"]
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""What torchvision's ImageFolder reads."""
+_NO_SIZE = (Image.DecompressionBombError, UnidentifiedImageError, OSError, SyntaxError, ValueError)
+_READERS = 8
+
+
+def in_order(root: Path, n_images: int) -> list[tuple[str, str]]:
+    """Path relative to `root`, and class, of each image.
+
+    Raises `UserError` when the folder does not have exactly `n_images`.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root} is no folder; name the images that the embeddings were made of")
+    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    found = [(path, name) for name in classes for path in _walked(root, name)]
+    if not found:
+        found = [(p.name, "") for p in sorted(root.iterdir()) if _is_image(p.name)]
+    if len(found) != n_images:
+        raise UserError(
+            f"{root} has {len(found)} images in {len(classes)} classes, but the embeddings are of "
+            f"{n_images}; name the folder that they were made of"
+        )
+    return found
+
+
+def rows_of(
+    root: Path, found: Sequence[tuple[str, str]], domain: str, progress: Progress | None = None
+) -> list[ImageRow]:
+    """The images by the hash of their content: every file is read once."""
+    rows: list[ImageRow] = []
+    with ThreadPoolExecutor(_READERS) as pool:
+        for row in pool.map(lambda one: _row(root, one[0], one[1], domain), found):
+            rows.append(row)
+            if progress is not None:
+                progress(len(rows), len(found))
+    return rows
+
+
+def same_classes(ours: Sequence[str], theirs: Sequence[str], numbered: bool) -> bool:
+    """Whether the folders' classes are those that came with the embeddings, image by image.
+
+    `numbered`: theirs are the places of ours among the sorted classes. Otherwise every folder must
+    go with one class; two folders may have the same.
+    """
+    if numbered:
+        places = {name: str(place) for place, name in enumerate(sorted(set(ours)))}
+        return all(places[name] == number for name, number in zip(ours, theirs, strict=True))
+    return len(set(zip(ours, theirs, strict=True))) == len(set(ours))
+
+
+def _walked(root: Path, name: str) -> Iterator[str]:
+    for folder, _, files in sorted(os.walk(root / name, followlinks=True)):
+        here = Path(folder).relative_to(root)
+        yield from ((here / file).as_posix() for file in sorted(files) if _is_image(file))
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(EXTENSIONS)
+
+
+def _row(root: Path, path: str, label: str, domain: str) -> ImageRow:
+    try:
+        image_id = sha256_of(root / path)
+    except OSError as error:
+        raise UserError(f"{root / path} cannot be read ({error.strerror})") from None
+    return ImageRow(image_id, path, domain, label, *_size(root / path))
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Pixels (w, h) as the file's header tells; (0, 0) for what is no JPEG, PNG or WebP."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.size
+    except _NO_SIZE:
+        return 0, 0

@@ -1,0 +1,243 @@
+"""Which images exist, and the one safe way to turn a file into pixels.
+
+Folders are read the ImageFolder way: the first folder under a domain's root is the class. An image
+is known by the sha256 of its bytes; domain and class are what the folders say about it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from sae.core.errors import UserError
+from sae.core.files import sha256_hex
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+MAX_PIXELS = 50_000_000
+"""Checked on the header: a 20-kB PNG can ask for gigabytes of pixels."""
+MAX_ASPECT = 200
+"""Long side over short side. CLIP scales the SHORT side: 1 x 50,000 becomes 224 x 11,200,000."""
+MAX_BYTES = 200_000_000
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif"),
+    *(".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".ico", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
+"""What counts as a candidate. Those that are not JPEG, PNG or WebP inside are listed as skipped."""
+
+# What Pillow raises on broken bytes: most never seen in 90,000 mutated files, but in its source.
+_DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    EOFError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageFile(NamedTuple):
+    """A candidate: it has an image's name, but nobody has read it yet."""
+
+    path: Path
+    domain: str
+    label: str  # first folder under the domain's root; "" when the file lies directly in it
+
+
+class BadImage(Exception):
+    """This file cannot be used as an image; `reason` says why, in plain words."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def parse_domains(items: Sequence[str]) -> dict[str, Path]:
+    """`["sketch=DIR", "photo=DIR"]` -> roots by domain, in the order given."""
+    domains: dict[str, Path] = {}
+    for item in items:
+        name, equals, folder = item.partition("=")
+        if not equals or not folder or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+            raise UserError(f"{item!r} is not NAME=DIR; write for example sketch=data/sketch")
+        if name in domains:
+            raise UserError(f"the domain {name!r} is given twice; each needs a name of its own")
+        path = Path(folder).expanduser()
+        twin = next((d for d, p in domains.items() if p.resolve() == path.resolve()), None)
+        if twin is not None:
+            raise UserError(f"the domains {twin!r} and {name!r} are the same folder {folder}")
+        domains[name] = path
+    if not domains:
+        raise UserError(
+            "no images were named; write for example sketch=data/sketch photo=data/photo"
+        )
+    return domains
+
+
+def find_images(domains: Mapping[str, Path]) -> list[ImageFile]:
+    """All candidates, in the order of the domains and then by path.
+
+    Hidden files and folders are left out. A folder or a broken link with an image's name is
+    listed, so that it ends in skipped.csv instead of vanishing. Raises `UserError` when a root is
+    missing or holds no image.
+    """
+    return [image for domain, root in domains.items() for image in _in_domain(domain, root)]
+
+
+def content_id(data: bytes) -> str:
+    """The image's identity everywhere: sha256 of the file's bytes, 64 hex digits."""
+    return sha256_hex(data)
+
+
+def fraction(image_id: str, use: Literal["split", "holdout"]) -> float:
+    """A number in [0, 1) from the content hash itself; the two uses are independent."""
+    digits = image_id[0:8] if use == "split" else image_id[8:16]
+    return int(digits, 16) / 2**32
+
+
+def read_image(path: Path) -> tuple[str, Image.Image]:
+    """Content id and upright RGB image. Raises `BadImage` and nothing else."""
+    data = _read_file(path)
+    return content_id(data), decode(data)
+
+
+def decode(data: bytes) -> Image.Image:
+    """JPEG, PNG or WebP bytes -> upright RGB; transparency lies on white, animations give frame 1.
+
+    The size is checked before any pixel is decoded, and every pixel is decoded before it returns.
+    Raises `BadImage` and nothing else. It is no integrity check: of 1,000 JPEGs with five changed
+    bytes 966 decode without complaint.
+    """
+    if not data:
+        raise BadImage("the file is empty")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                _check_size(*image.size)
+                image.load()
+                upright = _upright(image, _to_rgb(image))
+                upright.info = {}  # whoever turns by EXIF again would turn twice
+                return upright
+        except UnidentifiedImageError:
+            raise BadImage("not a JPEG, PNG or WebP image, or its header is damaged") from None
+        except Image.DecompressionBombError:
+            raise BadImage(f"more than {MAX_PIXELS // 10**6} megapixels") from None
+        except _DECODER_ERRORS as error:
+            raise BadImage(f"damaged or cut short: {' '.join(str(error).split())[:200]}") from None
+
+
+def _in_domain(domain: str, root: Path) -> list[ImageFile]:
+    if not root.is_dir():
+        raise UserError(f"{root} (domain {domain!r}) is not a folder; name a folder of images")
+    found = sorted(_candidates(root), key=Path.as_posix)
+    if not found:
+        looked_for = " ".join(EXTENSIONS)
+        raise UserError(f"{root} (domain {domain!r}) has no image; looked for {looked_for}")
+    return [
+        ImageFile(root / path, domain, path.parts[0] if len(path.parts) > 1 else "")
+        for path in found
+    ]
+
+
+def _candidates(root: Path) -> Iterator[Path]:
+    """Paths relative to the root, in no order. Links to folders are followed, each folder once."""
+    visited: set[str] = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_refuse_folder):
+        real = os.path.realpath(folder)
+        if real in visited:
+            subfolders.clear()
+            continue
+        visited.add(real)
+        here = Path(folder).relative_to(root)
+        yield from (here / name for name in [*files, *subfolders] if _is_candidate(name))
+        subfolders[:] = sorted(
+            name for name in subfolders if not name.startswith(".") and not _is_candidate(name)
+        )
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise UserError(f"the folder {error.filename} cannot be read: {error.strerror}") from None
+
+
+def _is_candidate(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(EXTENSIONS)
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would block for ever
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or device"
+            raise BadImage(f"it is {kind}, not a file")
+        if status.st_size > MAX_BYTES:
+            raise BadImage(f"{status.st_size:,} bytes is above the cap of {MAX_BYTES:,}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise BadImage("a broken link" if path.is_symlink() else "the file is gone") from None
+    except OSError as error:
+        raise BadImage(f"it cannot be read: {error.strerror or error}") from None
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise BadImage(f"{width} x {height} pixels is above {MAX_PIXELS // 10**6} megapixels")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise BadImage(f"{width} x {height} pixels is longer than {MAX_ASPECT} to 1")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return _from_16_bit(image)
+    if "A" in image.mode.upper() or "transparency" in image.info:
+        rgba = _in_mode(image, "RGBA")
+        canvas = Image.new("RGB", image.size, "white")
+        canvas.paste(rgba, mask=rgba.getchannel("A"))
+        return canvas
+    return _in_mode(image, "RGB")
+
+
+def _in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Without the copy that `convert` makes of an image that is in the mode already."""
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    """Greyscale of 16 bits. Pillow's own `convert` clips at 255, which turns it white."""
+    deep = np.asarray(image)
+    grey = (deep >> 8).clip(0, 255).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        grey[deep == transparent] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _upright(source: Image.Image, rgb: Image.Image) -> Image.Image:
+    try:
+        turn = _TURNS.get(source.getexif().get(ExifTags.Base.Orientation, 1))
+    except _DECODER_ERRORS:  # broken EXIF says nothing about the pixels
+        return rgb
+    return rgb if turn is None else rgb.transpose(turn)

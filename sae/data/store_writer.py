@@ -1,0 +1,225 @@
+"""How a store comes to be: shard after shard, so that a run stopped at any moment can go on.
+
+Shard k holds what came of the candidates [k * S, (k + 1) * S) of the sorted list, with
+S = `shard_images`. While the store is unfinished each shard has its own `00000.parquet` and
+`00000.skipped.csv` beside it; they are merged and removed at the end; store.json is written last.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sae.core.errors import UserError
+from sae.core.files import FORMAT, read_config, replacing, sha256_hex, write_json
+from sae.data.store import Skipped, StoreInfo, read_skipped, shard_path, torch_dtype
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Plan:
+    """plan.json: all that decides a store's content, fixed before the first image is read."""
+
+    clip: str
+    clip_sha: str
+    layer: str
+    tokens: str
+    dtype: str
+    d: int
+    tokens_per_image: int
+    grid: list[int]
+    shard_images: int
+    n_files: int
+    files: str
+    """Digest of the candidates' names and sizes."""
+    roots: dict[str, str]
+    format: int = FORMAT
+
+    @property
+    def n_shards(self) -> int:
+        """Each covers `shard_images` candidates; the last one what remains."""
+        return -(-self.n_files // self.shard_images)
+
+    def span(self, shard: int) -> range:
+        """The candidates that a shard covers."""
+        first = shard * self.shard_images
+        return range(first, min(first + self.shard_images, self.n_files))
+
+
+class ImageRow(NamedTuple):
+    """One embedded image."""
+
+    image_id: str
+    path: str  # posix, relative to the domain's root
+    domain: str
+    label: str
+    width: int
+    height: int
+
+
+class StoreWriter:
+    """Writes a store shard by shard; what is written stays, and another run goes on after it."""
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        """Begin or go on. Raises `UserError` when the store was begun with another plan."""
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is a file; name a folder for the store")
+        self.path = path
+        self.plan = plan
+        if (path / "plan.json").exists():
+            _refuse_difference(path, read_config(path / "plan.json", Plan), plan)
+        else:
+            write_json(path / "plan.json", plan)
+        marks = (_rows_path(path, shard).exists() for shard in range(plan.n_shards))
+        self.n_done = next((k for k, done in enumerate(marks) if not done), plan.n_shards)
+        """Shards already finished."""
+
+    def finished(self) -> StoreInfo | None:
+        """What is written, when an earlier run has finished the whole store."""
+        if not (self.path / "store.json").exists():
+            return None
+        info = read_config(self.path / "store.json", StoreInfo)
+        self._remove_parts()
+        return info
+
+    def write_shard(self, x: Tensor, rows: Sequence[ImageRow], skipped: Sequence[Skipped]) -> None:
+        """Write the next shard: x (len(rows), t, d), and what became of each of its candidates."""
+        with replacing(shard_path(self.path, self.n_done)) as part:
+            save_file({"x": x.to(torch_dtype(self.plan.dtype)).contiguous()}, part)
+        with replacing(_skipped_path(self.path, self.n_done)) as part:
+            _write_skipped(part, skipped)
+        with replacing(
+            _rows_path(self.path, self.n_done)
+        ) as part:  # last: it marks the shard as done
+            _write_rows(part, _frame(rows))
+        self.n_done += 1
+
+    def written_rows(self) -> Iterator[ImageRow]:
+        """The images of all finished shards, in order."""
+        for shard in range(self.n_done):
+            frame = _read_rows(_rows_path(self.path, shard))
+            yield from (ImageRow(*row) for row in frame.itertuples(index=False, name=None))
+
+    def write_skipped(self) -> list[Skipped]:
+        """Gather the shards' lists into skipped.csv, and return them."""
+        skipped = [s for k in range(self.n_done) for s in read_skipped(_skipped_path(self.path, k))]
+        with replacing(self.path / "skipped.csv") as part:
+            _write_skipped(part, skipped)
+        return skipped
+
+    def finish(self) -> StoreInfo:
+        """Merge the shards' lists and write store.json. All shards must be there."""
+        assert self.n_done == self.plan.n_shards
+        import pandas as pd
+
+        n_skipped = len(self.write_skipped())
+        frames = [_read_rows(_rows_path(self.path, shard)) for shard in range(self.n_done)]
+        images = pd.concat(frames, ignore_index=True)
+        with replacing(self.path / "images.parquet") as part:
+            _write_rows(part, images)
+        shared = {f.name for f in fields(StoreInfo)} & {f.name for f in fields(Plan)}
+        info = StoreInfo(
+            **{name: value for name, value in asdict(self.plan).items() if name in shared},
+            n_images=len(images),
+            n_skipped=n_skipped,
+            shard_rows=[len(frame) for frame in frames],
+            identity=_identity(self.plan, images["image_id"]),
+            version=package_version(),
+        )
+        write_json(self.path / "store.json", info)
+        self._remove_parts()
+        return info
+
+    def _remove_parts(self) -> None:
+        for shard in range(self.plan.n_shards):
+            _rows_path(self.path, shard).unlink(missing_ok=True)
+            _skipped_path(self.path, shard).unlink(missing_ok=True)
+
+
+def write_rows(path: Path, rows: Sequence[ImageRow]) -> None:
+    """Write images.parquet, complete or not at all."""
+    with replacing(path) as part:
+        _write_rows(part, _frame(rows))
+
+
+def relative_roots(roots: Mapping[str, Path], store: Path) -> dict[str, str]:
+    """Each root as seen from the store's folder, posix, so that the two can move together."""
+    try:
+        return {
+            domain: Path(os.path.relpath(root.resolve(), store.resolve())).as_posix()
+            for domain, root in roots.items()
+        }
+    except ValueError:
+        raise UserError(
+            f"{store} and the images are on different drives; choose one drive"
+        ) from None
+
+
+def package_version() -> str:
+    """Our own version, as installed; "0" in a bare checkout."""
+    try:
+        return version("sae-interp")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _refuse_difference(path: Path, old: Plan, new: Plan) -> None:
+    for name in [f.name for f in fields(Plan)]:
+        was, now = getattr(old, name), getattr(new, name)
+        if was == now:
+            continue
+        what = "another list of images (names or sizes)" if name == "files" else f"{name} {was!r}"
+        asked = "" if name == "files" else f", and now {now!r} is asked for"
+        raise UserError(
+            f"{path} was begun with {what}{asked}; finish it as it was begun, "
+            f"choose another --out, or delete {path}"
+        )
+
+
+def _rows_path(store: Path, shard: int) -> Path:
+    return store / f"{shard:05d}.parquet"
+
+
+def _skipped_path(store: Path, shard: int) -> Path:
+    return store / f"{shard:05d}.skipped.csv"
+
+
+def _write_skipped(path: Path, skipped: Iterable[Skipped]) -> None:
+    # A file's name may hold bytes that are no UTF-8.
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(Skipped._fields)
+        writer.writerows(skipped)
+
+
+def _write_rows(path: Path, frame: pd.DataFrame) -> None:
+    frame.to_parquet(path, engine="pyarrow", index=False)
+
+
+def _frame(rows: Sequence[ImageRow]) -> pd.DataFrame:
+    import pandas as pd
+
+    whole = ("width", "height")
+    types = {name: "int32" if name in whole else "str" for name in ImageRow._fields}
+    return pd.DataFrame(list(rows), columns=list(ImageRow._fields)).astype(types)
+
+
+def _read_rows(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.read_parquet(path)
+
+
+def _identity(plan: Plan, image_ids: Iterable[str]) -> str:
+    settings = (plan.clip_sha, plan.layer, plan.tokens, plan.dtype)
+    return sha256_hex("".join(f"{value}\n" for value in (*settings, *image_ids)).encode())

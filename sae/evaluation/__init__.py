@@ -1,0 +1,1 @@
+"""An SAE and a store -> what is reported of it."""

@@ -1,0 +1,185 @@
+"""What is reported of an SAE: how well it rebuilds images that it has not seen, per domain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sae.core.errors import UserError
+from sae.core.files import FORMAT, write_json
+from sae.core.progress import Progress
+from sae.data.store import EmbeddingStore
+from sae.evaluation.dictionary import Stability, coherence, stability
+from sae.evaluation.reconstruction import FitSums
+from sae.evaluation.report import EvalReport
+from sae.evaluation.zeroshot import TEMPLATES, class_names, openai_templates, zeroshot
+from sae.model.sae import SAE, require_match
+from sae.model.sparsity import Codes
+from sae.training.train import holdout_rows
+
+REPORT = "eval.json"
+TOKENS_AT_ONCE = 2048
+
+
+def evaluate_run(
+    model: SAE,
+    store: EmbeddingStore,
+    folder: Path | None,
+    device: torch.device,
+    n_zeroshot: int = 2000,
+    progress: Progress | None = None,
+    *,
+    templates: int = 1,
+    ks: Sequence[int] = (),
+    against: SAE | None = None,
+) -> EvalReport:
+    """Evaluate on the held-out images and write `folder`/eval.json, where there is a folder.
+
+    Zero-shot classification takes up to `n_zeroshot` images of each domain; 0 leaves it out. It is
+    done with one template, and if `templates` is 80 with CLIP's 80 as well. `ks` are other numbers
+    of latents per token to try; `against` is another SAE to compare the latents with.
+    """
+    if templates not in (1, 80):
+        raise UserError(f"--templates is {templates}; it must be 1 or 80")
+    rows = held_out(model, store)
+    report = evaluate(model, store, rows, device, progress, ks)
+    if against is not None:
+        report = replace(report, stability=_compare(model, report, against, store, rows, device))
+    # Of other labs' embeddings nobody knows the weights, and the labels may be numbers.
+    known = n_zeroshot > 0 and store.info.clip_sha != ""
+    if known and len(class_names(store.images["label"].unique())) > 1:
+        from sae.clip.model import load_clip
+
+        clip = load_clip(store.info.clip, str(device))
+        texts = TEMPLATES | ({"80": openai_templates()} if templates == 80 else {})
+        results = zeroshot(model, store, clip, rows, texts, n_zeroshot, progress)
+        report = replace(report, zeroshot=results)
+    if folder is not None:
+        origin = {"format": FORMAT, "store": store.info.identity}
+        write_json(folder / REPORT, origin | report.flat())
+    return report
+
+
+def held_out(model: SAE, store: EmbeddingStore) -> NDArray[np.int64]:
+    """Rows of the images that training left out. Raises `UserError` when there are none."""
+    rows = np.flatnonzero(holdout_rows(store.images, model.config.holdout))
+    if len(rows) == 0:
+        raise UserError(
+            f"no image of {store.path} is held out (holdout {model.config.holdout}, "
+            f"{store.info.n_images} images); train with a larger --holdout or embed more images"
+        )
+    return rows
+
+
+def evaluate(
+    model: SAE,
+    store: EmbeddingStore,
+    rows: NDArray[np.int64],
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+    ks: Sequence[int] = (),
+) -> EvalReport:
+    """Measure on the images `rows` (ascending) in one pass; memory does not grow with them.
+
+    Raises `UserError` for `ks` that the SAE cannot have.
+    """
+    require_match(model.config, store.info)
+    _require_ks(model, ks)
+    model = model.to(device).eval()
+    domain_of = store.images["domain"].to_numpy()
+    sums = {domain: Sums(model, ks) for domain in store.domains}
+    n_done = 0
+    for batch in store.batches(max(1, TOKENS_AT_ONCE // store.info.tokens_per_image), rows):
+        domains = domain_of[batch.rows]
+        for domain in sorted(set(domains)):
+            x = batch.x[torch.from_numpy(domains == domain)].to(device)  # (b, t, d)
+            sums[domain].update(x)
+        n_done += len(batch.rows)
+        if progress is not None:
+            progress(n_done, len(rows))
+    total = Sums(model, ks)
+    for part in sums.values():
+        total.add(part)
+    seen = {domain: part.own for domain, part in sums.items() if part.own.n_images}
+    return EvalReport(
+        overall=total.own.fit(),
+        domains={domain: part.fit() for domain, part in seen.items()},
+        at_k={k: part.fit() for k, part in total.at_k.items()},
+        at_prefix={size: part.fit() for size, part in total.at_prefix.items()},
+        coherence=coherence(model.W_dec, total.own.n_active > 0),
+        frequency={"": total.own.frequency()}
+        | {domain: part.frequency() for domain, part in seen.items()},
+    )
+
+
+class Sums:
+    """The sums of a part of the tokens: of the SAE itself, with other k, and of its prefixes."""
+
+    def __init__(self, model: SAE, ks: Sequence[int]) -> None:
+        self.own = FitSums(model)
+        self.at_k = {k: FitSums(model) for k in sorted(set(ks))}
+        self.at_prefix = {size: FitSums(model) for size in model.config.prefixes[:-1]}
+        self.widest = _with_k(model, max(self.at_k)) if self.at_k else None
+
+    @torch.no_grad()
+    def update(self, x: Tensor) -> None:
+        """Take in the raw tokens (b, t, d) of some images."""
+        for part in self._parts():
+            part.n_images += len(x)
+        for tokens in torch.split(x.flatten(0, 1), TOKENS_AT_ONCE):
+            self._update_tokens(tokens.float())
+
+    def _update_tokens(self, x: Tensor) -> None:
+        codes = self.own.model.encode(x)
+        self.own.update(x, codes)
+        for size, part in self.at_prefix.items():
+            part.update(x, codes.first(size))
+        if self.widest is not None:
+            codes = self.widest.encode(x)  # the largest first: a smaller k is its first columns
+            for k, part in self.at_k.items():
+                part.update(x, Codes(codes.acts[:, :k], codes.latents[:, :k]))
+
+    def add(self, other: Sums) -> None:
+        """Take in another part's sums."""
+        for part, more in zip(self._parts(), other._parts(), strict=True):
+            part.add(more)
+
+    def _parts(self) -> list[FitSums]:
+        return [self.own, *self.at_k.values(), *self.at_prefix.values()]
+
+
+def _compare(
+    model: SAE,
+    report: EvalReport,
+    other: SAE,
+    store: EmbeddingStore,
+    rows: NDArray[np.int64],
+    device: torch.device,
+) -> Stability:
+    """Live latents of `model` against those of `other`, both on the same images."""
+    other_live = evaluate(other, store, rows, device).frequency[""] > 0
+    live = torch.from_numpy(report.frequency[""] > 0)
+    return stability(model.W_dec, other.W_dec, live, torch.from_numpy(other_live))
+
+
+def _require_ks(model: SAE, ks: Sequence[int]) -> None:
+    rule = model.config.activation
+    if ks and rule not in ("topk", "signed_topk"):
+        raise UserError(f"--k needs an SAE that keeps k latents per token; this one has {rule!r}")
+    for k in ks:
+        if not 1 <= k <= model.n_latents:
+            raise UserError(f"--k {k} is not in 1..{model.n_latents}, the SAE's latents")
+
+
+def _with_k(model: SAE, k: int) -> SAE:
+    """The same weights, not copied, with another k."""
+    with torch.device("meta"):
+        other = SAE(replace(model.config, k=k))
+    other.load_state_dict(model.state_dict(), assign=True)
+    return other.eval()

@@ -1,0 +1,134 @@
+"""What an evaluation found: as one flat object, as tables, as figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sae.evaluation.dictionary import Coherence, Stability
+from sae.evaluation.reconstruction import DENSE_RATE, Fit
+from sae.evaluation.zeroshot import ZeroShot
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """Everything that `sae eval` prints and writes."""
+
+    overall: Fit
+    domains: dict[str, Fit]
+    """Domains without an image among the rows are left out."""
+    at_k: dict[int, Fit] = field(default_factory=dict)
+    """The same SAE with other k, on the same tokens, all domains together."""
+    at_prefix: dict[int, Fit] = field(default_factory=dict)
+    """The same for the smaller dictionaries that a Matryoshka SAE holds, by their latents."""
+    coherence: Coherence | None = None
+    """Of the latents that fire on these tokens."""
+    stability: Stability | None = None
+    """Against another SAE; None when there was none."""
+    zeroshot: dict[str, dict[str, ZeroShot]] = field(default_factory=dict)
+    """By templates ("1", "80"), then domain, "" for all; empty when it was not asked for or there
+    are no classes."""
+    frequency: dict[str, NDArray[np.float64]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """By domain, "" for all: (n_latents,) share of the tokens on which each latent fires."""
+
+    def flat(self) -> dict[str, float | int | None]:
+        """One flat object: "fvu", "zeroshot_sae_top1", "sketch/fvu", "sketch/zeroshot80_sae_top1",
+        "fvu_at_k16", "fvu_at_prefix256", "mean_max_cosine", "stability_matched_cosine".
+
+        What is not a number (the fvu of a single token) is None.
+        """
+        flat: dict[str, float | int] = {}
+        for domain, fit in {"": self.overall, **self.domains}.items():
+            flat |= _named(asdict(fit), domain)
+        for name, fit in self._variants().items():
+            flat |= {f"fvu_at_{name}": fit.fvu, f"l0_at_{name}": fit.l0}
+        if self.coherence is not None:
+            flat |= asdict(self.coherence)
+        if self.stability is not None:
+            flat |= _named(asdict(self.stability), prefix="stability_")
+        for templates, results in self.zeroshot.items():
+            prefix = f"zeroshot{'' if templates == '1' else templates}_"
+            for domain, result in results.items():
+                flat |= _named(asdict(result), domain, prefix)
+        return {name: None if math.isnan(value) else value for name, value in flat.items()}
+
+    def table(self) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
+        """Rows and header to print: a line per figure, a column per domain."""
+        flat = self.flat()
+        columns = ["", *self.domains]
+        names = [key for key in flat if "/" not in key and "_at_" not in key]
+        rows = [(name, *(_cell(flat.get(_key(c, name))) for c in columns)) for name in names]
+        return rows, ("", "all", *self.domains)
+
+    def variants_table(self) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
+        """The same of the other k and of the Matryoshka's prefixes: a line each; [] without any."""
+        rows: list[tuple[str, ...]] = [
+            (name, _cell(fit.fvu), _cell(fit.l0), _cell(fit.dead))
+            for name, fit in self._variants().items()
+        ]
+        return rows, ("", "fvu", "l0", "dead")
+
+    def _variants(self) -> dict[str, Fit]:
+        return {f"k{k}": fit for k, fit in self.at_k.items()} | {
+            f"prefix{size}": fit for size, fit in self.at_prefix.items()
+        }
+
+
+def plot_report(report: EvalReport, folder: Path) -> dict[str, Path]:
+    """Draw what there is to draw, beside eval.json; comes back by what each file shows.
+
+    The latents' frequency; FVU against L0 where several k were tried; with two domains or more,
+    how much the latents prefer the first (that named "sketch", where there is one).
+    """
+    from sae.evaluation.plots import Curve, plot_frequency, plot_share, plot_tradeoff
+
+    files = {"frequency": folder / "eval-frequency.png"}
+    n_tokens = report.overall.n_tokens
+    plot_frequency(files["frequency"], report.frequency[""], DENSE_RATE, n_tokens)
+    if report.at_k:
+        files["tradeoff"] = folder / "eval-tradeoff.png"
+        fits = report.at_k.values()
+        notes = [f"k {k}" for k in report.at_k]
+        curve = Curve("", [fit.l0 for fit in fits], [fit.fvu for fit in fits], notes)
+        plot_tradeoff(files["tradeoff"], [curve])
+    if len(report.domains) > 1:
+        files["share"] = folder / "eval-share.png"
+        first, others, share = domain_share(report.frequency)
+        plot_share(files["share"], share, first, others)
+    return files
+
+
+def domain_share(
+    frequency: Mapping[str, NDArray[np.float64]],
+) -> tuple[str, str, NDArray[np.float64]]:
+    """A domain, the others' names, and of each live latent that domain's part of all its rates.
+
+    The domain is "sketch", else the first; .5 of two is no preference, whatever their sizes.
+    """
+    rates = {domain: rate for domain, rate in frequency.items() if domain}
+    first = "sketch" if "sketch" in rates else next(iter(rates))
+    total = np.sum(list(rates.values()), axis=0)
+    live = total > 0
+    others = " or ".join(domain for domain in rates if domain != first)
+    return first, others, rates[first][live] / total[live]
+
+
+def _named(figures: Mapping[str, float], domain: str = "", prefix: str = "") -> dict[str, float]:
+    return {_key(domain, prefix + name): value for name, value in figures.items()}
+
+
+def _key(domain: str, name: str) -> str:
+    return f"{domain}/{name}" if domain else name
+
+
+def _cell(value: float | int | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

@@ -1,0 +1,225 @@
+"""Zero-shot classification, with the SAE in the way or not: what its reconstruction loses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from sae.core.errors import UserError
+from sae.core.progress import Progress
+from sae.data.images import BadImage, read_image
+from sae.data.store import EmbeddingStore
+from sae.evaluation.intervals import paired_difference
+from sae.model.sae import SAE, Codes, require_match
+
+if TYPE_CHECKING:
+    from sae.clip.model import Clip
+
+TEMPLATES = {"1": ("a photo of a {}",)}
+"""By name; "80" are those of CLIP's authors, see `openai_templates`."""
+BATCH_IMAGES = 64
+SOUNDS_LIKE_VOWEL = re.compile(r"(?!uni|use|usu|eu|one\b|once)[aeiou]|hour|honest|heir", re.I)
+
+
+@dataclass(frozen=True)
+class ZeroShot:
+    """Shares of images whose class is named first, or among the first five."""
+
+    n_images: int
+    n_classes: int
+    raw_top1: float
+    raw_top5: float
+    sae_top1: float
+    """With the SAE's reconstruction in place of the embedding."""
+    sae_top5: float
+    kept_top1: float
+    """With the reconstruction and the SAE's error: must be raw_top1, for nothing is changed. Any
+    intervention goes the same way, so that what it does is not mixed with what the SAE loses."""
+    delta_top1: float
+    """sae_top1 - raw_top1; then its 95% confidence interval (Newcombe's for paired data)."""
+    delta_low: float
+    delta_high: float
+
+
+class Hits(NamedTuple):
+    """Whose class was named; a row an image, the columns are first and among the first five."""
+
+    raw: NDArray[np.bool_]  # (n, 2)
+    sae: NDArray[np.bool_]
+    kept: NDArray[np.bool_]
+
+
+def zeroshot(
+    model: SAE,
+    store: EmbeddingStore,
+    clip: Clip,
+    rows: NDArray[np.int64],
+    templates: Mapping[str, Sequence[str]] = TEMPLATES,
+    n_max: int = 2000,
+    progress: Progress | None = None,
+) -> dict[str, dict[str, ZeroShot]]:
+    """Classify up to `n_max` labelled images of each domain among `rows`.
+
+    Comes back by the name of the templates, then by domain, "" for all; empty when there are fewer
+    than two classes or no labelled images. The candidates are all classes of the store: its
+    folders' names. What comes after the SAE's layer is computed from the images, which are read
+    again; of the projected layer there is nothing after. Raises `UserError` when `clip` has other
+    weights than the store's, or an image has changed.
+    """
+    require_match(model.config, store.info)
+    _require_same_weights(clip, store)
+    names = class_names(store.images["label"].unique())
+    chosen = _choose(store, rows, n_max)
+    if len(names) < 2 or len(chosen) == 0:
+        return {}
+    model = model.to(clip.device).eval()
+    images = store.images.iloc[chosen]
+    numbers = {name: number for number, name in enumerate(names)}
+    truth = torch.tensor([numbers[class_name(label)] for label in images["label"]])
+    classes = {key: class_vectors(clip, names, texts) for key, texts in templates.items()}
+    parts: dict[str, list[Hits]] = {key: [] for key in classes}
+    for first in range(0, len(chosen), BATCH_IMAGES):
+        part = slice(first, first + BATCH_IMAGES)
+        features = _features(model, store, clip, chosen[part])
+        for key, vectors in classes.items():
+            parts[key].append(Hits(*(_top(f, vectors, truth[part]) for f in features)))
+        if progress is not None:
+            progress(min(first + BATCH_IMAGES, len(chosen)), len(chosen))
+    domains = images["domain"].to_numpy()
+    return {
+        key: _by_domain(Hits(*map(np.concatenate, zip(*part, strict=True))), domains, len(names))
+        for key, part in parts.items()
+    }
+
+
+def error_kept(model: SAE, x: Tensor, change: Callable[[Codes], Codes]) -> Tensor:
+    """Raw embeddings (n, d) after `change` was made to their codes, with the SAE's error kept.
+
+    Only the difference that the change makes is added: without one, x comes back bit for bit.
+    """
+    codes = model.encode(x)
+    return x + (model.rebuild(x, change(codes)) - model.rebuild(x, codes))
+
+
+def openai_templates() -> tuple[str, ...]:
+    """The 80 templates with which CLIP's authors classify ImageNet (Radford et al. 2021)."""
+    from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
+
+    return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
+
+
+def class_name(label: str) -> str:
+    """A folder's name as words: "ice_cream" -> "ice cream"."""
+    return " ".join(re.sub(r"[_-]", " ", label).split())
+
+
+def class_names(labels: Iterable[str]) -> list[str]:
+    """The different classes among labels, sorted; "" is none."""
+    return sorted({class_name(label) for label in labels} - {""})
+
+
+def class_vectors(clip: Clip, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """(n_classes, d_embed) unit rows: the mean over the templates for each class."""
+    texts = [fill(template, name) for name in names for template in templates]
+    vectors = clip.embed_texts(texts).view(len(names), len(templates), -1)
+    return F.normalize(vectors.mean(1), dim=-1)
+
+
+def fill(template: str, name: str) -> str:
+    """Put a class into a template, with the right article: "a {}", "apple" -> "an apple"."""
+    if template.count("{}") != 1:
+        raise UserError(f"the template {template!r} must hold {{}} once, e.g. 'a photo of a {{}}'")
+    if SOUNDS_LIKE_VOWEL.match(name):
+        template = re.sub(r"\b([aA]) \{\}", r"\1n {}", template)
+    return template.replace("{}", name)
+
+
+def _require_same_weights(clip: Clip, store: EmbeddingStore) -> None:
+    if clip.sha != store.info.clip_sha:
+        raise UserError(
+            f"{clip.name} now has weights {clip.sha}, but {store.path} was embedded with "
+            f"{store.info.clip_sha}; run `sae embed` again"
+        )
+
+
+def _choose(store: EmbeddingStore, rows: NDArray[np.int64], n_max: int) -> NDArray[np.int64]:
+    """Labelled rows, ascending: of each domain those with the least content hashes."""
+    images = store.images.iloc[rows]
+    labelled = images[[bool(class_name(label)) for label in images["label"]]]
+    least = labelled.sort_values("image_id").groupby("domain", sort=False).head(n_max)
+    return np.sort(least.index.to_numpy(dtype=np.int64))
+
+
+@torch.no_grad()
+def _features(
+    model: SAE, store: EmbeddingStore, clip: Clip, rows: NDArray[np.int64]
+) -> list[Tensor]:
+    """Unit rows (b, d_embed): without the SAE, with it, and with it and its error."""
+
+    def through_sae(tokens: Tensor) -> Tensor:
+        return model(tokens.flatten(0, 1)).x_hat.view_as(tokens)  # type: ignore[no-any-return]
+
+    def through_unchanged(tokens: Tensor) -> Tensor:
+        return error_kept(model, tokens.flatten(0, 1), lambda codes: codes).view_as(tokens)
+
+    edits = (None, through_sae, through_unchanged)
+    if store.info.layer == "projected":
+        x = store.read(rows).to(clip.device).float()  # (b, 1, d)
+        edited = [x if edit is None else edit(x) for edit in edits]
+        return [F.normalize(tokens[:, 0], dim=-1) for tokens in edited]
+    pixels = torch.stack([clip.preprocess(_image(store, row)) for row in rows]).to(clip.device)
+    place = (store.info.layer, store.info.tokens)
+    return [clip.image_features(pixels, *place, edit) for edit in edits]
+
+
+def _image(store: EmbeddingStore, row: int) -> Image.Image:
+    path = store.image_path(row)
+    try:
+        image_id, image = read_image(path)
+    except BadImage as error:
+        raise UserError(f"{path}: {error.reason}; put it back, or add --no-zeroshot") from None
+    if image_id != store.images["image_id"].iloc[row]:
+        raise UserError(f"{path} has changed since it was embedded; run `sae embed` again")
+    return image
+
+
+def _top(features: Tensor, classes: Tensor, truth: Tensor) -> NDArray[np.bool_]:
+    """(b, 2): is the true class first, among the first five."""
+    n_shown = min(5, len(classes))
+    shown = (features @ classes.T).topk(n_shown, dim=1).indices.cpu()  # (b, n_shown)
+    right = shown == truth[:, None]
+    return torch.stack([right[:, 0], right.any(1)], dim=1).numpy()
+
+
+def _by_domain(hits: Hits, domains: NDArray[np.object_], n_classes: int) -> dict[str, ZeroShot]:
+    parts = {"": np.ones(len(domains), dtype=bool)}
+    parts |= {domain: domains == domain for domain in dict.fromkeys(domains)}
+    return {
+        domain: _shares(Hits(*(column[part] for column in hits)), n_classes)
+        for domain, part in parts.items()
+    }
+
+
+def _shares(hits: Hits, n_classes: int) -> ZeroShot:
+    difference = paired_difference(hits.raw[:, 0], hits.sae[:, 0])
+    return ZeroShot(
+        n_images=len(hits.raw),
+        n_classes=n_classes,
+        raw_top1=float(hits.raw[:, 0].mean()),
+        raw_top5=float(hits.raw[:, 1].mean()),
+        sae_top1=float(hits.sae[:, 0].mean()),
+        sae_top5=float(hits.sae[:, 1].mean()),
+        kept_top1=float(hits.kept[:, 0].mean()),
+        delta_top1=difference.delta,
+        delta_low=difference.low,
+        delta_high=difference.high,
+    )

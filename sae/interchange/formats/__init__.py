@@ -1,0 +1,1 @@
+"""One file a format: `detect`, `read`, and `write` where ours go out."""

@@ -1,0 +1,77 @@
+"""The SAEs of the CLIP sketch projects: `nn.Linear` pairs with ReLU, no pre-bias, in plain files.
+
+clip_sae_for_sketches_2026 and sae-clip-project save the bare state dict; SAE-for-CLIP saves a
+checkpoint whose encoder has its own bias, ReLU and then top-k, and a decoder without bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae.interchange.foreign import Foreign
+from sae.untrusted.fields import number, require_size, tensor
+from sae.untrusted.found import Found, settings_of
+
+__all__ = ["NAME", "detect", "read"]
+
+NAME = "clip_sae"
+TOPK = "SAE-for-CLIP TopK"
+BARE = {"encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias"}
+CHECKPOINT = {"encoder.weight", "encoder_bias", "decoder.weight"}
+DEFAULT_K = 500
+"""Of SAE-for-CLIP, where a checkpoint of training does not tell its k."""
+
+
+def detect(found: Found) -> bool:
+    """Exactly the four tensors of two linear layers, or a checkpoint with `encoder_bias`."""
+    held = found.torch()
+    if not isinstance(held, dict):
+        return False
+    return held.keys() == BARE or _state(held).keys() == CHECKPOINT
+
+
+def read(found: Found) -> Foreign:
+    """The SAE, of either kind."""
+    held = found.torch()
+    state = _state(held)
+    if state.keys() == CHECKPOINT:
+        return _topk(state, settings_of(held.get("sae_config")))
+    return Foreign(
+        format=NAME,
+        W_enc=tensor(held, "encoder.weight", NAME, ndim=2),
+        b_enc=tensor(held, "encoder.bias", NAME),
+        W_dec=tensor(held, "decoder.weight", NAME, ndim=2).T,
+        b_dec=tensor(held, "decoder.bias", NAME),
+        rule="relu",
+        notes=(
+            "trained on raw image features by one project, on features of length 1 by another: "
+            "the file does not tell which; compare FVU",
+        ),
+    )
+
+
+def _topk(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Foreign:
+    sae = settings_of(config.get("sae")) or config  # flat, or nested {clip, sae}
+    W_enc = tensor(state, "encoder.weight", TOPK, ndim=2)
+    require_size(TOPK, "d_model", sae.get("d_model"), W_enc.shape[1])
+    told = "k" in sae
+    k = number(sae, "k", TOPK, default=min(DEFAULT_K, W_enc.shape[0]))
+    return Foreign(
+        format=TOPK,
+        W_enc=W_enc,
+        b_enc=tensor(state, "encoder_bias", TOPK),
+        W_dec=tensor(state, "decoder.weight", TOPK, ndim=2).T,
+        b_dec=torch.zeros(W_enc.shape[1]),
+        rule="topk",
+        k=k,
+        notes=() if told else (f"the file does not tell k: {k} is the project's own",),
+    )
+
+
+def _state(held: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    state = held.get("model_state_dict")
+    return state if isinstance(state, dict) else {}

@@ -1,0 +1,93 @@
+"""PatchSAE, its parent (HugoFry's SAE for ViTs) and ViT-Prisma: settings as a pickled object.
+
+The object's class is never imported: see `unpickle`. Latents are relu((x - b_dec) W_enc + b_enc).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sae.core.errors import UserError
+from sae.interchange.foreign import Foreign, InputNorm, Rule, gated
+from sae.untrusted.fields import number, require_size, tensor
+from sae.untrusted.found import Found, settings_of
+from sae.untrusted.unpickle import Stub
+
+__all__ = ["NAME", "detect", "read"]
+
+NAME = "patchsae"
+
+
+def detect(found: Found) -> bool:
+    """A dict of `state_dict` and `cfg` or `config`, with `W_enc` in it."""
+    held = found.torch()
+    state = held.get("state_dict") if isinstance(held, dict) else None
+    told = isinstance(held, dict) and bool(held.keys() & {"cfg", "config"})
+    return told and isinstance(state, dict) and "W_enc" in state
+
+
+def read(found: Found) -> Foreign:
+    """The SAE; ReLU, or gated."""
+    held = found.torch()
+    state, config = held["state_dict"], held["cfg"] if "cfg" in held else held["config"]
+    settings = settings_of(config)
+    name = _name(config)
+    W_enc = tensor(state, "W_enc", name, ndim=2).T
+    require_size(name, "d_in", settings.get("d_in"), W_enc.shape[1])
+    require_size(name, "d_sae", settings.get("d_sae"), W_enc.shape[0])
+    rule, k = _rule(settings, name)
+    threshold = None
+    if "r_mag" in state:
+        if "b_gate" not in state:
+            raise UserError(f"{name}: a gated SAE without b_gate, which its project never finished")
+        r_mag, b_mag = tensor(state, "r_mag", name), tensor(state, "b_mag", name)
+        W_enc, b_enc, threshold = gated(W_enc, r_mag, tensor(state, "b_gate", name), b_mag)
+        rule, k = "jumprelu", 0
+    else:
+        b_enc = tensor(state, "b_enc", name)
+    return Foreign(
+        format=name,
+        W_enc=W_enc,
+        b_enc=b_enc,
+        W_dec=tensor(state, "W_dec", name, ndim=2),
+        b_dec=tensor(state, "b_dec", name),
+        rule=rule,
+        k=k,
+        threshold=threshold,
+        pre_bias=True,
+        input_norm=_input_norm(settings, name),
+        layer=_layer(settings),
+    )
+
+
+def _name(config: Any) -> str:
+    if isinstance(config, Stub) and "prisma" in config.peer:
+        return "vit_prisma"
+    return NAME
+
+
+def _rule(settings: dict[str, Any], name: str) -> tuple[Rule, int]:
+    """ViT-Prisma alone has a choice; the others are ReLU."""
+    activation = settings.get("activation_fn_str", "relu")
+    if activation == "topk":
+        return "topk", number(settings_of(settings.get("activation_fn_kwargs")), "k", name)
+    if activation != "relu":
+        raise UserError(f"{name}: activation {activation!r} has no counterpart here")
+    return "relu", 0
+
+
+def _input_norm(settings: dict[str, Any], name: str) -> InputNorm:
+    norm = settings.get("normalize_activations") or "none"
+    if norm == "layer_norm":
+        return "layer_norm"
+    if norm == "constant_norm_rescale":
+        return "constant_norm"
+    if norm not in ("none", False):
+        raise UserError(f"{name}: normalize_activations {norm!r} has no counterpart here")
+    return ""
+
+
+def _layer(settings: dict[str, Any]) -> str:
+    """The block, where it is told as one that counts from 0."""
+    layer = settings.get("block_layer", settings.get("hook_point_layer"))
+    return str(layer) if isinstance(layer, int) and layer >= 0 else ""

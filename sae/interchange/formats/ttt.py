@@ -1,0 +1,60 @@
+"""The TopK SAE of the test-time-training paper (arXiv 2509.24510), as .pt and in the hub's layout.
+
+Signed top-k: no ReLU, so negative latents survive. Decoder rows are normalised at every use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae.interchange.foreign import Foreign
+from sae.untrusted.fields import number, tensor
+from sae.untrusted.found import Found, settings_of
+
+__all__ = ["NAME", "detect", "read"]
+
+NAME = "ttt TopK"
+KEYS = {"W_enc", "b_enc", "W_dec"}
+
+
+def detect(found: Found) -> bool:
+    """A dict of `config` and `model_state_dict`, or the hub's config.json and model.safetensors."""
+    if found.is_file:
+        held = found.torch()
+        state = held.get("model_state_dict") if isinstance(held, dict) else None
+        return isinstance(state, dict) and state.keys() >= KEYS and "config" in held
+    name = found.find("model.safetensors")
+    config = found.beside(name, "config.json") if name else ""
+    return bool(config) and {"input_dim", "hidden_dim"} <= found.json(config).keys()
+
+
+def read(found: Found) -> Foreign:
+    """The SAE, from either layout."""
+    if found.is_file:
+        held = found.torch()
+        return _foreign(held["model_state_dict"], settings_of(held["config"]))
+    name = found.find("model.safetensors")
+    return _foreign(found.tensors(name), found.json(found.beside(name, "config.json")))
+
+
+def _foreign(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Foreign:
+    W_enc = tensor(state, "W_enc", NAME, ndim=2).T
+    W_dec = tensor(state, "W_dec", NAME, ndim=2)
+    d = W_enc.shape[1]
+    if config.get("normalize_decoder", True):
+        # In place: a second decoder would be half as large as the file.
+        W_dec.div_(W_dec.norm(dim=1, keepdim=True).clamp(min=1e-12))
+    return Foreign(
+        format=NAME,
+        W_enc=W_enc,
+        b_enc=tensor(state, "b_enc", NAME),
+        W_dec=W_dec,
+        b_dec=tensor(state, "b_dec", NAME) if "b_dec" in state else torch.zeros(d),
+        rule="signed_topk",
+        k=number(config, "k", NAME),
+        notes=("trained on embeddings of length 1: normalise yours before you encode them",),
+    )

@@ -1,0 +1,1 @@
+"""Push and pull on the Hugging Face hub."""

@@ -1,0 +1,207 @@
+"""Which files of an SAE may go to the hub and come from it, and in which form they go."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from sae.core.errors import UserError
+from sae.core.files import FORMAT, sha256_of, without_place
+from sae.interchange.hub.scrub import require_no_key, without_places
+from sae.model.sae import CONFIG, SAE, WEIGHTS, SAEConfig, is_ours
+
+__all__ = [
+    "CARD",
+    "LABELS",
+    "MOST_BYTES",
+    "REPORT",
+    "Item",
+    "Parcel",
+    "allowed",
+    "pack",
+]
+
+CARD, REPORT, LABELS, GALLERY = "README.md", "eval.json", "labels.csv", "gallery"
+MOST_BYTES = {CONFIG: 1 << 20, CARD: 1 << 22, REPORT: 1 << 24, LABELS: 1 << 28}
+"""The largest of each that is taken from a repository."""
+MOST_GALLERY_FILES, MOST_GALLERY_BYTES = 10_000, 100 << 20
+
+_ITEMS = (CONFIG, WEIGHTS, REPORT, CARD, LABELS)
+_TEXTS = (".json", ".md", ".csv", ".html", ".css", ".js")
+_IN_GALLERY = re.compile(r"gallery(/[A-Za-z0-9_][\w.-]*)+\.(html|css|js|webp|png|jpg)")
+
+
+class Item(NamedTuple):
+    """A file that goes up."""
+
+    name: str
+    """Where it will lie in the repository."""
+    content: Path | bytes
+
+    @property
+    def n_bytes(self) -> int:
+        here = self.content
+        return len(here) if isinstance(here, bytes) else here.stat().st_size
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """What of an SAE goes up, without its card."""
+
+    config: SAEConfig
+    """As it is published: without this machine's folders."""
+    scale: float | None
+    """What embeddings are divided by inside the SAE; None when it neither centres nor scales."""
+    figures: Mapping[str, float]
+    """Those of eval.json; {} without one."""
+    n_labels: int | None
+    """Latents that have a label; None without labels.csv."""
+    items: tuple[Item, ...]
+    notes: tuple[str, ...]
+    """What was cut or left out, and why."""
+
+
+def allowed(name: str) -> bool:
+    """Whether a file of this name belongs to a published SAE."""
+    return name in _ITEMS or _IN_GALLERY.fullmatch(name) is not None
+
+
+def pack(folder: Path, run: Path | None = None) -> Parcel:
+    """Choose and clean the files of an SAE's folder, and labels and gallery of a run.
+
+    Raises `UserError` when the SAE cannot be loaded, the run is of another SAE, or a file holds
+    an access key.
+    """
+    if not is_ours(folder):
+        raise UserError(f"{folder} is no SAE of ours; `sae import {folder} --out DIR` makes it one")
+    model = SAE.load(folder)
+    items, notes = [_config(folder), Item(WEIGHTS, folder / WEIGHTS)], list[str]()
+    if (folder / REPORT).exists():
+        items.append(Item(REPORT, folder / REPORT))
+    labels = _labels(folder, run)
+    if labels is not None:
+        items.append(Item(LABELS, labels))
+    if run is not None:
+        items += _gallery(run, notes)
+    items = _cleaned(items, notes)
+    _require_clean_header(folder / WEIGHTS)
+    centred = bool(model.mean.any()) or float(model.scale) != 1
+    return Parcel(
+        config=SAEConfig(**json.loads(_bytes(items[0]))),
+        scale=float(model.scale) if centred else None,
+        figures=_figures(folder / REPORT),
+        n_labels=None if labels is None else _n_labels(labels),
+        items=tuple(items),
+        notes=tuple(notes),
+    )
+
+
+def _config(folder: Path) -> Item:
+    """config.json as `SAE.save` writes it; a CLIP from a folder keeps only that folder's name."""
+    values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    values["clip"] = without_place(values.get("clip", ""))
+    return Item(CONFIG, (json.dumps(values, indent=1, allow_nan=False) + "\n").encode())
+
+
+def _labels(folder: Path, run: Path | None) -> Path | None:
+    """labels.csv of the run, else of the SAE's own folder."""
+    if run is None:
+        return folder / LABELS if (folder / LABELS).exists() else None
+    _require_same_sae(folder, run)
+    if not (run / LABELS).exists():
+        raise UserError(f"{run} has no {LABELS}; `interp cards --run {run}` writes it")
+    return run / LABELS
+
+
+def _require_same_sae(folder: Path, run: Path) -> None:
+    own = run / "sae" / WEIGHTS
+    if own.exists() and sha256_of(own) != sha256_of(folder / WEIGHTS):
+        raise UserError(
+            f"{run} is the run of another SAE: its labels are not those of {folder}; "
+            f"push {run / 'sae'}, or name the run that was collected with {folder}"
+        )
+
+
+def _gallery(run: Path, notes: list[str]) -> list[Item]:
+    root = run / GALLERY
+    if not (root / "index.html").exists():
+        notes.append(f"no gallery in {run.name}; `interp cards` makes one")
+        return []
+    found = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+    items = [Item(path.relative_to(run).as_posix(), path) for path in found]
+    kept = [item for item in items if allowed(item.name)]
+    if len(kept) < len(items):
+        notes.append(f"{len(items) - len(kept)} files of the gallery are of no kind that goes up")
+    n_bytes = sum(item.n_bytes for item in kept)
+    if len(kept) > MOST_GALLERY_FILES or n_bytes > MOST_GALLERY_BYTES:
+        notes.append(
+            f"the gallery stays here: {len(kept):,} files of {n_bytes / 1e6:,.0f} MB are more than "
+            f"{MOST_GALLERY_FILES:,} or {MOST_GALLERY_BYTES / 1e6:,.0f} MB"
+        )
+        return []
+    return kept
+
+
+def _cleaned(items: Sequence[Item], notes: list[str]) -> list[Item]:
+    """The text files without keys and places; others, and texts that need no change, as they are.
+
+    Raises `UserError` for a key.
+    """
+    cleaned, cuts = [], dict[str, int]()
+    for item in items:
+        if Path(item.name).suffix not in _TEXTS:
+            cleaned.append(item)
+            continue
+        # What is no UTF-8 passes through, byte for byte.
+        text = _bytes(item).decode("utf-8", "surrogateescape")
+        require_no_key(text, item.name)
+        scrubbed = without_places(text)
+        if scrubbed.text != text:
+            item = item._replace(content=scrubbed.text.encode("utf-8", "surrogateescape"))
+            where = item.name.partition("/")[0]
+            cuts[where] = cuts.get(where, 0) + scrubbed.n_places
+        cleaned.append(item)
+    for where, n in cuts.items():
+        notes.append(f"{where}: {n} paths of this machine cut to their last part")
+    return cleaned
+
+
+def _require_clean_header(weights: Path) -> None:
+    with weights.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(min(length, 1 << 24)).decode("utf-8", "replace")
+    require_no_key(header, weights.name)
+    if without_places(header).n_places:
+        raise UserError(
+            f"the header of {weights} names a folder of this machine; load the SAE and save it "
+            "again with `sae.load(DIR).save(DIR)`"
+        )
+
+
+def _figures(report: Path) -> dict[str, float]:
+    """The numbers of eval.json. Raises `UserError` for one of an unknown format."""
+    if not report.exists():
+        return {}
+    try:
+        values = json.loads(report.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{report} is not valid JSON ({error}); run `sae eval` again") from None
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise UserError(f"{report} is not of format {FORMAT}; run `sae eval` again")
+    numbers = {k: v for k, v in values.items() if type(v) in (int, float) and k != "format"}
+    return {name: value for name, value in numbers.items() if math.isfinite(value)}
+
+
+def _n_labels(labels: Path) -> int:
+    with labels.open(encoding="utf-8", newline="") as file:
+        return sum(bool(row.get("interpretation")) for row in csv.DictReader(file))
+
+
+def _bytes(item: Item) -> bytes:
+    return item.content if isinstance(item.content, bytes) else item.content.read_bytes()

@@ -1,0 +1,278 @@
+"""SAEs on the Hugging Face hub: ours go up and come back; others' files are fetched to be imported.
+
+A push is one commit. A pull is checked and loaded before its folder appears.
+"""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sae.core.errors import UserError
+from sae.core.files import read_config
+from sae.interchange.hub.client import (
+    TIMEOUT,
+    Listing,
+    RepoFile,
+    explained,
+    fetch,
+    hub_api,
+    is_offline,
+    list_files,
+    matches,
+    progress_bars,
+    require_repo,
+    uploads,
+)
+from sae.interchange.hub.parcel import CARD, MOST_BYTES, MOST_GALLERY_FILES, Item, Parcel, allowed
+from sae.model.sae import CONFIG, SAE, WEIGHTS, SAEConfig, is_ours
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+__all__ = ["ALLOWED", "Pulled", "Pushed", "download", "pull", "push", "require_room"]
+
+ALLOWED = (".safetensors", ".json", ".pt", ".pth", ".gz", ".npy", ".md")
+"""Kinds of files that are fetched of a repository that is not ours."""
+MOST_DOWNLOAD = 50 << 30
+MOST_IN_GALLERY = 16 << 20
+"""Bytes of one file."""
+
+
+class Pushed(NamedTuple):
+    """What a push has done."""
+
+    url: str
+    """Of the commit."""
+    commit: str
+    removed: tuple[str, ...]
+    """Files of an earlier SAE that the commit takes away."""
+    warnings: tuple[str, ...]
+    """What the hub says of the card."""
+
+
+class Pulled(NamedTuple):
+    """What a pull has brought."""
+
+    model: SAE
+    commit: str
+    files: tuple[RepoFile, ...]
+
+
+def push(
+    parcel: Parcel,
+    card: str,
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    message: str = "",
+) -> Pushed:
+    """Send an SAE and its card, all in one commit; the repository is made where there is none.
+
+    Raises `UserError` when the hub does not take it, or when `private` is asked of a repository
+    that is public.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    require_repo(repo)
+    if is_offline():
+        raise UserError("HF_HUB_OFFLINE is set; unset it to push, or look with --dry-run")
+    items = [*parcel.items, Item(CARD, card.encode())]
+    api = hub_api()
+    there = _prepared(api, repo, private, revision)
+    removed = _outdated(there, items)
+    added = [CommitOperationAdd(item.name, item.content) for item in items]
+    c = parcel.config
+    with (
+        warnings.catch_warnings(record=True) as said,
+        progress_bars(),
+        uploads(),
+        explained(repo, revision),
+    ):
+        warnings.simplefilter("always")
+        commit = api.create_commit(
+            repo,
+            [*added, *(CommitOperationDelete(name) for name in removed)],
+            commit_message=message or f"SAE: {c.n_latents} latents, {c.activation}, d {c.d}",
+            revision=revision,
+            # Nobody's commit is lost: ours is refused when another came in between.
+            parent_commit=there.commit if there and len(there.commit) == 40 else None,
+        )
+    told = [str(warning.message) for warning in said if issubclass(warning.category, UserWarning)]
+    return Pushed(str(commit.commit_url), commit.oid, tuple(removed), tuple(told))
+
+
+def pull(repo: str, out: Path, revision: str | None = None, overwrite: bool = False) -> Pulled:
+    """Fetch an SAE of ours, check it, load it once, and put it in `out`: complete or absent.
+
+    Raises `UserError` when it is none of ours, of an unknown format, damaged, or when `out` is
+    taken.
+    """
+    require_room(out, overwrite)
+    listing = list_files(repo, revision)
+    files = _ours(listing)
+    config, weights = (next(f for f in files if f.name == name) for name in (CONFIG, WEIGHTS))
+    with _new_folder(out) as part:
+        _fetch_into(part, listing, [config])
+        _require_plausible(part / CONFIG, weights, listing)
+        (part / CONFIG).rename(part / f"{CONFIG}.last")
+        _fetch_into(part, listing, [f for f in files if f is not config])
+        (part / f"{CONFIG}.last").rename(part / CONFIG)
+        model = SAE.load(part)
+    return Pulled(model, listing.commit, files)
+
+
+def download(
+    repo: str,
+    revision: str | None = None,
+    allow: Sequence[str] = ALLOWED,
+    folder: str = "",
+) -> Path:
+    """Fetch another lab's files, to be imported; returns the folder in huggingface_hub's cache.
+
+    Only files whose names end in one of `allow` are fetched, and of `folder` only, if one is
+    given: a folder of the repository, or a single file. Nothing of them is opened.
+    """
+    listing = list_files(repo, revision)
+    wanted = [f for f in listing.files if f.name.endswith(tuple(allow)) and _is_safe(f.name)]
+    inside = PurePosixPath(folder)
+    wanted = [
+        f for f in wanted if inside in (PurePosixPath(f.name), *PurePosixPath(f.name).parents)
+    ]
+    if not wanted:
+        place = f"{repo}/{folder}" if folder else repo
+        raise UserError(f"{place} has no file that could be an SAE ({', '.join(allow)})")
+    n_bytes = sum(f.n_bytes or 0 for f in wanted)
+    if n_bytes > MOST_DOWNLOAD:
+        raise UserError(
+            f"{repo} has {len(wanted)} files of {n_bytes / 1e9:.0f} GB; name one folder of it: "
+            f"hf:{repo}/{PurePosixPath(wanted[0].name).parent}"
+        )
+    paths = fetch(listing, wanted)
+    return paths[0].parents[len(PurePosixPath(wanted[0].name).parts) - 1]
+
+
+def require_room(out: Path, overwrite: bool) -> None:
+    """Raise `UserError` unless `out` is free, or, with `overwrite`, holds an SAE of ours."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not out.is_dir() or not is_ours(out):
+        raise UserError(f"{out} exists and is no SAE of ours; give another --out")
+    if not overwrite:
+        raise UserError(f"{out} holds an SAE; give another --out, or --overwrite")
+
+
+def _prepared(api: HfApi, repo: str, private: bool, revision: str | None) -> Listing | None:
+    """What the repository and branch hold; both are made where they are not there."""
+    from huggingface_hub import errors
+
+    with explained(repo, revision):
+        try:
+            info = api.model_info(repo, timeout=TIMEOUT)
+        except errors.HfHubHTTPError as error:
+            if not _is_absent(error):
+                raise
+            api.create_repo(repo, private=private or None)
+            info = None
+    if info is not None and private and not info.private:
+        raise UserError(
+            f"{repo} exists and is public; make it private in its settings, or push elsewhere"
+        )
+    with explained(repo, revision):
+        if revision is not None:
+            api.create_branch(repo, branch=revision, exist_ok=True)
+    return list_files(repo, revision) if info is not None else None
+
+
+def _is_absent(error: Any) -> bool:
+    """The hub answers 401 for what is not there, to those that it does not know."""
+    from huggingface_hub import errors
+
+    known = isinstance(error, errors.RepositoryNotFoundError)
+    return known or error.response.status_code == 404
+
+
+def _outdated(there: Listing | None, items: Sequence[Item]) -> list[str]:
+    """What of an earlier, other SAE would lie beside the new one and be taken for its own."""
+    if there is None:
+        return []
+    weights = next(item.content for item in items if item.name == WEIGHTS)
+    earlier = next((file for file in there.files if file.name == WEIGHTS), None)
+    if earlier is None or (isinstance(weights, Path) and matches(weights, earlier)):
+        return []
+    new = {item.name for item in items}
+    return sorted(f.name for f in there.files if allowed(f.name) and f.name not in new)
+
+
+def _ours(listing: Listing) -> tuple[RepoFile, ...]:
+    files = tuple(file for file in listing.files if allowed(file.name))
+    lacking = {CONFIG, WEIGHTS} - {file.name for file in files}
+    if lacking:
+        raise UserError(
+            f"{listing.repo} has no {' and no '.join(sorted(lacking))}, so it is no SAE of ours; "
+            f"`sae import hf:{listing.repo} --out DIR` reads those of other labs"
+        )
+    for file in files:
+        most = None if file.name == WEIGHTS else MOST_BYTES.get(file.name, MOST_IN_GALLERY)
+        if most is not None and (file.n_bytes or 0) > most:
+            raise UserError(
+                f"{file.name} of {listing.repo} has {file.n_bytes:,} bytes, more than {most:,}"
+            )
+    if len(files) > MOST_GALLERY_FILES + 10:
+        raise UserError(f"{listing.repo} has {len(files):,} files, more than an SAE's gallery may")
+    return files
+
+
+def _require_plausible(config: Path, weights: RepoFile, listing: Listing) -> None:
+    """Refuse an unknown format, and sizes that the weights cannot have, before they are fetched."""
+    try:
+        c = read_config(config, SAEConfig)
+    except UserError as error:
+        said = str(error).replace(str(config), CONFIG)
+        raise UserError(
+            f"{listing.repo}: {said}; update this program, or use `sae import hf:{listing.repo}` "
+            "if it is another lab's"
+        ) from None
+    n_numbers = 2 * c.n_latents * c.d
+    # float16 at least, float64 at most; biases, thresholds and the header besides.
+    most = 8 * n_numbers + 64 * (c.n_latents + c.d) + (1 << 20)
+    if weights.n_bytes is not None and not 2 * n_numbers <= weights.n_bytes <= most:
+        raise UserError(
+            f"{listing.repo}: {CONFIG} tells of {c.n_latents} latents of width {c.d}, but "
+            f"{WEIGHTS} has {weights.n_bytes:,} bytes; it is damaged"
+        )
+
+
+def _fetch_into(folder: Path, listing: Listing, files: Sequence[RepoFile]) -> None:
+    for file, path in zip(files, fetch(listing, files), strict=True):
+        target = folder / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+@contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `out`, which takes its place only when the block ends well."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part, old = (out.with_name(f"{out.name}.{end}") for end in ("part", "old"))
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        yield part
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            out.rename(old)
+        part.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _is_safe(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\\" not in name

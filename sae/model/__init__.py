@@ -1,0 +1,1 @@
+"""The SAE: rules, weights, start values, our own folder."""

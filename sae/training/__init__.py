@@ -1,0 +1,1 @@
+"""A store -> an SAE folder."""

@@ -1,0 +1,117 @@
+"""Checkpoints of a training: each is a folder, complete or absent; the last two are kept.
+
+checkpoints/
+    000000300/
+        config.json  sae.safetensors    the SAE of that moment: any command reads the folder
+        state.safetensors               Adam's moments, silence of the latents, counts
+        checkpoint.json                 what it belongs to
+
+No random state is among them: the order of the data and every draw follow from seed and step.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sae.core.errors import UserError
+from sae.core.files import FORMAT, read_config, write_json
+from sae.model.sae import SAE
+from sae.training.loop import Trainer
+
+__all__ = ["Checkpoint", "CheckpointInfo", "discard", "newest", "save"]
+
+FOLDER = "checkpoints"
+INFO = "checkpoint.json"
+STATE = "state.safetensors"
+N_KEPT = 2
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """checkpoint.json."""
+
+    step: int
+    """Steps done: the position in the stream of batches, which the seed decides."""
+    n_steps: int
+    engine: str
+    """The engine that came so far; any other can go on, but not bit for bit."""
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read of one folder."""
+
+    path: Path
+    info: CheckpointInfo
+    model: SAE
+    state: dict[str, Tensor]
+
+
+def save(out: Path, trainer: Trainer) -> Path:
+    """Write a checkpoint below the SAE folder `out`, and drop all but the last two.
+
+    Raises `NotFinite`, and writes nothing, when a loss or a weight is not finite.
+    """
+    trainer.require_finite()
+    final = out / FOLDER / f"{trainer.n_done:09d}"
+    part = final.with_name(final.name + ".part")
+    discard(part)
+    part.mkdir(parents=True)
+    trainer.model.save(part)
+    state = {name: value.detach().cpu().contiguous() for name, value in trainer.state().items()}
+    save_file(state, part / STATE)
+    write_json(part / INFO, CheckpointInfo(trainer.n_done, trainer.n_steps, trainer.engine.name))
+    discard(final)
+    os.replace(part, final)
+    for old in _finished(out)[:-N_KEPT]:
+        discard(old)
+    return final
+
+
+def newest(out: Path, device: torch.device) -> Checkpoint | None:
+    """The last checkpoint below `out` that can be read; None where there never was one.
+
+    Raises `UserError` when there are some, and all are damaged.
+    """
+    damage = None
+    for path in reversed(_finished(out)):
+        try:
+            return _read(path, device)
+        except UserError as error:  # a power cut can take the newest: the one before is older
+            damage = damage or error
+    if damage is not None:
+        raise UserError(f"no checkpoint in {out / FOLDER} can be read ({damage}); use --overwrite")
+    return None
+
+
+def last_good(out: Path) -> Path | None:
+    """The newest checkpoint's folder."""
+    return _finished(out)[-1] if _finished(out) else None
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder, or do nothing where there is none."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _finished(out: Path) -> list[Path]:
+    """Oldest first."""
+    return sorted(path for path in (out / FOLDER).glob("[0-9]*") if path.suffix != ".part")
+
+
+def _read(path: Path, device: torch.device) -> Checkpoint:
+    info = read_config(path / INFO, CheckpointInfo)
+    try:
+        state = load_file(path / STATE)
+    except (SafetensorError, FileNotFoundError) as error:
+        raise UserError(f"{path / STATE} is damaged or missing ({error})") from None
+    return Checkpoint(path, info, SAE.load(path, device), state)

@@ -1,0 +1,1 @@
+"""TopK and BatchTopK on a CPU."""

@@ -1,0 +1,1 @@
+"""TopK on a GPU."""

@@ -1,0 +1,1 @@
+"""A store -> training tokens in random order, at any size."""

@@ -1,0 +1,191 @@
+"""Training tokens from a store: in random order, at any size; and the values to start from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from itertools import cycle
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sae.core.errors import UserError
+from sae.data.store import EmbeddingStore, torch_dtype
+from sae.training.feed.buffer import Window
+from sae.training.feed.prefetch import ahead
+from sae.training.feed.shuffle import Order
+
+IN_MEMORY_BYTES = 4 << 30
+"""Of the CPU's memory that the training part may fill; a larger one is read again each pass."""
+BLOCK_TOKENS = 1 << 7
+"""Neighbours in the store that are read together: 100 to 200 kB."""
+BUFFER_TOKENS = 1 << 18
+"""Tokens mixed with one another: 2,048 random blocks, so that a store sorted by class is mixed."""
+SAMPLE_TOKENS = 1 << 16
+"""Tokens from which mean, scale and median are estimated."""
+CHUNK_TOKENS = 1 << 13
+
+Rows = NDArray[np.int64]
+
+
+class Start(NamedTuple):
+    """Location and size of the data."""
+
+    mean: Tensor
+    """(d,), of raw embeddings."""
+    scale: Tensor
+    """(), root of the mean square of (x - mean), per dimension."""
+    median: Tensor
+    """(d,), geometric median of (x - mean) / scale."""
+
+
+def batches(
+    store: EmbeddingStore,
+    rows: Rows,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    in_memory_bytes: int | None = None,
+    n_skipped: int = 0,
+    part: tuple[int, int] = (0, 1),
+) -> Generator[Tensor, None, None]:
+    """Endless batches (batch_size, d) in the stored type: pass after pass, each in a new order.
+
+    All tokens of the images `rows` (ascending) come once a pass. The first `n_skipped` batches are
+    left out without being read. `part` is (rank, n_ranks): a rank gets its rows of every batch, cut
+    as by `torch.tensor_split`.
+
+    A training part of up to `in_memory_bytes` is held on `device`, a larger one is read window by
+    window while the one before is used. The order does not depend on which of the two happens, so
+    the default, which follows the free memory, changes no result. Close the stream when done: a
+    thread may be reading ahead.
+    """
+    t = store.info.tokens_per_image
+    order = Order(len(rows) * t, seed, BLOCK_TOKENS, BUFFER_TOKENS)
+    stretches = _stretches(order, batch_size, n_skipped, part)
+    n_bytes = order.n_tokens * store.info.d * torch_dtype(store.info.dtype).itemsize
+    if n_bytes <= (_free_bytes(device, part[1]) if in_memory_bytes is None else in_memory_bytes):
+        yield from _resident(_read_all(store, rows, device), stretches)
+    else:
+        n_batches = -(-min(BUFFER_TOKENS, order.n_tokens) // batch_size)
+        n_rows = -(-batch_size // part[1])
+        windows = [Window(store, n_batches, n_rows, device) for _ in range(2)]
+        numbers = (_token_numbers(tokens, rows, t) for tokens in stretches)
+        yield from _streamed(windows, numbers)
+
+
+def sample(store: EmbeddingStore, rows: Rows, seed: int, n_tokens: int = SAMPLE_TOKENS) -> Tensor:
+    """Tokens (n, d) of random images among `rows`: at least `n_tokens`, or all there are."""
+    n_images = min(-(-n_tokens // store.info.tokens_per_image), len(rows))
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(rows), generator=generator)[:n_images].sort().values.numpy()
+    return _read_all(store, rows[chosen])
+
+
+def start_values(x: Tensor) -> Start:
+    """Mean, scale and geometric median of tokens (n, d), in float32; read in chunks.
+
+    Raises `UserError` when values are not finite or all tokens are equal.
+    """
+    n, d = x.shape
+    mean = torch.zeros(d, dtype=torch.float64)
+    for part in torch.split(x, CHUNK_TOKENS):
+        mean += part.double().sum(0) / n
+    square = torch.zeros((), dtype=torch.float64)
+    for part in torch.split(x, CHUNK_TOKENS):
+        square += (part.double() - mean).square().sum()
+    scale = (square / (n * d)).sqrt()
+    if not bool(scale.isfinite()):
+        raise UserError("the store holds values that are not finite; run `sae embed` again")
+    if float(scale) <= 1e-6 * float(mean.abs().max()):
+        raise UserError(f"all {n} embeddings are equal: there is nothing to learn from this store")
+    median = _geometric_median(x, mean, scale)
+    return Start(mean.float(), scale.float(), median.float())
+
+
+def _geometric_median(x: Tensor, mean: Tensor, scale: Tensor, n_iterations: int = 100) -> Tensor:
+    """The point with the least sum of distances to (x - mean) / scale, by Weiszfeld's iteration."""
+    point = mean.clone()
+    for _ in range(n_iterations):
+        # As a sum of two float32 it is as exact as float64, at a third of the time.
+        high = point.float()
+        low = (point - high).float()
+        total, weight = torch.zeros_like(mean), torch.zeros_like(scale)
+        for part in torch.split(x, CHUNK_TOKENS):
+            away = (part - high).sub_(low).float()  # (c, d)
+            # The bound keeps a data point that is the median from taking an infinite weight.
+            w = 1 / (away.norm(dim=1) / scale).clamp(min=1e-6).float()  # (c,)
+            total, weight = total + w @ away, weight + w.sum()
+        step = total / weight
+        point += step
+        if float((step / scale).norm()) <= 1e-5 * len(mean) ** 0.5:
+            break
+    return (point - mean) / scale
+
+
+def _read_all(store: EmbeddingStore, rows: Rows, device: torch.device | str = "cpu") -> Tensor:
+    """All tokens (n, d) of ascending `rows`; on the way to a GPU no more than a window is held."""
+    t, d, dtype = store.info.tokens_per_image, store.info.d, torch_dtype(store.info.dtype)
+    x = torch.empty(len(rows) * t, d, dtype=dtype, device=device)
+    for first in range(0, len(x), BUFFER_TOKENS):
+        piece = x[first : first + BUFFER_TOKENS]
+        host = torch.empty_like(piece, device="cpu") if x.device.type != "cpu" else piece
+        store.read_tokens(_token_numbers(np.arange(first, first + len(piece)), rows, t), host)
+        if host is not piece:
+            piece.copy_(host)
+    return x
+
+
+def _token_numbers(tokens: NDArray[np.int64], rows: Rows, t: int) -> NDArray[np.int64]:
+    """The store's numbers of the training part's tokens, which count the images `rows` only."""
+    return rows[tokens // t] * t + tokens % t
+
+
+def _stretches(
+    order: Order, batch_size: int, n_skipped: int, part: tuple[int, int]
+) -> Iterator[NDArray[np.int64]]:
+    """The order cut into whole batches: tokens (n_batches, rows of this rank), window by window.
+
+    A batch across the border of two windows belongs to the first.
+    """
+    rank, n_ranks = part
+    first = n_skipped
+    while True:
+        stop = -(-order.window_end(first * batch_size) // batch_size)
+        tokens = order.between(first * batch_size, stop * batch_size).reshape(-1, batch_size)
+        yield np.array_split(tokens, n_ranks, axis=1)[rank]
+        first = stop
+
+
+def _free_bytes(device: torch.device, n_ranks: int) -> int:
+    """What of the device's memory the data may take: half of what is free now.
+
+    On a CPU at most `IN_MEMORY_BYTES` for all ranks: the system keeps what is read again anyway.
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] // 2
+    try:
+        n_free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, AttributeError):  # neither macOS nor Windows tells
+        n_free = IN_MEMORY_BYTES
+    return min(n_free // 2, IN_MEMORY_BYTES) // n_ranks
+
+
+def _resident(x: Tensor, stretches: Iterator[NDArray[np.int64]]) -> Iterator[Tensor]:
+    for tokens in stretches:
+        index = torch.from_numpy(np.ascontiguousarray(tokens))
+        if x.device.type == "cuda":
+            # From pageable memory the copy would first wait for all that the GPU has to do.
+            index = index.pin_memory()
+        for batch in index.to(x.device, non_blocking=True):
+            yield x.index_select(0, batch)
+
+
+def _streamed(windows: list[Window], stretches: Iterator[NDArray[np.int64]]) -> Iterator[Tensor]:
+    """Batches of one window while a thread fills the other."""
+    filled = (window.fill(tokens) for window, tokens in zip(cycle(windows), stretches))
+    for window in ahead(filled):
+        yield from window.batches()

@@ -1,0 +1,236 @@
+"""SAEs on their way through one pass over the data: each with its folder, its steps and its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sae.core import interrupts
+from sae.core.distributed import Ranks
+from sae.core.errors import UserError
+from sae.core.files import append_jsonl, read_config, read_jsonl, write_json
+from sae.core.progress import Bar
+from sae.data.store import EmbeddingStore
+from sae.data.store_writer import package_version
+from sae.model.init import start
+from sae.model.sae import SAE, SAEConfig
+from sae.training import checkpoint, folder, trackers
+from sae.training.config import AUTO_LR, TrainConfig, resolve
+from sae.training.engines import Reduce
+from sae.training.feed import batches
+from sae.training.loop import NotFinite, Trainer, TrainRow, run_all
+from sae.training.lr_search import LrChoice, choose
+
+VOTE_STEPS = 16
+"""Steps between two questions of several processes whether to stop."""
+
+
+class TrainResult(NamedTuple):
+    """What training left behind."""
+
+    out: Path
+    model: SAE
+    last: TrainRow
+    trained: bool
+    """False when a finished SAE with the same settings was there already."""
+    n_before: int = 0
+    """Steps that an earlier, stopped run had done."""
+    choice: LrChoice | None = None
+    """Of the learning rate, where that was left to the data."""
+    engine: str = ""
+    """Which one computed; "" where nothing was left to compute."""
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One of the SAEs that are trained, and its folder."""
+
+    out: Path
+    config: TrainConfig
+    """As it was given."""
+    trainer: Trainer
+    choice: LrChoice | None
+    n_before: int
+
+
+def already_trained(
+    jobs: Mapping[Path, TrainConfig], store: EmbeddingStore, device: torch.device
+) -> dict[Path, TrainResult | NotFinite]:
+    """The jobs that are done. Raises `UserError` where one was done with other settings."""
+    results: dict[Path, TrainResult | NotFinite] = {}
+    for out, config in jobs.items():
+        model = folder.finished(out, config, store, device)
+        if model is not None:
+            last = TrainRow(**read_jsonl(out / folder.LOG)[-1])
+            choice = _known_choice(out, config)
+            results[out] = TrainResult(out, model, last, trained=False, choice=choice)
+    return results
+
+
+def lane_of(
+    out: Path,
+    config: TrainConfig,
+    store: EmbeddingStore,
+    rows: batches.Rows,
+    group: Ranks,
+    progress: Bar | None,
+    overwrite: bool,
+) -> Lane:
+    """Ready for the next step: where a stopped training was, else at the start."""
+    found = None if overwrite else folder.unfinished(out, config, store, group.device)
+    resolved = resolve(config, n_train=len(rows) * store.info.tokens_per_image)
+    if resolved.batch_size < group.n:
+        raise UserError(f"{group.n} processes cannot share batches of {resolved.batch_size} tokens")
+    if found is None:
+        model = start(
+            sae_config(config, store), batches.sample(store, rows, config.seed), config.init
+        )
+        model.to(group.device)
+    else:
+        model = found.model
+    model.train()
+    group.share(list(model.state_dict().values()))
+    choice = _known_choice(out, config) if found else None
+    if resolved.lr == AUTO_LR:
+        again = partial(_batches, store, rows, resolved, group)
+        choice = choice or choose(model, resolved, again, _reduce(group), progress)
+        resolved = replace(resolved, lr=choice.lr)
+    trainer = Trainer(model, resolved, reduce=_reduce(group))
+    if found is not None:
+        trainer.restore(found.state)
+    return Lane(out, config, trainer, choice, trainer.n_done)
+
+
+def train_lanes(
+    lanes: Sequence[Lane],
+    store: EmbeddingStore,
+    rows: batches.Rows,
+    group: Ranks,
+    progress: Bar | None,
+    log: str,
+) -> dict[Path, TrainResult | NotFinite]:
+    """Take the steps that are left to each; only the first process writes and shows."""
+    group.wait()  # all have read what is there: now the first one may write
+    n_done = min(lane.n_before for lane in lanes)
+    stream = _batches(store, rows, lanes[0].trainer.config, group, n_done)
+    trainers = [lane.trainer for lane in lanes]
+    with ExitStack() as stack:
+        stack.enter_context(closing(stream))  # a thread may be reading ahead
+        if group.is_first:
+            on_row = _log_of(lanes, log, stack)
+        stop = stack.enter_context(interrupts.noted())
+        keep = _keeper(lanes, group, stop)
+        if group.is_first:
+            rows_of = run_all(trainers, stream, on_row, progress, keep)
+        else:
+            rows_of = run_all(trainers, stream, after_step=keep)
+    results = {lane.out: _result(lane, row) for lane, row in zip(lanes, rows_of, strict=True)}
+    for result in results.values():
+        if group.is_first and isinstance(result, TrainResult):
+            folder.finish(result.out, result.model)
+    group.wait()
+    return results
+
+
+def sae_config(config: TrainConfig, store: EmbeddingStore) -> SAEConfig:
+    """Shape and provenance of the SAE that `config` asks for on `store`."""
+    info = store.info
+    n_latents = config.n_latents or config.expansion * info.d
+    return SAEConfig(
+        d=info.d,
+        n_latents=n_latents,
+        k=config.k if config.has_k else 0,
+        activation=config.activation,
+        prefixes=config.prefixes(n_latents),
+        clip=info.clip,
+        layer=info.layer,
+        tokens=info.tokens,
+        store=info.identity,
+        holdout=config.holdout,
+        seed=config.seed,
+        version=package_version(),
+    )
+
+
+def _known_choice(out: Path, config: TrainConfig) -> LrChoice | None:
+    return read_config(out / folder.LR, LrChoice) if config.lr == AUTO_LR else None
+
+
+def _log_of(lanes: Sequence[Lane], log: str, stack: ExitStack) -> Callable[[int, TrainRow], None]:
+    """Prepare the folders; what comes back writes a lane's row down, and tracks it."""
+    tracks = []
+    for lane in lanes:
+        folder.prepare(lane.out, lane.config, lane.n_before)
+        if lane.choice is not None:
+            write_json(lane.out / folder.LR, lane.choice)
+        tracking = trackers.tracking(log, lane.out, lane.config, lane.n_before)
+        tracks.append(stack.enter_context(tracking))
+
+    def on_row(number: int, row: TrainRow) -> None:
+        append_jsonl(lanes[number].out / folder.LOG, [row._asdict()])
+        tracks[number](row)
+
+    return on_row
+
+
+def _batches(
+    store: EmbeddingStore, rows: batches.Rows, config: TrainConfig, group: Ranks, n_skipped: int = 0
+) -> Generator[Tensor, None, None]:
+    """This process's part of every batch after the first `n_skipped`."""
+    size, seed = config.batch_size, config.seed
+    yield from batches.batches(
+        store, rows, size, seed, group.device, n_skipped=n_skipped, part=group.part
+    )
+
+
+def _reduce(group: Ranks) -> Reduce | None:
+    return group.sum if group.n > 1 else None
+
+
+def _keeper(lanes: Sequence[Lane], group: Ranks, stop: Callable[[], bool]) -> Callable[[], None]:
+    """What happens between two steps: checkpoints when it is time, and when to stop is asked."""
+    every = lanes[0].config.checkpoint_every
+    due = time.monotonic() + every
+
+    def keep() -> None:
+        nonlocal due
+        n_done = max(lane.trainer.n_done for lane in lanes)
+        votes = group.n == 1 or n_done % VOTE_STEPS == 0
+        if votes and group.any(stop()):
+            if group.is_first:
+                _save(lanes)
+            raise KeyboardInterrupt
+        now = time.monotonic()
+        if every and group.is_first and now >= due:
+            _save(lanes)
+            # Writing takes a twentieth of the time at most, however large the SAEs are.
+            due = time.monotonic() + max(every, 20 * (time.monotonic() - now))
+
+    return keep
+
+
+def _save(lanes: Sequence[Lane]) -> None:
+    """A checkpoint of every lane that came further than where it began."""
+    for lane in lanes:
+        # One that is not finite ends with the next row, which says so.
+        with suppress(NotFinite):
+            if lane.trainer.n_done > lane.n_before:
+                checkpoint.save(lane.out, lane.trainer)
+
+
+def _result(lane: Lane, row: TrainRow | NotFinite) -> TrainResult | NotFinite:
+    if isinstance(row, TrainRow):
+        model = lane.trainer.model.eval()
+        engine = lane.trainer.engine.name
+        return TrainResult(lane.out, model, row, True, lane.n_before, lane.choice, engine)
+    good = checkpoint.last_good(lane.out)
+    place = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
+    return NotFinite(f"{row} (with --overwrite); {place}", row.step)

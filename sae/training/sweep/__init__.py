@@ -1,0 +1,1 @@
+"""Many SAEs on one pass over the data."""

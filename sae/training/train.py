@@ -1,0 +1,104 @@
+"""Training: a store in, an SAE folder out; what was stopped goes on where it was.
+
+Several SAEs can be trained on one pass over the data; one alone is a case of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sae.core import distributed
+from sae.core.errors import UserError
+from sae.core.progress import Bar
+from sae.data.images import fraction
+from sae.data.store import EmbeddingStore
+from sae.model.init import start
+from sae.training import trackers
+from sae.training.config import TrainConfig
+from sae.training.jobs import TrainResult, already_trained, lane_of, sae_config, train_lanes
+from sae.training.loop import NotFinite, TrainRow
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "TrainConfig",
+    "TrainResult",
+    "TrainRow",
+    "holdout_rows",
+    "sae_config",
+    "start",
+    "train",
+    "train_all",
+]
+
+ORDER = ("seed", "batch_size", "epochs", "n_tokens", "holdout")
+"""The settings that decide which tokens come when: SAEs that share a pass share them."""
+
+
+def train(
+    store: EmbeddingStore,
+    out: Path,
+    config: TrainConfig | None = None,
+    device: torch.device | str = "cpu",
+    progress: Bar | None = None,
+    overwrite: bool = False,
+    log: str = "",
+) -> TrainResult:
+    """Train an SAE on the images of `store` that are not held out, and write it to `out`.
+
+    `sae_folder` says what `out` gets; `log` names a tracker to send the figures to as well. A
+    stopped training goes on from its last checkpoint; a finished SAE of the same settings and
+    store is left as it is; raises `UserError` when either has other settings, unless `overwrite`,
+    and when the loss is not finite. The first SIGINT saves a checkpoint and raises
+    `KeyboardInterrupt`. Under `torchrun` each process trains on its part of every batch.
+    """
+    jobs = {Path(out): config or TrainConfig()}
+    [result] = train_all(store, jobs, device, progress, overwrite, log)
+    if isinstance(result, NotFinite):
+        raise result
+    return result
+
+
+def train_all(
+    store: EmbeddingStore,
+    jobs: Mapping[Path, TrainConfig],
+    device: torch.device | str = "cpu",
+    progress: Bar | None = None,
+    overwrite: bool = False,
+    log: str = "",
+) -> list[TrainResult | NotFinite]:
+    """Train an SAE in each folder of `jobs`, on one pass over the data, as `train` would each.
+
+    The settings must agree in those of `ORDER`. An SAE whose loss is not finite stops alone, and
+    gives the error in place of its result.
+    """
+    if len({tuple(getattr(config, name) for name in ORDER) for config in jobs.values()}) != 1:
+        raise ValueError(f"SAEs on one pass must have the same {', '.join(ORDER)}")
+    for out in jobs:
+        if out.exists() and not out.is_dir():
+            raise UserError(f"{out} is a file; name a folder for the SAE")
+    holdout = next(iter(jobs.values())).holdout
+    rows = np.flatnonzero(~holdout_rows(store.images, holdout))
+    if len(rows) == 0:
+        raise UserError(f"{store.path} has no image to train on with holdout {holdout}")
+    trackers.require(log)
+    with distributed.joined(torch.device(device)) as group:
+        results = {} if overwrite else already_trained(jobs, store, group.device)
+        left = [(out, config) for out, config in jobs.items() if out not in results]
+        lanes = [lane_of(*job, store, rows, group, progress, overwrite) for job in left]
+        if lanes:
+            results |= train_lanes(lanes, store, rows, group, progress, log)
+    return [results[out] for out in jobs]
+
+
+def holdout_rows(images: pd.DataFrame, holdout: float) -> NDArray[np.bool_]:
+    """Which rows of a store are held out: a mask (n_images,), decided by each image's content."""
+    shares = (fraction(image_id, "holdout") for image_id in images["image_id"])
+    return np.fromiter(shares, dtype=np.float64, count=len(images)) < holdout

@@ -1,0 +1,1 @@
+"""The 59 objects as shapes."""
