@@ -31,8 +31,9 @@ from torch import Tensor  # noqa: E402
 from torch.utils.data import DataLoader, Dataset, TensorDataset  # noqa: E402
 from versions import versions  # noqa: E402
 
-from sae.data.store import EmbeddingStore, shard_path  # noqa: E402
-from sae.data.store_writer import ImageRow, Plan, StoreWriter  # noqa: E402
+from sae.data.store import EmbeddingStore  # noqa: E402
+from sae.data.store_format import ImageRow, shard_path  # noqa: E402
+from sae.data.store_writer import Plan, StoreWriter  # noqa: E402
 from sae.training.feed import batches  # noqa: E402
 
 _N_SHARDS = 8

@@ -20,16 +20,17 @@ import openai
 from loopback_llm import LETTERS, PRICE_IN, PRICE_OUT
 from PIL import Image
 
+from interp.explain.answer import explain_schema, parse_explain
 from interp.llm.cost.budget import Purse
 from interp.llm.cost.price import Price
 from interp.llm.cost.tariff import Tariff
 from interp.llm.ledger.ledger import Ledger
 from interp.llm.repair import ask_until_usable
-from interp.llm.replies.schemas import detect_schema, explain_schema, parse_explain, parse_scores
 from interp.llm.scheduler import append_run
 from interp.llm.server.chat_format import request_body
 from interp.llm.server.client import ChatModel, ClientConfig
 from interp.llm.types import Picture, Question, ReplyError
+from interp.score.answer import detect_schema, parse_scores
 from sae.core.errors import BUDGET, UserError
 
 MODEL = "loopback/vision"

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from sae.core.files import sha256_hex
 from sae.data.store import EmbeddingStore
-from sae.data.store_writer import ImageRow, Plan, StoreWriter
+from sae.data.store_format import ImageRow
+from sae.data.store_writer import Plan, StoreWriter
 
 D = 512
 N_DIRECTIONS = 2000

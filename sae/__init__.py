@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sae.clip.model import load_clip
     from sae.data.store import EmbeddingStore
-    from sae.model.sae import SAE, Codes, load
+    from sae.interchange.load import load
+    from sae.model.sae import SAE, Codes
 
 __all__ = ["SAE", "Codes", "EmbeddingStore", "load", "load_clip"]
 
 _HOMES = {
     "SAE": "sae.model.sae",
     "Codes": "sae.model.sae",
-    "load": "sae.model.sae",
+    "load": "sae.interchange.load",
     "EmbeddingStore": "sae.data.store",
     "load_clip": "sae.clip.model",
 }

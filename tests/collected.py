@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sae.data.store import EmbeddingStore
-from sae.data.store_writer import ImageRow, Plan, StoreWriter
+from sae.data.store_format import ImageRow
+from sae.data.store_writer import Plan, StoreWriter
 from sae.model.sae import SAE, SAEConfig
 
 D = 24

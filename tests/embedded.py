@@ -13,7 +13,7 @@ from sae.clip import image_loader
 from sae.clip.embed import embed
 from sae.clip.model import Clip
 from sae.data.images import ImageFile, find_images, read_image
-from sae.data.store import Source, StoreInfo
+from sae.data.store_format import Source, StoreInfo
 
 
 class Images(NamedTuple):

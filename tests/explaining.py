@@ -12,10 +12,12 @@ from pathlib import Path
 from loopback import COLOURS
 from PIL import Image, ImageDraw
 
-from interp.explain.explainer import ExplainSummary, VlmExplainer, explain_run
+from interp.explain.explainer import VlmExplainer
+from interp.explain.run import ExplainSummary, explain_run
 from interp.llm.ledger.ledger import Ledger
 from interp.llm.server.client import ChatModel, ClientConfig
-from interp.records.types import Evidence, Example, Kind, LatentStats, Side, split_of
+from interp.records.split import split_of
+from interp.records.types import Evidence, Example, Kind, LatentStats, Side
 
 NAMES = tuple(COLOURS)
 RGB = {

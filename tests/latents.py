@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from interp.records.split import split_of
 from interp.records.types import (
     SIDES,
     Evidence,
@@ -25,7 +26,6 @@ from interp.records.types import (
     LatentStats,
     Side,
     Status,
-    split_of,
 )
 
 COLOURS = {

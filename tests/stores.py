@@ -10,7 +10,8 @@ from torch import Tensor
 
 from sae.core.files import sha256_hex
 from sae.data.store import EmbeddingStore
-from sae.data.store_writer import ImageRow, Plan, StoreWriter
+from sae.data.store_format import ImageRow
+from sae.data.store_writer import Plan, StoreWriter
 
 
 def image_ids(n: int) -> list[str]:

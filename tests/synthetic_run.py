@@ -16,6 +16,8 @@ from PIL import Image, ImageDraw
 
 from interp.evidence.collect import EXAMPLES, LATENTS, CollectInfo
 from interp.evidence.tables import EXAMPLE_SCHEMA, latent_schema, write_table
+from interp.records.codec import to_json
+from interp.records.split import split_of
 from interp.records.types import (
     SIDES,
     Evidence,
@@ -27,12 +29,10 @@ from interp.records.types import (
     Side,
     Status,
     Verdict,
-    split_of,
-    to_json,
 )
 from sae.core.files import append_jsonl, write_json
 from sae.data.images import ImageFile, read_image
-from sae.data.store import StoreInfo
+from sae.data.store_format import StoreInfo
 
 Painter = Callable[[str, str, int], Image.Image]
 """(domain, class, number) -> picture."""

@@ -9,10 +9,11 @@ from functools import partial
 
 import pytest
 
-from interp.llm.replies.schemas import parse_explain, parse_scores
+from interp.explain.answer import parse_explain
 from interp.llm.server.chat_format import read_body
 from interp.llm.server.errors import FormUnsupported
 from interp.llm.types import Reply, ReplyError, Usage
+from interp.score.answer import parse_scores
 from sae.core.errors import UserError
 
 CODES = list("ABCD")

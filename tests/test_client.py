@@ -14,12 +14,12 @@ from PIL import Image
 from interp.llm.ledger.ledger import Ledger
 from interp.llm.prompts import render
 from interp.llm.repair import ask_until_usable
-from interp.llm.replies.schemas import detect_schema, parse_scores
 from interp.llm.server.client import ChatModel, ClientConfig
 from interp.llm.server.errors import retry_after
 from interp.llm.server.http import request_json
 from interp.llm.types import Question, Reply, ReplyError
 from interp.pictures.grid import Tile, compose
+from interp.score.answer import detect_schema, parse_scores
 from sae.core.errors import BUDGET, FAILURES, USAGE, UserError
 
 KEY = "sk-or-canary-0123456789abcdef"

@@ -27,15 +27,15 @@ from collected import (
     write_store,
 )
 
-from interp.evidence.collect import CollectConfig, collect, sae_identity
+from interp.evidence.collect import CollectConfig, collect
 from interp.evidence.reader import EvidenceReader
 from interp.evidence.stream import counts
-from interp.evidence.stream.activations import Look, Pairs, second_look, see
+from interp.evidence.stream.activations import Look, Pairs, sae_identity, second_look, see
 from interp.evidence.stream.counts import Histogram
 from interp.evidence.stream.first_pass import ImageIndex, Survey
 from interp.evidence.stream.negatives import Candidates, choose_hard, neighbours, quotas
 from interp.evidence.stream.top_k import image_digits, splitmix64
-from interp.records.types import split_of
+from interp.records.split import split_of
 from sae.core.errors import UserError
 from sae.data.store import EmbeddingStore
 from sae.model.sae import SAE, SAEConfig

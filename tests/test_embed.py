@@ -18,7 +18,8 @@ from sae.clip.embed import plan_store
 from sae.clip.model import Clip
 from sae.core.errors import UserError
 from sae.data.images import read_image
-from sae.data.store import EmbeddingStore, Source
+from sae.data.store import EmbeddingStore
+from sae.data.store_format import Source
 
 N_IMAGES = 23
 

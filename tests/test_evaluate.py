@@ -14,7 +14,7 @@ from PIL import Image
 from stores import image_ids, write_store
 
 from sae.core.errors import UserError
-from sae.data.images import fraction
+from sae.data.split import fraction
 from sae.data.store import EmbeddingStore
 from sae.evaluation import evaluate as room
 from sae.evaluation.dictionary import Coherence

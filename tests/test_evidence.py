@@ -15,7 +15,8 @@ from PIL import Image
 
 from interp.evidence.collect import CollectConfig, collect
 from interp.evidence.reader import EvidenceReader
-from interp.records.types import Evidence, Example, LatentStats, from_json, to_json
+from interp.records.codec import from_json, to_json
+from interp.records.types import Evidence, Example, LatentStats
 from sae.core.errors import UserError
 from sae.data.images import BadImage
 

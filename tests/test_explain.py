@@ -16,11 +16,13 @@ from loopback import COST, Fault, Loopback
 from PIL import Image
 
 from interp.explain.examples import ShowConfig, choose, medium_of
-from interp.explain.explainer import ExplainConfig, VlmExplainer, explain_run
+from interp.explain.explainer import ExplainConfig, VlmExplainer
+from interp.explain.run import explain_run
 from interp.llm.types import Question, Reply, Usage
 from interp.pictures.grid import FIRST, SECOND
-from interp.records.types import Evidence, Example, Explanation, from_json, split_of
-from interp.score.sampling import LeakError
+from interp.records.codec import from_json
+from interp.records.split import LeakError, split_of
+from interp.records.types import Evidence, Example, Explanation
 from sae.core.errors import UserError
 from sae.data.images import BadImage
 

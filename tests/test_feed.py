@@ -17,7 +17,8 @@ from stores import write_store
 from torch import Tensor
 
 from sae.core.errors import UserError
-from sae.data.store import EmbeddingStore, shard_path
+from sae.data.store import EmbeddingStore
+from sae.data.store_format import shard_path
 from sae.training.feed import batches
 from sae.training.feed.prefetch import ahead
 

@@ -34,7 +34,7 @@ from sae.data.adopt import adopt
 from sae.data.formats.layout import Choice
 from sae.data.image_folder import in_order
 from sae.data.store import EmbeddingStore
-from sae.model.sae import load
+from sae.interchange.load import load
 
 
 def _all(store: EmbeddingStore) -> torch.Tensor:

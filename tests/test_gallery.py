@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import synthetic_run as synthetic
 
-from interp.records.types import Evidence, to_json
+from interp.records.codec import to_json
+from interp.records.types import Evidence
 from interp.report.gallery import build_gallery
 from interp.report.gallery.build import PAGE, script_json
 from interp.report.gallery.cards import N_PER_STRATUM, N_TOP

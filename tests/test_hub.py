@@ -18,12 +18,13 @@ from conftest import sae
 from fake_hub import TOKEN, FakeHub, Repo
 
 from sae.core.errors import FAILURES, USAGE, UserError
-from sae.data.store import StoreInfo
+from sae.data.store_format import StoreInfo
 from sae.interchange.hub.model_card import CardSettings, base_model, model_card
 from sae.interchange.hub.parcel import MOST_GALLERY_FILES, allowed, pack
 from sae.interchange.hub.push_pull import download, pull, push
 from sae.interchange.hub.scrub import masked, without_places
-from sae.model.sae import SAE, SAEConfig, load, require_match
+from sae.interchange.load import load
+from sae.model.sae import SAE, SAEConfig, require_match
 
 REPO = "ann/sketch-sae"
 CANARY = "/home/canary/secret stuff/vit"

@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 
 from sae.core.errors import UserError
 from sae.data import images
-from sae.data.images import BadImage, decode, find_images, fraction, parse_domains, read_image
+from sae.data.images import BadImage, decode, find_images, parse_domains, read_image
+from sae.data.split import fraction
 
 ORIENTATION = 0x0112
 

@@ -102,7 +102,7 @@ def test_an_imported_soft_cap_and_row_norm_survive_saving(tmp_path: Path) -> Non
     path = tmp_path / f"{N}_{D}_TopK_{K}_False_True_1.5_cc3m.pth"
     torch.save(held, path)
     interchange.import_sae(path, tmp_path / "ours")
-    from sae.model.sae import load
+    from sae.interchange.load import load
 
     require_same(load(tmp_path / "ours"), _x(), *_theirs(held, "TopK", False, True, 1.5))
 

@@ -87,7 +87,7 @@ def test_where_it_was_trained_travels_with_it_by_way_of_saelens(tmp_path: Path) 
     assert "somewhere" not in (folder / "cfg.json").read_text()
 
 
-@pytest.mark.parametrize("name", set(FOR_SAELENS) - set(FOR_SPARSIFY))
+@pytest.mark.parametrize("name", sorted(set(FOR_SAELENS) - set(FOR_SPARSIFY)))
 def test_what_sparsify_has_not_is_sent_to_saelens(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=r"TopK alone.*export it to saelens"):
         sparsify.write(_sae(FOR_SAELENS[name]), tmp_path / "out")

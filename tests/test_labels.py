@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from synthetic_run import explanation, make_evidence, make_images, scored, write_run
 
-from interp.records.types import Explanation, Score, to_json
+from interp.records.codec import to_json
+from interp.records.types import Explanation, Score
 from interp.report.labels import COLUMNS, read_labels, write_labels
 from sae.core.errors import UserError
 from sae.core.files import append_jsonl

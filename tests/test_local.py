@@ -19,8 +19,8 @@ from interp.local.clip_encoder import BATCH, Eyes
 from interp.local.models import LocalJudge, LocalNamer, shared, unusual
 from interp.local.vocabulary import TERMS_FILE, Term, load_vocabulary, read_terms, texts_of
 from interp.pictures.cache import Images
-from interp.records.types import Evidence, Example, Explanation, split_of
-from interp.score.sampling import LeakError
+from interp.records.split import LeakError, split_of
+from interp.records.types import Evidence, Example, Explanation
 from sae.core.errors import UserError
 from sae.data.images import BadImage
 from sae.world.scene.concepts import CONCEPTS

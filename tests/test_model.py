@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from sae.core.errors import UserError
-from sae.model.sae import SAE, Codes, SAEConfig, load, require_match
+from sae.interchange.load import load
+from sae.model.sae import SAE, Codes, SAEConfig, require_match
 from sae.model.sparsity import RULES, RULES_WITH_K, BatchTopK, TopK
 
 

@@ -11,7 +11,8 @@ from conftest import Walk, interp
 from loopback import COST, Fault, Loopback
 
 from interp.llm.server.preflight import ASKED
-from interp.records.types import Explanation, from_json
+from interp.records.codec import from_json
+from interp.records.types import Explanation
 from sae.core.errors import BUDGET, FAILURES, OK, USAGE
 from sae.core.files import read_jsonl
 

@@ -13,17 +13,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
-from interp.records.types import (
-    Evidence,
-    Example,
-    Explanation,
-    LatentStats,
-    Score,
-    Verdict,
-    from_json,
-    split_of,
-    to_json,
-)
+from interp.records.codec import from_json, to_json
+from interp.records.split import split_of
+from interp.records.types import Evidence, Example, Explanation, LatentStats, Score, Verdict
 from sae.core.errors import UserError
 
 EXAMPLE = Example(7, "score", "top", 0, -1, 41, "ab", "sketch", "cat", "c/1.png", 2.5, b"\x00\xff")

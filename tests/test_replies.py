@@ -4,14 +4,10 @@ import signal
 
 import pytest
 
-from interp.llm.replies.schemas import (
-    detect_schema,
-    explain_schema,
-    parse_explain,
-    parse_object,
-    parse_scores,
-)
+from interp.explain.answer import explain_schema, parse_explain
+from interp.llm.replies.schemas import parse_object
 from interp.llm.types import ReplyError
+from interp.score.answer import detect_schema, parse_scores
 
 CODES = list("ABC")
 

@@ -16,7 +16,7 @@ from interp.run.run import Run, run_folder
 from sae.core.errors import UserError
 from sae.core.files import without_place
 from sae.data.store import EmbeddingStore
-from sae.model.sae import load
+from sae.interchange.load import load
 
 
 def test_run_json_holds_no_absolute_path_and_no_user_name(walk: Walk) -> None:

@@ -10,17 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from latents import MAX_ACT, explained, make_evidence
 
-from interp.records.types import Evidence, Explanation, Status, split_of
+from interp.records.split import LeakError, split_of
+from interp.records.types import Evidence, Explanation, Status
 from interp.score.nulls import shuffled
-from interp.score.sampling import (
-    LeakError,
-    Sample,
-    SampleConfig,
-    check_held_out,
-    deal,
-    held_out,
-    is_enough,
-)
+from interp.score.sampling import Sample, SampleConfig, check_held_out, deal, held_out, is_enough
 from sae.core.errors import UserError
 
 CONFIG = SampleConfig()

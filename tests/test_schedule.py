@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from interp.llm.scheduler import append_run, entered, finished, run_all
+from interp.llm.scheduler import append_run, entered, run_all
+from interp.records.codec import finished
 from sae.core.errors import UserError
 
 

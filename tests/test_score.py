@@ -23,7 +23,9 @@ from interp.llm.types import Picture, Question, Reply, ReplyError, Usage
 from interp.local.clip_encoder import Eyes
 from interp.local.models import LocalJudge
 from interp.pictures.painter import Layout
-from interp.records.types import Evidence, Example, Explanation, Score, from_json, split_of, to_json
+from interp.records.codec import from_json, to_json
+from interp.records.split import LeakError, split_of
+from interp.records.types import Evidence, Example, Explanation, Score
 from interp.score.judge import Judge, Judgement, Pictures, VlmJudge, judge_prompt
 from interp.score.latent import score_latent
 from interp.score.run import (
@@ -34,7 +36,7 @@ from interp.score.run import (
     stored_summary,
     summarise,
 )
-from interp.score.sampling import LeakError, SampleConfig
+from interp.score.sampling import SampleConfig
 from sae.core.errors import UserError
 from sae.core.files import read_jsonl
 from sae.data.images import BadImage

@@ -25,13 +25,13 @@ from interp.llm.cost.tariff import Tariff
 from interp.llm.ledger.ledger import Ledger
 from interp.llm.prompts import render
 from interp.llm.repair import ask_until_usable
-from interp.llm.replies.schemas import detect_schema, parse_scores
-from interp.llm.scheduler import finished
 from interp.llm.server.client import ChatModel, ClientConfig
 from interp.llm.server.preflight import check_sight
 from interp.llm.types import Picture, Question, Reply, ReplyError
 from interp.pictures.grid import Tile, compose
-from interp.records.types import Example, Explanation, from_json
+from interp.records.codec import finished, from_json
+from interp.records.types import Example, Explanation
+from interp.score.answer import detect_schema, parse_scores
 from sae.core.errors import FAILURES, UserError
 
 CODES = ["A", "B"]

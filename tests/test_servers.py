@@ -33,13 +33,14 @@ from PIL import Image
 from real_servers import Served, aimock, tiny_model, transformers_serve
 from tiny_vlm import RGB
 
-from interp.explain.explainer import VlmExplainer, explain_run
+from interp.explain.explainer import VlmExplainer
+from interp.explain.run import explain_run
 from interp.llm.ledger.ledger import Ledger
 from interp.llm.replies.schemas import parse_object
-from interp.llm.scheduler import finished
 from interp.llm.server.client import ChatModel, ClientConfig
 from interp.llm.server.preflight import check_sight
 from interp.llm.types import Picture, Question, Reply, ReplyError
+from interp.records.codec import finished
 from sae.core.errors import BUDGET, FAILURES, USAGE, UserError
 
 pytestmark = pytest.mark.server

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sae.core.errors import UserError
-from sae.data.store import EmbeddingStore, Skipped, StoreInfo, read_skipped, shard_path
-from sae.data.store_writer import ImageRow, Plan, StoreWriter, relative_roots
+from sae.data.store import EmbeddingStore
+from sae.data.store_format import ImageRow, Skipped, StoreInfo, read_skipped, shard_path
+from sae.data.store_writer import Plan, StoreWriter, relative_roots
 
 N_IMAGES, N_TOKENS, D = 700, 2, 3
 SHARD_ROWS = [300, 0, 299, 101]  # of 300, 300, 300 and 150 candidates

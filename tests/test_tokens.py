@@ -8,6 +8,7 @@ import json
 import pytest
 from PIL import Image
 
+from interp.explain.answer import explain_schema
 from interp.llm.cost.image_tokens import family_of
 from interp.llm.cost.tokens import (
     EXPLAIN_ANSWER,
@@ -18,8 +19,8 @@ from interp.llm.cost.tokens import (
     picture_tokens,
     prompt_tokens,
 )
-from interp.llm.replies.schemas import detect_schema, explain_schema
 from interp.llm.types import Picture, Question
+from interp.score.answer import detect_schema
 
 SIZES = {
     "3x3": (672, 672),

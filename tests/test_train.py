@@ -14,13 +14,14 @@ from torch import Tensor
 
 from sae.core.errors import UserError
 from sae.core.files import read_jsonl
-from sae.data.images import fraction
+from sae.data.split import fraction, holdout_rows
 from sae.data.store import EmbeddingStore
-from sae.model.sae import SAE, SAEConfig, load
+from sae.interchange.load import load
+from sae.model.sae import SAE, SAEConfig
 from sae.training.engines import Engine, StepResult
 from sae.training.feed import batches
 from sae.training.loop import NotFinite, Trainer, fit, resolve
-from sae.training.train import TrainConfig, holdout_rows, start, train
+from sae.training.train import TrainConfig, start, train
 
 SMALL = TrainConfig(n_latents=24, k=4, batch_size=64, n_tokens=64 * 40, holdout=0.2)
 

@@ -15,7 +15,7 @@ from interp.evidence.reader import EvidenceReader
 from interp.records.types import Explanation
 from interp.score.judge import Judgement
 from sae.core.errors import UserError
-from sae.model.sae import load
+from sae.interchange.load import load
 
 
 class Guesser:

@@ -21,7 +21,9 @@ from PIL import Image
 
 from interp.evidence.reader import EvidenceReader
 from interp.llm.server.preflight import ASKED
-from interp.records.types import Explanation, Score, from_json, split_of
+from interp.records.codec import from_json
+from interp.records.split import split_of
+from interp.records.types import Explanation, Score
 from interp.report.labels import read_labels
 from interp.run.run import Run
 from sae.core.files import read_jsonl

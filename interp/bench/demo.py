@@ -32,9 +32,10 @@ from sae.clip.embed import embed
 from sae.clip.model import load_clip, resolve_device
 from sae.core.progress import Progress, bar
 from sae.data.images import find_images, parse_domains
-from sae.data.store import EmbeddingStore, Source
+from sae.data.store import EmbeddingStore
+from sae.data.store_format import Source
 from sae.evaluation.evaluate import evaluate_run
-from sae.model.sae import load
+from sae.interchange.load import load
 from sae.training.train import TrainConfig, train
 from sae.world import write_world
 

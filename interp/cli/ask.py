@@ -17,7 +17,7 @@ from sae.cli.options import spread
 from sae.core.errors import FAILURES, OK
 
 if TYPE_CHECKING:
-    from interp.explain.explainer import ExplainSummary
+    from interp.explain.run import ExplainSummary
     from interp.llm.cost.estimate import Estimate
     from interp.score.run import ScoreSummary
 
@@ -127,7 +127,7 @@ def models(
 
     from interp.cli.models import figures, print_models
     from interp.llm.cost.model_list import fetch_models, known_models
-    from interp.llm.server.errors import KEY_VARIABLE
+    from interp.llm.types import KEY_VARIABLE
 
     key = os.environ.get(KEY_VARIABLE)
     listing = (fetch_models if refresh else known_models)(base_url, key)
@@ -156,19 +156,20 @@ def ledger(
     json: JsonOption = None,
 ) -> None:
     """What was asked and paid in a run: sums, single calls, or all of it as JSON Lines."""
-    from interp.llm.ledger import report
+    from interp.cli import ledger
+    from interp.llm.ledger.report import export as export_calls
     from interp.run.run import Run
 
     path = Run.open(run).ledger
     if export is not None:
-        console.say(f"{report.export(path, export)} calls")
+        console.say(f"{export_calls(path, export)} calls")
         console.finish({"calls": export})
         return
     if rows:
-        report.print_rows(path, model, stage)
+        ledger.print_rows(path, model, stage)
     else:
-        report.print_totals(path)
-    console.write_figures(json, report.figures(path))
+        ledger.print_totals(path)
+    console.write_figures(json, ledger.figures(path))
 
 
 def _verdict(n_unusable: int, n_asked: int, work: Work) -> int:

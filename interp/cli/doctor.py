@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from interp.llm.ledger.ledger import Ledger
 from interp.llm.server.client import ChatModel, ClientConfig, public_url
-from interp.llm.server.errors import KEY_VARIABLE
 from interp.llm.server.preflight import check_sight
+from interp.llm.types import KEY_VARIABLE
 from sae.core.errors import UserError
 
 PACKAGES = ("sae-interp", "torch", "torchvision", "open_clip_torch", "pillow", "openai", "pandas")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import os
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import pyarrow as pa
 import torch
 
 from interp.evidence.config import EXAMPLES, FOLDER, INFO, LATENTS, CollectConfig, CollectInfo
-from interp.evidence.stream.activations import Encoder, Look, Pairs, second_look, see
+from interp.evidence.stream.activations import Encoder, Look, Pairs, sae_identity, second_look, see
 from interp.evidence.stream.examples import (
     Picks,
     contains,
@@ -38,13 +37,12 @@ from interp.evidence.stream.negatives import (
 )
 from interp.evidence.tables import example_table, latent_table, write_table
 from sae.core.errors import UserError
-from sae.core.files import read_config, write_json
+from sae.core.files import package_version, read_config, write_json
 from sae.core.progress import Progress
 from sae.data.store import EmbeddingStore
-from sae.data.store_writer import package_version
 from sae.model.sae import SAE, require_match
 
-__all__ = ["CollectConfig", "CollectInfo", "collect", "sae_identity"]
+__all__ = ["CollectConfig", "CollectInfo", "collect"]
 
 
 def collect(
@@ -81,19 +79,6 @@ def collect(
     info = _info(expected, place, store, survey, latents, len(picks.rows))
     write_json(run_dir / FOLDER / INFO, info)
     return info
-
-
-def sae_identity(model: Encoder) -> str:
-    """sha256 over the rule and all numbers of an SAE, 64 hex digits; independent of its files."""
-    config = model.config
-    rule = f"{config.activation} {config.k}"
-    if config.input_norm or config.soft_cap:
-        rule += f" {config.input_norm} {config.soft_cap}"
-    digest = hashlib.sha256(rule.encode())
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _silently(done: int, total: int) -> None:

@@ -14,7 +14,8 @@ from sae.core.progress import Progress
 from sae.data.formats import dense
 from sae.data.images import parse_domains
 from sae.data.store import EmbeddingStore
-from sae.model.sae import SAEConfig, load
+from sae.interchange.load import load
+from sae.model.sae import SAEConfig
 from sae.model.sparsity import Codes
 
 __all__ = ["WrittenLatents", "subject", "with_images"]

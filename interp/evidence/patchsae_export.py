@@ -26,14 +26,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interp.evidence.collect import sae_identity
-from interp.evidence.stream.activations import Encoder, Seen, see
+from interp.evidence.stream.activations import Encoder, Seen, sae_identity, see
 from interp.evidence.stream.top_k import Ints, Kept, Largest, act_keys
 from sae.core.errors import UserError
-from sae.core.files import FORMAT, replacing, write_json
+from sae.core.files import FORMAT, package_version, replacing, write_json
 from sae.core.progress import Progress
 from sae.data.store import EmbeddingStore
-from sae.data.store_writer import package_version
 from sae.model.sae import SAE, require_match
 
 __all__ = ["THRESHOLD", "ExportInfo", "export_patchsae"]

@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from interp.pictures.grid import FIRST, SECOND
+from interp.records.split import check_side
 from interp.records.types import Evidence, Example
-from interp.score.sampling import check_side
 
 Medium = Literal["drawings", "photos", "mixed"]
 

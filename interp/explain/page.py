@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from interp.explain.answer import ExplainAnswer, explain_schema, parse_explain
 from interp.explain.examples import Medium, ShowConfig, Shown, medium_of
 from interp.llm.prompts import render
-from interp.llm.replies.schemas import ExplainAnswer, explain_schema, parse_explain
 from interp.llm.types import Picture
 from interp.pictures.cache import Images, read_images
 from interp.pictures.grid import FIRST, SECOND, Tile, is_low_resolution

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from interp.llm.concurrency import PLACE, STOPPED
-from interp.records.types import to_json
-from sae.core.files import append_jsonl, read_jsonl, repair_jsonl
+from interp.llm.types import CONCURRENCY, Width
+from interp.records.codec import to_json
+from sae.core.files import append_jsonl, repair_jsonl
 
-CONCURRENCY = 16
 DRAWING_THREADS = 2
 """Threads that decode images and draw grids beside the event loop."""
 GRACE = 1.0
@@ -22,8 +22,6 @@ GRACE = 1.0
 _LOOK = 0.2
 """Seconds between two looks at how many items may be in work."""
 
-Width = int | Callable[[], int]
-"""How many items are in work at once: a number, or what gives it from moment to moment."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -100,12 +98,6 @@ def append_run(
 
     if items:
         asyncio.run(main())
-
-
-def finished(path: Path) -> list[dict[str, Any]]:
-    """All rows of a JSON Lines file; a torn last line is cut off, a missing file is empty."""
-    repair_jsonl(path)
-    return read_jsonl(path)
 
 
 @asynccontextmanager

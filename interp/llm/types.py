@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
 
 from sae.core.files import sha256_hex
 
@@ -199,3 +201,19 @@ class VisionModel(Protocol):
     async def ask(self, question: Question) -> Reply:
         """Raises `ReplyError` for this question, `UserError` when no question can be answered."""
         ...
+
+
+CONCURRENCY = 16
+
+
+Width = int | Callable[[], int]
+"""How many items are in work at once: a number, or what gives it from moment to moment."""
+
+
+KEY_VARIABLE = "OPENROUTER_API_KEY"
+
+
+def public_url(base_url: str) -> str:
+    """A URL without user, password and query."""
+    url = urlsplit(base_url)
+    return url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment="").geturl()

@@ -17,9 +17,9 @@ from torch import Tensor
 from interp.local.clip_encoder import Eyes, embed_terms
 from interp.local.vocabulary import Term, texts_of
 from interp.pictures.cache import Images, read_images
+from interp.records.split import check_side
 from interp.records.types import Evidence, Example, Explanation
 from interp.score.judge import Judgement, Pictures
-from interp.score.sampling import check_side
 from sae.core.files import sha256_hex, without_place
 
 N_NAMING_IMAGES = 16

@@ -26,8 +26,8 @@ from interp.llm.cost.tariff import Tariff
 from interp.llm.cost.tokens import cheaper_layout
 from interp.llm.ledger.ledger import Ledger
 from interp.llm.server.client import ChatModel, ClientConfig
-from interp.llm.server.errors import KEY_VARIABLE
 from interp.llm.server.preflight import STAGE as PREFLIGHT
+from interp.llm.types import KEY_VARIABLE
 from interp.pictures.grid import FIRST, SECOND
 from interp.pipeline.live_view import Meter
 from interp.pipeline.settings import AUTO, ModelSettings

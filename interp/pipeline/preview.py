@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from interp.explain.examples import choose
-from interp.explain.explainer import ExplainConfig, VlmExplainer, explain_prompt, pending_latents
+from interp.explain.explainer import ExplainConfig, VlmExplainer, explain_prompt
+from interp.explain.run import pending_latents
 from interp.llm.cost.estimate import N_SAMPLE, Estimate, estimate
 from interp.llm.cost.tariff import Tariff
 from interp.llm.ledger.ledger import Ledger

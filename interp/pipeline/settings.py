@@ -165,7 +165,7 @@ class ModelSettings:
 
     def recorded(self) -> dict[str, Any]:
         """What run.json keeps: all but what changes no result, without places and logins."""
-        from interp.llm.server.http import public_url
+        from interp.llm.types import public_url
 
         kept = {k: v for k, v in dataclasses.asdict(self).items() if k not in UNRECORDED}
         public = {

@@ -10,15 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from interp.evidence.reader import EvidenceReader
-from interp.explain.explainer import (
-    ExplainConfig,
-    ExplainSummary,
-    VlmExplainer,
-    explain_prompt,
-    explain_run,
-    pending_latents,
-    summarise,
-)
+from interp.explain.explainer import ExplainConfig, VlmExplainer, explain_prompt
+from interp.explain.run import ExplainSummary, explain_run, pending_latents, summarise
 from interp.llm.ledger.ledger import Ledger
 from interp.llm.server.preflight import preflight
 from interp.pictures.cache import PictureCache, read_images
@@ -26,7 +19,7 @@ from interp.pipeline.live_view import Meter, live
 from interp.pipeline.paid_model import EXPLAIN_SHAPE, JUDGE_SHAPE, layout_of, paid_model, watched
 from interp.pipeline.settings import N_AT_WORK, ModelSettings, Work
 from interp.records.types import Example, Explanation, Score
-from interp.report.labels import latest_explanations
+from interp.run.results import latest_explanations
 from interp.run.run import Run
 from interp.score.judge import Judge, VlmJudge, judge_prompt
 from interp.score.run import ScoreSummary, pending_tests, score_run, stored_summary

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from interp.evidence.reader import EvidenceReader
-from interp.records.types import Explanation, LatentStats, Score, from_json
+from interp.records.types import Explanation, LatentStats, Score
+from interp.run.results import EXPLANATIONS, SCORES, latest_explanations, latest_scores
 from sae.core.errors import UserError
-from sae.core.files import read_jsonl, replacing
+from sae.core.files import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FILE = "labels.csv"
-EXPLANATIONS = "explanations.jsonl"
-SCORES = "scores.jsonl"
 
 TEXT_COLUMNS = (
     "interpretation",
@@ -56,7 +54,6 @@ COLUMNS = (
 )
 
 Cell = str | int | float
-Row = TypeVar("Row", Explanation, Score)
 
 # A spreadsheet runs a cell that begins so. A leading ' keeps it text; cells that begin with ' and
 # such a sign get one more, so that reading takes off exactly what writing put on.
@@ -106,22 +103,6 @@ def read_labels(path: Path | str) -> pd.DataFrame:
     for name in TEXT_COLUMNS:
         table[name] = table[name].map(_read)
     return table
-
-
-def latest_explanations(path: Path) -> dict[int, Explanation]:
-    """The last explanation of every latent; none when the file is missing."""
-    return _last(Explanation, read_jsonl(path))
-
-
-def latest_scores(path: Path) -> dict[int, Score]:
-    """The last score of every latent's own label, without its verdicts; controls do not count."""
-    rows = [{**row, "verdicts": []} for row in read_jsonl(path) if not row.get("control")]
-    return _last(Score, rows)
-
-
-def _last(cls: type[Row], rows: Iterable[dict[str, Any]]) -> dict[int, Row]:
-    last = {row["latent"]: row for row in rows}
-    return {latent: from_json(cls, row) for latent, row in last.items()}
 
 
 def _cells(

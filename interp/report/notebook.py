@@ -10,7 +10,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from interp.evidence.reader import EvidenceReader
-from interp.records.types import Score, from_json
+from interp.records.codec import from_json
+from interp.records.types import Score
 from interp.report.labels import read_labels
 from interp.report.sheets import sheet_png
 from interp.run.run import Run, RunInfo

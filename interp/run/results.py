@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from interp.records.types import Explanation, Score, from_json
+from interp.records.codec import from_json
+from interp.records.types import Explanation, Score
 from sae.core.files import read_jsonl
 
 
@@ -46,3 +48,28 @@ def read_findings(run_dir: Path) -> Findings:
     said = read_jsonl(run_dir / "explanations.jsonl")
     measured = [r for r in read_jsonl(run_dir / "scores.jsonl") if not r.get("control")]
     return Findings({r["latent"]: r for r in said}, {r["latent"]: r for r in measured})
+
+
+EXPLANATIONS = "explanations.jsonl"
+
+
+SCORES = "scores.jsonl"
+
+
+Row = TypeVar("Row", Explanation, Score)
+
+
+def latest_explanations(path: Path) -> dict[int, Explanation]:
+    """The last explanation of every latent; none when the file is missing."""
+    return _last(Explanation, read_jsonl(path))
+
+
+def latest_scores(path: Path) -> dict[int, Score]:
+    """The last score of every latent's own label, without its verdicts; controls do not count."""
+    rows = [{**row, "verdicts": []} for row in read_jsonl(path) if not row.get("control")]
+    return _last(Score, rows)
+
+
+def _last(cls: type[Row], rows: Iterable[dict[str, Any]]) -> dict[int, Row]:
+    last = {row["latent"]: row for row in rows}
+    return {latent: from_json(cls, row) for latent, row in last.items()}

@@ -13,11 +13,11 @@ from PIL import Image
 
 from interp.llm.prompts import fingerprint, render
 from interp.llm.repair import ask_until_usable
-from interp.llm.replies.schemas import detect_schema, parse_scores
 from interp.llm.scheduler import entered
 from interp.llm.types import Question, ReplyError, VisionModel, is_transient
 from interp.pictures.grid import FIRST, Tile
 from interp.pictures.painter import Layout, Painter
+from interp.score.answer import detect_schema, parse_scores
 
 COLUMNS = 5
 """Of a grid."""

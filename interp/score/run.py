@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from interp.llm.scheduler import CONCURRENCY, Width, append_run, finished
-from interp.llm.types import is_transient
+from interp.llm.scheduler import append_run
+from interp.llm.types import CONCURRENCY, Width, is_transient
 from interp.pictures.cache import EvidenceSource
-from interp.records.types import Evidence, Explanation, Score, Status, from_json
+from interp.records.codec import finished, from_json
+from interp.records.types import Evidence, Explanation, Score, Status
 from interp.score.judge import Judge
 from interp.score.latent import TOO_FEW, score_latent
 from interp.score.nulls import shuffled

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from interp.records.types import Evidence, Example, Side, split_of
+from interp.records.split import LeakError, _place, check_side
+from interp.records.types import Evidence, Example
 from sae.core.errors import UserError
 
 BASE_RATE_SPREAD = 0.2
@@ -52,10 +53,6 @@ class Sample(NamedTuple):
     negatives: tuple[Example, ...]
 
 
-class LeakError(Exception):
-    """An image that the explainer may have seen is about to be used as test. Always our bug."""
-
-
 def held_out(evidence: Evidence, config: SampleConfig) -> Sample:
     """Choose the test images of a latent; fewer than asked for where there are not enough.
 
@@ -87,13 +84,6 @@ def check_held_out(examples: Iterable[Example], shown: Iterable[str] = ()) -> No
     for example in examples:
         if example.image_id in seen:
             raise LeakError(f"{_place(example)} was shown to the explainer and cannot test a label")
-
-
-def check_side(examples: Iterable[Example], side: Side) -> None:
-    """Raise `LeakError` for an image that is not on `side` by its record and by its content."""
-    for example in examples:
-        if example.side != side or split_of(example.image_id) != side:
-            raise LeakError(f"{_place(example)} is not on the {side} side")
 
 
 def deal(sample: Sample, n_tiles: int, latent: int) -> tuple[tuple[Example, ...], ...]:
@@ -201,10 +191,6 @@ def _round_robin(groups: Sequence[Sequence[Example]]) -> list[Example]:
     """One of each group in turn, until all are used up."""
     longest = max(map(len, groups), default=0)
     return [group[turn] for turn in range(longest) for group in groups if turn < len(group)]
-
-
-def _place(example: Example) -> str:
-    return f"latent {example.latent}: image {example.image_id[:12]} (row {example.row})"
 
 
 def _shuffled(examples: Sequence[Example], rng: np.random.Generator) -> list[Example]:

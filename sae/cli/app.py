@@ -110,7 +110,7 @@ def embed(
     from sae.clip.model import load_clip
     from sae.core.progress import bar
     from sae.data.images import find_images, parse_domains
-    from sae.data.store import Source
+    from sae.data.store_format import Source
 
     roots = parse_domains([*(domain or []), *(more or [])])
     files = find_images(roots)
@@ -229,7 +229,8 @@ def evaluate(
     from sae.data.store import EmbeddingStore
     from sae.evaluation.evaluate import evaluate_run
     from sae.evaluation.report import plot_report
-    from sae.model.sae import is_ours, load
+    from sae.interchange.load import load
+    from sae.model.sae import is_ours
 
     opened, sae = EmbeddingStore.open(store), load(model)
     folder = model if is_ours(model) else None

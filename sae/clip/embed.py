@@ -15,8 +15,8 @@ from sae.core.errors import FAILURES, UserError
 from sae.core.files import sha256_hex
 from sae.core.progress import Progress
 from sae.data.images import ImageFile
-from sae.data.store import DTYPES, Skipped, Source, StoreInfo, torch_dtype
-from sae.data.store_writer import ImageRow, Plan, StoreWriter, relative_roots
+from sae.data.store_format import DTYPES, ImageRow, Skipped, Source, StoreInfo, torch_dtype
+from sae.data.store_writer import Plan, StoreWriter, relative_roots
 
 MAX_SKIPPED = 0.01
 """Share of unreadable images above which a person should look first. Duplicates do not count."""

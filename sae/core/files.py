@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -127,3 +128,11 @@ def sha256_of(path: Path) -> str:
     """The same of a file, which need not fit into memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def package_version() -> str:
+    """Our own version, as installed; "0" in a bare checkout."""
+    try:
+        return version("sae-interp")
+    except PackageNotFoundError:
+        return "0"

@@ -17,7 +17,7 @@ from sae.core.errors import UserError
 from sae.core.files import sha256_of
 from sae.core.progress import Progress
 from sae.data.images import FORMATS
-from sae.data.store_writer import ImageRow
+from sae.data.store_format import ImageRow
 
 __all__ = ["in_order", "rows_of", "same_classes"]
 

@@ -15,7 +15,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -110,12 +110,6 @@ def find_images(domains: Mapping[str, Path]) -> list[ImageFile]:
 def content_id(data: bytes) -> str:
     """The image's identity everywhere: sha256 of the file's bytes, 64 hex digits."""
     return sha256_hex(data)
-
-
-def fraction(image_id: str, use: Literal["split", "holdout"]) -> float:
-    """A number in [0, 1) from the content hash itself; the two uses are independent."""
-    digits = image_id[0:8] if use == "split" else image_id[8:16]
-    return int(digits, 16) / 2**32
 
 
 def read_image(path: Path) -> tuple[str, Image.Image]:

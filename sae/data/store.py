@@ -12,74 +12,32 @@ Other labs' embeddings are stores too, read where they lie: interchange/stores.p
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from sae.core.errors import UserError
-from sae.core.files import read_config
+from sae.core.files import FORMAT, package_version, read_config, sha256_hex
+from sae.data.formats import chunks, dense, saev
+from sae.data.formats.layout import Choice, Labels, Shards
+from sae.data.store_format import ImageRow, StoreInfo, shard_path, torch_dtype
+from sae.untrusted.found import one_line
+from sae.untrusted.unpickle import DAMAGE
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
+
+if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor
-
-DTYPES = ("float16", "float32")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Which vectors of which model."""
-
-    clip: str
-    layer: str
-    """"projected", or a block's number, never negative."""
-    tokens: Literal["cls", "patch", "all"]
-
-
-@dataclass(frozen=True)
-class StoreInfo:
-    """store.json."""
-
-    format: int
-    clip: str
-    clip_sha: str
-    layer: str
-    tokens: str
-    dtype: str
-    d: int
-    tokens_per_image: int
-    grid: list[int]
-    """[h, w] of the patches; [] without patches."""
-    n_images: int
-    n_skipped: int
-    """Lines of skipped.csv: unreadable files and duplicates."""
-    shard_rows: list[int]
-    roots: dict[str, str]
-    """Each domain's folder of images, relative to the store's folder."""
-    identity: str
-    """sha256 over model, layer, tokens, dtype and the image ids in order."""
-    version: str
-    shards: str = ""
-    """Folder or file of another lab's embeddings, relative to the store's; "": they are here."""
-    shards_sha256: str = ""
-    """What tells those from others, as 64 hex digits."""
-
-
-class Skipped(NamedTuple):
-    """One file that gave no embedding."""
-
-    path: str  # posix, relative to the domain's root
-    domain: str
-    reason: str
 
 
 class Batch(NamedTuple):
@@ -113,7 +71,7 @@ class EmbeddingStore:
         remedy = f"run `sae embed --out {path}` again to finish it"
         info = read_config(path / "store.json", StoreInfo, remedy)
         if info.shards:
-            from sae.data.adopt import reopen
+            pass
 
             return reopen(path, info)
         for shard in range(len(info.shard_rows)):
@@ -213,29 +171,10 @@ class EmbeddingStore:
         return self._shards[shard]
 
 
-def torch_dtype(name: str) -> torch.dtype:
-    """One of `DTYPES` as torch has it; what only looks for images must not wait for torch."""
-    import torch
-
-    found: torch.dtype = getattr(torch, name)
-    return found
-
-
-def shard_path(store: Path, shard: int) -> Path:
-    """Where a shard's embeddings lie."""
-    return store / f"{shard:05d}.safetensors"
-
-
-def read_skipped(path: Path) -> list[Skipped]:
-    """The lines of a skipped.csv."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [Skipped(**line) for line in csv.DictReader(file)]
-
-
 def _open_foreign(path: Path) -> EmbeddingStore | None:
     if not path.exists() and "@" not in path.name:
         return None
-    from sae.data.adopt import open_foreign
+    pass
 
     return open_foreign(path)
 
@@ -250,3 +189,179 @@ def _mapped(path: Path, shape: list[int]) -> NDArray[Any]:
         raise UserError(f"{path} holds {list(x.shape)}, but store.json says {shape}")
     array: NDArray[Any] = x.numpy()
     return array
+
+
+DOMAIN = "images"
+"""Of images about which nothing is known."""
+
+
+MAX_HELD = 256 << 20
+"""Bytes of shards that stay open or in memory; the last one stays in any case."""
+
+
+MAX_OPEN = 256
+
+
+_LAYER = re.compile(r"-?\d{1,6}|projected")
+
+
+class _Form(Protocol):
+    def find(self, path: Path) -> Path | None: ...
+    def read(self, path: Path, choice: Choice) -> Shards: ...
+
+
+_FORMS = cast("tuple[_Form, ...]", (saev, chunks, dense))
+
+
+class ForeignStore(EmbeddingStore):
+    """A store whose embeddings lie in foreign files. All else is as in any store."""
+
+    def __init__(self, path: Path, info: StoreInfo, shards: Shards) -> None:
+        super().__init__(path, info)
+        self.shards = shards
+
+    @cached_property
+    def images(self) -> pd.DataFrame:
+        """As in any store. Of images that nobody has shown, `path` is the row's number."""
+        if self.info.shards:
+            return super().images
+        import pandas as pd
+
+        return pd.DataFrame(_unseen(self.shards, DOMAIN), columns=list(ImageRow._fields))
+
+    def image_path(self, row: int) -> Path:
+        if not any(self.info.roots.values()):
+            raise UserError(
+                f"{self.path} does not say which images it is of; run `interp collect` with "
+                f"--images FOLDER, the folder that it was made of, or `sae adopt {self.path} "
+                "--images FOLDER --out STORE`"
+            )
+        return super().image_path(row)
+
+    def _take(self, shard: int, numbers: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Both tokens (n, d) and whole images (n, t, d) are taken vector by vector."""
+        shards, t = self.shards, self.info.tokens_per_image
+        if out.ndim == 3:
+            numbers = (numbers[:, None] * t + np.arange(t)).ravel()
+        vectors = numbers // t * shards.stride + shards.first + numbers % t
+        stored, target = self._shard(shard), out.reshape(-1, self.info.d)
+        if stored.dtype == target.dtype and stored.flags.c_contiguous:
+            np.take(stored, vectors, axis=0, out=target, mode="clip")
+        else:  # `take` would first make a copy of all that is stored
+            target[...] = stored[vectors]
+
+    def _shard(self, shard: int) -> NDArray[Any]:
+        if shard not in self._shards:
+            with _mended(self.shards.files[shard]):
+                self._shards[shard] = self.shards.vectors(shard)
+            self._forget()
+        return self._shards[shard]
+
+    def _forget(self) -> None:
+        """Let go of the shards that were opened first: a chunk is in memory, a map takes a file."""
+        held = list(self._shards.items())
+        in_memory = sum(x.nbytes for _, x in held if not isinstance(x, np.memmap))
+        while len(held) > 1 and (len(held) > MAX_OPEN or in_memory > MAX_HELD):
+            shard, x = held.pop(0)
+            in_memory -= 0 if isinstance(x, np.memmap) else x.nbytes
+            self._shards.pop(shard, None)
+
+
+def open_foreign(path: Path) -> ForeignStore | None:
+    """The store that foreign files at `path` are; None when there are none of a known kind.
+
+    Raises `UserError` when they are damaged, or lack the layer or tokens that are asked for.
+    """
+    place, choice = _place_and_choice(path)
+    shards = _read(place, choice)
+    return None if shards is None else ForeignStore(path, _info(shards), shards)
+
+
+def reopen(path: Path, info: StoreInfo) -> ForeignStore:
+    """A store that `adopt` has written. Raises `UserError` when the embeddings have changed."""
+    place = Path(os.path.normpath(path.resolve() / info.shards))
+    remedy = f"put them back, or change `shards` in {path / 'store.json'}"
+    if not place.exists():
+        raise UserError(f"the embeddings of {path} are no longer at {place}; {remedy}")
+    shards = _read(place, Choice(info.layer, info.tokens, info.clip))
+    if shards is None or _fields(shards) != {name: getattr(info, name) for name in _fields(shards)}:
+        raise UserError(f"{place} no longer holds the embeddings that {path} is of; {remedy}")
+    return ForeignStore(path, info, shards)
+
+
+def _place_and_choice(path: Path) -> tuple[Path, Choice]:
+    """Cut `@10,cls` off a path that does not exist as it stands."""
+    name, at, words = path.name.rpartition("@")
+    if not at or path.exists():
+        return path, Choice()
+    choice = Choice()
+    for word in words.split(","):
+        if word in saev.TOKENS:
+            choice = choice._replace(tokens=word)
+        elif _LAYER.fullmatch(word):
+            choice = choice._replace(layer=word)
+        else:
+            raise UserError(f"{path}: {word!r} is neither a layer nor cls, patch or all")
+    return path.with_name(name), choice
+
+
+def _read(place: Path, choice: Choice) -> Shards | None:
+    with _mended(place):
+        for form in _FORMS:
+            if (found := form.find(place)) is not None:
+                return form.read(found, choice)
+    return None
+
+
+@contextmanager
+def _mended(place: Path) -> Iterator[None]:
+    """Turn what damaged files may raise into one line."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(one_line(str(error)), error.exit_code) from None
+    except (OSError, *DAMAGE) as error:
+        raise UserError(one_line(f"{place} is damaged ({error!r:.200}); fetch it again")) from None
+
+
+def _fields(shards: Shards) -> dict[str, Any]:
+    """What store.json says of the embeddings themselves."""
+    return {
+        "clip": shards.clip,
+        "layer": shards.layer,
+        "tokens": shards.tokens,
+        "dtype": shards.dtype,
+        "d": shards.d,
+        "tokens_per_image": shards.tokens_per_image,
+        "grid": shards.grid,
+        "n_images": shards.n_images,
+        "shard_rows": list(shards.rows),
+        "shards_sha256": shards.fingerprint,
+    }
+
+
+def _info(shards: Shards, image_ids: Sequence[str] = ()) -> StoreInfo:
+    parts = (shards.fingerprint, shards.layer, shards.tokens, shards.dtype, *image_ids)
+    return StoreInfo(
+        format=FORMAT,
+        clip_sha="",
+        n_skipped=0,
+        roots={DOMAIN: ""},
+        identity=sha256_hex("".join(f"{part}\n" for part in parts).encode()),
+        version=package_version(),
+        **_fields(shards),
+    )
+
+
+def _unseen(shards: Shards, domain: str) -> list[ImageRow]:
+    """Images known by their place in these files alone."""
+    labels = _checked(shards).values or [""] * shards.n_images
+    return [
+        ImageRow(sha256_hex(f"{shards.fingerprint} {row}".encode()), str(row), domain, label, 0, 0)
+        for row, label in enumerate(labels)
+    ]
+
+
+def _checked(shards: Shards) -> Labels:
+    with _mended(shards.files[0].parent):
+        return shards.labels()

@@ -11,16 +11,22 @@ import csv
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from safetensors.torch import save_file
 from torch import Tensor
 
 from sae.core.errors import UserError
-from sae.core.files import FORMAT, read_config, replacing, sha256_hex, write_json
-from sae.data.store import Skipped, StoreInfo, read_skipped, shard_path, torch_dtype
+from sae.core.files import FORMAT, package_version, read_config, replacing, sha256_hex, write_json
+from sae.data.store_format import (
+    ImageRow,
+    Skipped,
+    StoreInfo,
+    read_skipped,
+    shard_path,
+    torch_dtype,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,17 +60,6 @@ class Plan:
         """The candidates that a shard covers."""
         first = shard * self.shard_images
         return range(first, min(first + self.shard_images, self.n_files))
-
-
-class ImageRow(NamedTuple):
-    """One embedded image."""
-
-    image_id: str
-    path: str  # posix, relative to the domain's root
-    domain: str
-    label: str
-    width: int
-    height: int
 
 
 class StoreWriter:
@@ -163,14 +158,6 @@ def relative_roots(roots: Mapping[str, Path], store: Path) -> dict[str, str]:
         raise UserError(
             f"{store} and the images are on different drives; choose one drive"
         ) from None
-
-
-def package_version() -> str:
-    """Our own version, as installed; "0" in a bare checkout."""
-    try:
-        return version("sae-interp")
-    except PackageNotFoundError:
-        return "0"
 
 
 def _refuse_difference(path: Path, old: Plan, new: Plan) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, write_json
 from sae.core.progress import Progress
+from sae.data.split import holdout_rows
 from sae.data.store import EmbeddingStore
 from sae.evaluation.dictionary import Stability, coherence, stability
 from sae.evaluation.reconstruction import FitSums
@@ -21,7 +22,6 @@ from sae.evaluation.report import EvalReport
 from sae.evaluation.zeroshot import TEMPLATES, class_names, openai_templates, zeroshot
 from sae.model.sae import SAE, require_match
 from sae.model.sparsity import Codes
-from sae.training.train import holdout_rows
 
 REPORT = "eval.json"
 TOKENS_AT_ONCE = 2048

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sae.core.errors import UserError
-from sae.data.store import EmbeddingStore, torch_dtype
+from sae.data.store import EmbeddingStore
+from sae.data.store_format import torch_dtype
 from sae.evaluation.reconstruction import FitSums
 from sae.model.sae import SAE
 

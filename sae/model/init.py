@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sae.core.errors import UserError
 from sae.model.sae import SAE, SAEConfig
-from sae.training.feed import batches
 
 INITS = ("tied", "data")
 DATA_SHARE = 0.8
@@ -24,7 +25,7 @@ def start(config: SAEConfig, x: Tensor, init: str = "tied") -> SAE:
     if init not in INITS:
         raise UserError(f"init {init!r} is not known; known: {', '.join(INITS)}")
     model = SAE(config)
-    values = batches.start_values(x)
+    values = start_values(x)
     generator = torch.Generator().manual_seed(config.seed)
     with torch.no_grad():
         model.mean.copy_(values.mean)
@@ -49,3 +50,58 @@ def _near_data(model: SAE, x: Tensor, rows: Tensor, generator: torch.Generator) 
     chosen = order[torch.arange(model.n_latents) % len(x)]
     points = F.normalize(model.centre(x[chosen]) - model.b_dec, dim=1)
     return F.normalize(DATA_SHARE * points + (1 - DATA_SHARE) * rows, dim=1)
+
+
+CHUNK_TOKENS = 1 << 13
+
+
+class Start(NamedTuple):
+    """Location and size of the data."""
+
+    mean: Tensor
+    """(d,), of raw embeddings."""
+    scale: Tensor
+    """(), root of the mean square of (x - mean), per dimension."""
+    median: Tensor
+    """(d,), geometric median of (x - mean) / scale."""
+
+
+def start_values(x: Tensor) -> Start:
+    """Mean, scale and geometric median of tokens (n, d), in float32; read in chunks.
+
+    Raises `UserError` when values are not finite or all tokens are equal.
+    """
+    n, d = x.shape
+    mean = torch.zeros(d, dtype=torch.float64)
+    for part in torch.split(x, CHUNK_TOKENS):
+        mean += part.double().sum(0) / n
+    square = torch.zeros((), dtype=torch.float64)
+    for part in torch.split(x, CHUNK_TOKENS):
+        square += (part.double() - mean).square().sum()
+    scale = (square / (n * d)).sqrt()
+    if not bool(scale.isfinite()):
+        raise UserError("the store holds values that are not finite; run `sae embed` again")
+    if float(scale) <= 1e-6 * float(mean.abs().max()):
+        raise UserError(f"all {n} embeddings are equal: there is nothing to learn from this store")
+    median = _geometric_median(x, mean, scale)
+    return Start(mean.float(), scale.float(), median.float())
+
+
+def _geometric_median(x: Tensor, mean: Tensor, scale: Tensor, n_iterations: int = 100) -> Tensor:
+    """The point with the least sum of distances to (x - mean) / scale, by Weiszfeld's iteration."""
+    point = mean.clone()
+    for _ in range(n_iterations):
+        # As a sum of two float32 it is as exact as float64, at a third of the time.
+        high = point.float()
+        low = (point - high).float()
+        total, weight = torch.zeros_like(mean), torch.zeros_like(scale)
+        for part in torch.split(x, CHUNK_TOKENS):
+            away = (part - high).sub_(low).float()  # (c, d)
+            # The bound keeps a data point that is the median from taking an infinite weight.
+            w = 1 / (away.norm(dim=1) / scale).clamp(min=1e-6).float()  # (c,)
+            total, weight = total + w @ away, weight + w.sum()
+        step = total / weight
+        point += step
+        if float((step / scale).norm()) <= 1e-5 * len(mean) ** 0.5:
+            break
+    return (point - mean) / scale

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,14 +13,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sae.core.errors import Notice, UserError
+from sae.core.errors import UserError
 from sae.core.files import FORMAT, read_config, replacing, without_place, write_json
 from sae.model.sparsity import RULES, RULES_WITH_K, BatchTopK, Codes, JumpReLU, ReLU, Rule, TopK
 
 if TYPE_CHECKING:
-    from sae.data.store import StoreInfo
+    from sae.data.store_format import StoreInfo
 
-__all__ = ["SAE", "Codes", "Reconstruction", "SAEConfig", "is_ours", "load", "require_match"]
+__all__ = ["SAE", "Codes", "Reconstruction", "SAEConfig", "is_ours", "require_match"]
 
 CONFIG = "config.json"
 WEIGHTS = "sae.safetensors"
@@ -258,26 +257,6 @@ class SAE(nn.Module):
         model = cls(read_config(folder / CONFIG, SAEConfig, remedy))
         model.load_state_dict(_read_weights(folder / WEIGHTS, model, remedy))
         return model.to(device).eval()
-
-
-def load(path: Path | str, device: str | torch.device = "cpu") -> SAE:
-    """Load an SAE: a folder that `save` wrote, or any file or folder that `interchange` knows.
-
-    A `str` may also name a repository of the hub, as `sae import` takes it. What should be known
-    of a foreign SAE, such as a mean that its file lacks, comes as warnings. Raises `UserError`.
-    """
-    if isinstance(path, str):
-        from sae.interchange.locate import find
-
-        path = find(path)
-    if not path.exists() or is_ours(path):
-        return SAE.load(path, device)
-    from sae import interchange
-
-    imported = interchange.read(path)
-    for note in imported.notes:
-        warnings.warn(f"{path}: {note}", Notice, stacklevel=2)
-    return imported.model.to(device)
 
 
 def is_ours(path: Path) -> bool:

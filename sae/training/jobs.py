@@ -16,10 +16,9 @@ from torch import Tensor
 from sae.core import interrupts
 from sae.core.distributed import Ranks
 from sae.core.errors import UserError
-from sae.core.files import append_jsonl, read_config, read_jsonl, write_json
+from sae.core.files import append_jsonl, package_version, read_config, read_jsonl, write_json
 from sae.core.progress import Bar
 from sae.data.store import EmbeddingStore
-from sae.data.store_writer import package_version
 from sae.model.init import start
 from sae.model.sae import SAE, SAEConfig
 from sae.training import checkpoint, folder, trackers

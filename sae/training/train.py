@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from sae.core import distributed
 from sae.core.errors import UserError
 from sae.core.progress import Bar
-from sae.data.images import fraction
+from sae.data.split import holdout_rows
 from sae.data.store import EmbeddingStore
 from sae.model.init import start
 from sae.training import trackers
@@ -24,19 +22,7 @@ from sae.training.config import TrainConfig
 from sae.training.jobs import TrainResult, already_trained, lane_of, sae_config, train_lanes
 from sae.training.loop import NotFinite, TrainRow
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = [
-    "TrainConfig",
-    "TrainResult",
-    "TrainRow",
-    "holdout_rows",
-    "sae_config",
-    "start",
-    "train",
-    "train_all",
-]
+__all__ = ["TrainConfig", "TrainResult", "TrainRow", "sae_config", "start", "train", "train_all"]
 
 ORDER = ("seed", "batch_size", "epochs", "n_tokens", "holdout")
 """The settings that decide which tokens come when: SAEs that share a pass share them."""
@@ -96,9 +82,3 @@ def train_all(
         if lanes:
             results |= train_lanes(lanes, store, rows, group, progress, log)
     return [results[out] for out in jobs]
-
-
-def holdout_rows(images: pd.DataFrame, holdout: float) -> NDArray[np.bool_]:
-    """Which rows of a store are held out: a mask (n_images,), decided by each image's content."""
-    shares = (fraction(image_id, "holdout") for image_id in images["image_id"])
-    return np.fromiter(shares, dtype=np.float64, count=len(images)) < holdout

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from interp.evidence.stream.activations import Seen
 from interp.evidence.stream.counts import Tally
 from interp.evidence.stream.top_k import Ints, Keys, Largest, act_keys, image_digits, splitmix64
-from interp.records.types import SIDES, split_of
+from interp.records.split import split_of
+from interp.records.types import SIDES
 
 _ONE = np.uint64(1)  # keys of 0 mean "empty"
 

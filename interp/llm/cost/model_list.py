@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from interp.llm.cost.price import Price
-from interp.llm.server.errors import KEY_VARIABLE
-from interp.llm.server.http import public_url
+from interp.llm.types import KEY_VARIABLE, public_url
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, sha256_hex, write_json
 

@@ -9,107 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pydantic
 
 from interp.llm.replies.json_text import objects_in
 from interp.llm.types import ReplyError
 
-LEVELS = ("mark", "part", "thing", "scene", "style", "other")
-VERDICTS = ("single", "several", "unclear")
-REGIONS = ("inside", "context", "whole")
-
-
 _Texts = Annotated[list[str], pydantic.FailFast()]
-
-
-class Candidate(pydantic.BaseModel):
-    """One possible answer, and the letters of the first set that it fits."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-    level: Literal["mark", "part", "thing", "scene", "style", "other"]
-    text: str
-    fits: _Texts
-
-
-class ExplainAnswer(pydantic.BaseModel):
-    """What the explainer said, checked. `second_set` and `region` are "" when not asked for."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-    seen: dict[str, str]
-    candidates: Annotated[list[Candidate], pydantic.FailFast()]
-    second_set: str = ""
-    region: Literal["inside", "context", "whole", ""] = ""
-    verdict: Literal["single", "several", "unclear"]
-    label: str
-    second_label: str | None
-    level: Literal["mark", "part", "thing", "scene", "style", "other"]
-    description: str
-    exceptions: _Texts
-    confidence: int
-    """0 to 100; stored, never used to filter (models are overconfident)."""
-
-
-def explain_schema(
-    codes: Sequence[str], neg_codes: Sequence[str] = (), *, region: bool = False
-) -> dict[str, Any]:
-    """Schema of the explainer's answer; evidence fields stand before the label on purpose."""
-    letters = {"type": "array", "items": {"type": "string", "enum": list(codes)}}
-    text = {"type": "string"}
-    candidate = _object({"level": _enum(LEVELS), "text": text, "fits": letters})
-    fields: dict[str, Any] = {
-        "seen": _object(dict.fromkeys(codes, text)),
-        **({"second_set": text} if neg_codes else {}),
-        **({"region": _enum(REGIONS)} if region else {}),
-        "candidates": {"type": "array", "items": candidate},
-        "verdict": _enum(VERDICTS),
-        "label": text,
-        "second_label": {"type": ["string", "null"]},
-        "level": _enum(LEVELS),
-        "description": text,
-        "exceptions": letters,
-        "confidence": {"type": "integer"},
-    }
-    return _object(fields)
-
-
-def detect_schema(codes: Sequence[str]) -> dict[str, Any]:
-    """Schema of a judge's answer: one integer per letter and nothing else."""
-    return _object({code: {"type": "integer"} for code in codes})
-
-
-def parse_explain(
-    text: str, codes: Sequence[str], neg_codes: Sequence[str] = (), *, region: bool = False
-) -> ExplainAnswer:
-    """Read an explainer's answer. Raises only `ReplyError` (not_json, wrong_keys, invalid)."""
-    wanted = explain_schema(codes, neg_codes, region=region)["required"]
-    values = _last_with(wanted, objects_in(text))
-    values["seen"] = _seen(values["seen"], codes)
-    values["confidence"] = _confidence(values["confidence"])
-    try:
-        answer = ExplainAnswer.model_validate(values)
-    except pydantic.ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ReplyError("invalid", f"{place[:60]}: {first['msg'][:120]}") from None
-    return _checked(answer, codes)
-
-
-def parse_scores(text: str, codes: Sequence[str]) -> dict[str, float]:
-    """Read a judge's answer: letter -> score in 0..100, in the order of `codes`.
-
-    Whole numbers are the rule. "85%", "85" and 0.85 are taken when all values share that form.
-    Raises only `ReplyError` (not_json, wrong_keys, invalid).
-    """
-    values = _last_with(codes, [_upper(found) for found in objects_in(text)])
-    scores = _percent([values[code] for code in codes])
-    if scores is None:
-        raise ReplyError("invalid", "every letter needs a whole number from 0 to 100")
-    for code, score in zip(codes, scores, strict=True):
-        if not 0 <= score <= 100:
-            raise ReplyError("invalid", f"the score of {code} is outside 0 to 100")
-    return dict(zip(codes, scores, strict=True))
 
 
 def parse_object(text: str) -> dict[str, Any]:
@@ -160,48 +67,6 @@ def _upper(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _letter(text: str) -> str:
     return text.strip(" :.\t\n").upper().removeprefix("PICTURE").strip()
-
-
-def _seen(seen: Any, codes: Sequence[str]) -> dict[str, Any]:
-    if not isinstance(seen, dict):
-        raise ReplyError("invalid", "`seen` is no object with one text for every letter")
-    seen = _upper(seen)
-    _same_keys(seen, codes, "`seen`")
-    return {code: seen[code] for code in codes}
-
-
-def _confidence(value: Any) -> int:
-    """0.8, "80%" and 80 mean the same here: it is shown, and decides nothing."""
-    percent = _percent([value])
-    if percent is None or not 0 <= percent[0] <= 100:
-        raise ReplyError("invalid", "`confidence` is no whole number from 0 to 100")
-    return round(percent[0])
-
-
-def _checked(answer: ExplainAnswer, codes: Sequence[str]) -> ExplainAnswer:
-    label = _clean(answer.label)
-    if not any(character.isalnum() for character in label):
-        raise ReplyError("invalid", "`label` is empty")
-    candidates = [
-        candidate.model_copy(
-            update={
-                "text": _clean(candidate.text),
-                "fits": _letters(candidate.fits, codes, "`fits`"),
-            }
-        )
-        for candidate in answer.candidates
-    ]
-    return answer.model_copy(
-        update={
-            "seen": {code: _clean(note) for code, note in answer.seen.items()},
-            "candidates": candidates,
-            "second_set": _clean(answer.second_set),
-            "label": label,
-            "second_label": _clean(answer.second_label or "") or None,
-            "description": _clean(answer.description),
-            "exceptions": _letters(answer.exceptions, codes, "`exceptions`"),
-        }
-    )
 
 
 def _clean(text: str) -> str:

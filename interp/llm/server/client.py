@@ -25,7 +25,7 @@ from interp.llm.cost.tokens import prompt_tokens
 from interp.llm.ledger.ledger import Ledger, Paid, key_of, request_of
 from interp.llm.server.chat_format import FORMS, Form
 from interp.llm.server.errors import FormUnsupported
-from interp.llm.server.http import ClientConfig, Transport, form_scope, public_url
+from interp.llm.server.http import ClientConfig, Transport, form_scope
 from interp.llm.server.json_mode import FormLadder
 from interp.llm.types import (
     NOTHING_USED,
@@ -36,6 +36,7 @@ from interp.llm.types import (
     ReplyError,
     Usage,
     VisionModel,
+    public_url,
 )
 from sae.core.errors import FAILURES, UserError
 

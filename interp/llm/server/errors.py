@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from interp.llm.server.error_body import Fault, read_fault, retry_after
-from interp.llm.types import Kind, ReplyError
+from interp.llm.types import KEY_VARIABLE, Kind, ReplyError
 from sae.core.errors import BUDGET, UserError
 
-__all__ = ["KEY_VARIABLE", "FormUnsupported", "failure", "failure_in_body", "retry_after"]
+__all__ = ["FormUnsupported", "failure", "failure_in_body", "retry_after"]
 
-KEY_VARIABLE = "OPENROUTER_API_KEY"
 
 _AGAIN = "then run the same command: what was answered is not paid again"
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from interp.llm.server.chat_format import Form, encoded, read_body, request_body
-from interp.llm.server.errors import KEY_VARIABLE, failure
-from interp.llm.types import OPENROUTER, Question, Reply, ReplyError
+from interp.llm.server.errors import failure
+from interp.llm.types import KEY_VARIABLE, OPENROUTER, Question, Reply, ReplyError, public_url
 from sae.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -182,12 +182,6 @@ def request_json(config: ClientConfig, question: Question, form: Form) -> dict[s
 def form_scope(config: ClientConfig) -> str:
     """For whom a form of asking for JSON is remembered: server, model, chosen providers."""
     return " ".join([public_url(config.base_url), config.model, *config.provider])
-
-
-def public_url(base_url: str) -> str:
-    """A URL without user, password and query."""
-    url = urlsplit(base_url)
-    return url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
 def _max_price(price: tuple[float, float]) -> dict[str, Any]:

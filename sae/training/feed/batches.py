@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterator
 from itertools import cycle
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sae.core.errors import UserError
-from sae.data.store import EmbeddingStore, torch_dtype
+from sae.data.store import EmbeddingStore
+from sae.data.store_format import torch_dtype
 from sae.training.feed.buffer import Window
 from sae.training.feed.prefetch import ahead
 from sae.training.feed.shuffle import Order
@@ -26,20 +25,8 @@ BUFFER_TOKENS = 1 << 18
 """Tokens mixed with one another: 2,048 random blocks, so that a store sorted by class is mixed."""
 SAMPLE_TOKENS = 1 << 16
 """Tokens from which mean, scale and median are estimated."""
-CHUNK_TOKENS = 1 << 13
 
 Rows = NDArray[np.int64]
-
-
-class Start(NamedTuple):
-    """Location and size of the data."""
-
-    mean: Tensor
-    """(d,), of raw embeddings."""
-    scale: Tensor
-    """(), root of the mean square of (x - mean), per dimension."""
-    median: Tensor
-    """(d,), geometric median of (x - mean) / scale."""
 
 
 def batches(
@@ -83,47 +70,6 @@ def sample(store: EmbeddingStore, rows: Rows, seed: int, n_tokens: int = SAMPLE_
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(rows), generator=generator)[:n_images].sort().values.numpy()
     return _read_all(store, rows[chosen])
-
-
-def start_values(x: Tensor) -> Start:
-    """Mean, scale and geometric median of tokens (n, d), in float32; read in chunks.
-
-    Raises `UserError` when values are not finite or all tokens are equal.
-    """
-    n, d = x.shape
-    mean = torch.zeros(d, dtype=torch.float64)
-    for part in torch.split(x, CHUNK_TOKENS):
-        mean += part.double().sum(0) / n
-    square = torch.zeros((), dtype=torch.float64)
-    for part in torch.split(x, CHUNK_TOKENS):
-        square += (part.double() - mean).square().sum()
-    scale = (square / (n * d)).sqrt()
-    if not bool(scale.isfinite()):
-        raise UserError("the store holds values that are not finite; run `sae embed` again")
-    if float(scale) <= 1e-6 * float(mean.abs().max()):
-        raise UserError(f"all {n} embeddings are equal: there is nothing to learn from this store")
-    median = _geometric_median(x, mean, scale)
-    return Start(mean.float(), scale.float(), median.float())
-
-
-def _geometric_median(x: Tensor, mean: Tensor, scale: Tensor, n_iterations: int = 100) -> Tensor:
-    """The point with the least sum of distances to (x - mean) / scale, by Weiszfeld's iteration."""
-    point = mean.clone()
-    for _ in range(n_iterations):
-        # As a sum of two float32 it is as exact as float64, at a third of the time.
-        high = point.float()
-        low = (point - high).float()
-        total, weight = torch.zeros_like(mean), torch.zeros_like(scale)
-        for part in torch.split(x, CHUNK_TOKENS):
-            away = (part - high).sub_(low).float()  # (c, d)
-            # The bound keeps a data point that is the median from taking an infinite weight.
-            w = 1 / (away.norm(dim=1) / scale).clamp(min=1e-6).float()  # (c,)
-            total, weight = total + w @ away, weight + w.sum()
-        step = total / weight
-        point += step
-        if float((step / scale).norm()) <= 1e-5 * len(mean) ** 0.5:
-            break
-    return (point - mean) / scale
 
 
 def _read_all(store: EmbeddingStore, rows: Rows, device: torch.device | str = "cpu") -> Tensor:

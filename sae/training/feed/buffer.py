@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sae.data.store import EmbeddingStore, torch_dtype
+from sae.data.store import EmbeddingStore
+from sae.data.store_format import torch_dtype
 
 
 class Window:

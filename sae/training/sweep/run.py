@@ -21,6 +21,7 @@ from sae.core import distributed
 from sae.core.errors import UserError
 from sae.core.files import replacing
 from sae.core.progress import Bar
+from sae.data.split import holdout_rows
 from sae.data.store import EmbeddingStore
 from sae.evaluation.evaluate import evaluate
 from sae.evaluation.plots import Point, plot_pareto
@@ -29,7 +30,7 @@ from sae.model.sae import CONFIG
 from sae.training.config import TrainConfig
 from sae.training.loop import NotFinite
 from sae.training.sweep.grid import Value, Variant, variants_of
-from sae.training.train import TrainResult, holdout_rows, train_all
+from sae.training.train import TrainResult, train_all
 
 TABLE = "sweep.csv"
 PLOT = "sweep.png"

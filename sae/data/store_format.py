@@ -1,0 +1,92 @@
+"""The fields of store.json, images.parquet and skipped.csv, and where a store's shards lie."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    pass
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("float16", "float32")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which vectors of which model."""
+
+    clip: str
+    layer: str
+    """"projected", or a block's number, never negative."""
+    tokens: Literal["cls", "patch", "all"]
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """store.json."""
+
+    format: int
+    clip: str
+    clip_sha: str
+    layer: str
+    tokens: str
+    dtype: str
+    d: int
+    tokens_per_image: int
+    grid: list[int]
+    """[h, w] of the patches; [] without patches."""
+    n_images: int
+    n_skipped: int
+    """Lines of skipped.csv: unreadable files and duplicates."""
+    shard_rows: list[int]
+    roots: dict[str, str]
+    """Each domain's folder of images, relative to the store's folder."""
+    identity: str
+    """sha256 over model, layer, tokens, dtype and the image ids in order."""
+    version: str
+    shards: str = ""
+    """Folder or file of another lab's embeddings, relative to the store's; "": they are here."""
+    shards_sha256: str = ""
+    """What tells those from others, as 64 hex digits."""
+
+
+class Skipped(NamedTuple):
+    """One file that gave no embedding."""
+
+    path: str  # posix, relative to the domain's root
+    domain: str
+    reason: str
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """One of `DTYPES` as torch has it; what only looks for images must not wait for torch."""
+    import torch
+
+    found: torch.dtype = getattr(torch, name)
+    return found
+
+
+def shard_path(store: Path, shard: int) -> Path:
+    """Where a shard's embeddings lie."""
+    return store / f"{shard:05d}.safetensors"
+
+
+def read_skipped(path: Path) -> list[Skipped]:
+    """The lines of a skipped.csv."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [Skipped(**line) for line in csv.DictReader(file)]
+
+
+class ImageRow(NamedTuple):
+    """One embedded image."""
+
+    image_id: str
+    path: str  # posix, relative to the domain's root
+    domain: str
+    label: str
+    width: int
+    height: int
