@@ -1,0 +1,195 @@
+"""The whole job by its command lines, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from interp.evidence.reader import EvidenceReader
+from interp.llm.server.preflight import ASKED
+from interp.records.codec import from_json
+from interp.records.split import split_of
+from interp.records.types import Explanation, Score
+from interp.report.labels import read_labels
+from interp.run.run import Run
+from sae.core.files import read_jsonl
+from tests.support.commands import Walk, interp, sae
+from tests.support.servers.loopback import Fault, Loopback
+
+CANARY = "sk-or-canary-0123456789abcdef"
+
+
+@pytest.fixture
+def run(walk: Walk) -> Path:
+    """A copy of the collected run beside the store (which it names by a relative path)."""
+    copy = walk.run.with_name("copy")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(walk.run, copy)
+    return copy
+
+
+def test_local_walk_ends_with_a_row_for_every_latent_and_a_gallery(run: Path) -> None:
+    for command in ("explain", "score"):
+        assert interp(command, "--model", "local", "--run", run) == 0
+    assert interp("score", "--model", "local", "--control", "shuffled", "--run", run) == 0
+    assert interp("cards", "--run", run) == 0
+    labels = read_labels(run / "labels.csv")
+    assert labels["latent_id"].tolist() == list(range(16))
+    assert list(labels.columns[:2]) == ["latent_id", "interpretation"]
+    live = labels[labels["status"] == "live"]
+    assert len(live) > 0
+    assert (live["interpretation"] != "").all()
+    assert Run(run).gallery.exists()
+
+
+def test_a_second_call_changes_no_file(run: Path) -> None:
+    names = ("explanations.jsonl", "scores.jsonl", "labels.csv", "run.json")
+    for command in ("explain", "score"):
+        interp(command, "--model", "local", "--run", run)
+    before = {name: (run / name).read_bytes() for name in names}
+    for command in ("explain", "score"):
+        assert interp(command, "--model", "local", "--run", run) == 0
+    assert {name: (run / name).read_bytes() for name in names} == before
+
+
+def test_no_held_out_image_is_shown_and_no_shown_image_is_tested(run: Path) -> None:
+    with Loopback() as server:
+        for command in ("explain", "score"):
+            url = ("--base-url", server.base_url)
+            assert interp(command, "--model", "x/y", *url, "--run", run) == 0
+    explained = [from_json(Explanation, row) for row in read_jsonl(run / "explanations.jsonl")]
+    scored = [from_json(Score, row) for row in read_jsonl(run / "scores.jsonl")]
+    shown = {image for one in explained for image in one.codes.values()}
+    tested = {verdict.image_id for one in scored for verdict in one.verdicts}
+    assert shown
+    assert tested
+    assert {split_of(image) for image in shown} == {"explain"}
+    assert {split_of(image) for image in tested} == {"score"}
+
+
+def test_faulty_server_loses_no_reply_and_makes_no_label_of_a_fault(run: Path) -> None:
+    kinds = ("500", "error_200", "html", "broken", "hang")
+    with Loopback() as server:
+        server.queue(*[None] * len(ASKED))  # the first look at the model
+        server.queue("429", retry_after=0.2)
+        server.queue(*kinds)
+        patience = ("--timeout", 1, "--concurrency", 4)
+        url = ("--base-url", server.base_url)
+        assert interp("explain", "--model", "x/y", *url, *patience, "--run", run) == 0
+        n_asked = len(server.chats)
+    explained = [from_json(Explanation, row) for row in read_jsonl(run / "explanations.jsonl")]
+    labelled = [one for one in explained if one.label]
+    assert n_asked == len(ASKED) + len(labelled) + 1 + len(kinds)
+    assert sorted(one.latent for one in explained) == EvidenceReader(run).live()
+    assert {one.failure for one in explained} <= {None, "too_few_images"}
+    assert len(labelled) >= 8
+
+
+def test_interrupted_run_exits_130_and_its_own_words_go_on_without_asking_twice(run: Path) -> None:
+    program = (sys.executable, "-m", "interp.cli.app")
+    with Loopback(latency=0.2) as server:
+        url = server.base_url.replace("//", "//ann:s3cret@")
+        words = ["explain", "--model", "x/y", "--base-url", url, "--concurrency", "2"]
+        child = subprocess.Popen(
+            [*program, *words, "--run", run], stderr=subprocess.PIPE, text=True, env=_environment()
+        )
+        while server.answered.total() < 4 or server.answered.total() == len(server.chats):
+            assert child.poll() is None, child.stderr and child.stderr.read()
+            time.sleep(0.01)
+        n_sent = len(server.chats)
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=30)
+        assert child.returncode == 130
+        assert len(server.chats) <= n_sent + 2  # those that were on their way as the signal came
+        assert "s3cret" not in errors
+        again = errors.splitlines()[-1].removeprefix("interp: interrupted; to go on: interp ")
+        again = again.replace("***@", "ann:s3cret@")
+        assert shlex.split(again) == [*words, "--run", str(run)]
+        n_before = server.answered.total()
+        assert n_before == len(server.chats)  # what was in flight had its second, and is kept:
+        command = [*program, *shlex.split(again)]
+        assert subprocess.run(command, env=_environment(), check=False).returncode == 0
+        assert server.answered.total() > n_before
+        assert max(server.answered.values()) == 1
+    assert len(read_jsonl(run / "explanations.jsonl")) == len(EvidenceReader(run).live())
+
+
+def test_key_stands_in_no_file_and_no_output(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENROUTER_API_KEY", CANARY)
+    with Loopback() as server:
+        url = ("--base-url", server.base_url)
+        interp("explain", "--model", "x/y", *url, "--run", run)
+        interp("score", "--model", "x/y", *url, "--run", run)
+        interp("cards", "--run", run)
+        server.always = Fault("echo")
+        assert interp("--debug", "explain", "--model", "x/z", *url, "--run", run) != 0
+        interp("doctor", "--model", "x/z", *url)
+        sent = [r for r in server.requests if CANARY in r.headers.get("authorization", "")]
+    assert sent, "the key never reached the server: the test looks at nothing"
+    output = capfd.readouterr()
+    assert CANARY not in output.out + output.err
+    holding = [p for p in run.rglob("*") if p.is_file() and CANARY.encode() in p.read_bytes()]
+    assert holding == []
+
+
+def test_ordinary_photos_with_a_truncated_one_and_a_bomb_run_to_the_end(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    _write_photos(photos, 28)
+    store, model, run = tmp_path / "store", tmp_path / "sae", tmp_path / "run"
+    clip = ("--clip", "ViT-B-32/random", "--workers", 0)
+    assert sae("embed", "--domain", f"photo={photos}", "--out", store, *clip) == 4
+    assert not (store / "store.json").exists()
+    skip = "--allow-skipped"
+    assert sae("embed", "--domain", f"photo={photos}", "--out", store, *clip, skip) == 0
+    skipped = pd.read_csv(store / "skipped.csv")
+    assert sorted(skipped["path"]) == ["bomb.png", "cut.jpg"]
+    assert sae("train", store, "--out", model, "--n-latents", 16, "--k", 4) == 0
+    wide = ("--dense-above", 1)
+    assert interp("collect", model, store, "--run", run, *wide) == 0
+    with Loopback() as server:
+        url = ("--base-url", server.base_url)
+        for command in ("explain", "score"):
+            assert interp(command, "--model", "x/y", *url, "--run", run) == 0
+    assert interp("cards", "--run", run) == 0
+    assert len(read_labels(run / "labels.csv")) == 16
+
+
+def test_figures_that_were_printed_are_written_as_one_flat_object(
+    walk: Walk, tmp_path: Path
+) -> None:
+    out = tmp_path / "figures.json"
+    assert sae("eval", walk.sae, walk.store, "--no-zeroshot", "--json", out) == 0
+    figures = json.loads(out.read_text())
+    assert {"fvu", "sketch/fvu", "photo/fvu"} <= set(figures)
+    assert all(isinstance(value, int | float | str | None) for value in figures.values())
+
+
+def _write_photos(folder: Path, n: int) -> None:
+    """Smooth random colour fields in camera-like sizes, JPEG and PNG; and two bad files."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(n):
+        small = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8))
+        photo = small.resize((420 + 10 * number, 300), Image.Resampling.BICUBIC)
+        photo.save(folder / f"{number:02d}.{'jpg' if number % 3 else 'png'}")
+    whole = (folder / "01.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    Image.new("1", (9000, 9000)).save(folder / "bomb.png")
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}

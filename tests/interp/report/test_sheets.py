@@ -1,0 +1,153 @@
+"""The sheets of `interp show`: which latents, and what is drawn of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from interp.records.types import Evidence
+from interp.report.sheets import choose, sheet_png, write_sheets
+from sae.core.errors import UserError
+from tests.support.interp import synthetic_run as synthetic
+
+N_LATENTS = 16
+DEAD, FAILED, UNSCORED = 13, 14, 15
+AUROC = [0.50 + 0.03 * latent for latent in range(13)]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Latent n of 0..12 scores .50 + .03 n; even ones lean to sketches, odd ones to photos."""
+    base = tmp_path_factory.mktemp("sheets")
+    images = synthetic.make_images(base / "images", per_class=5)
+    special: dict[int, Any] = {DEAD: "dead"}
+    evidence = synthetic.make_evidence(base / "images", images, N_LATENTS, special=special)
+    evidence = [leaning(one) for one in evidence]
+    labels = {i: f"label {i}" for i in range(N_LATENTS) if i not in (DEAD, FAILED)}
+    labels[1] = "costs $5 and $\\frac{1$ \u202e\x07 " + "very long " * 30
+    said = [synthetic.explanation(i, labels.get(i)) for i in range(N_LATENTS) if i != DEAD]
+    scores = [synthetic.scored(evidence[i], labels[i], AUROC[i]) for i in range(13)]
+    return synthetic.write_run(base / "run", base / "images", images, evidence, said, scores)
+
+
+def leaning(one: Evidence) -> Evidence:
+    share = one.stats.sketch_share
+    lean = share if math.isnan(share) else 0.8 if one.stats.latent % 2 == 0 else 0.2
+    return Evidence(dataclasses.replace(one.stats, sketch_share=lean), one.examples)
+
+
+def pixels(path: Path) -> np.ndarray[Any, Any]:
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB"))
+
+
+def words_drawn(monkeypatch: pytest.MonkeyPatch, run: Path, latent: int) -> list[str]:
+    """Everything that is written on a sheet."""
+    words: list[str] = []
+    monkeypatch.setattr(
+        "interp.report.canvas.Paper.text", lambda _, x, y, text, *a, **k: words.append(text)
+    )
+    sheet_png(run, latent)
+    return words
+
+
+def test_choice_runs_from_best_to_worst_and_takes_both_domains(run_dir: Path) -> None:
+    chosen = choose(run_dir, 6)
+    assert chosen == sorted(chosen, reverse=True)  # in order of the score
+    assert {12, 11, 1, 0} <= set(chosen)  # best and worst of each domain
+    assert sum(latent % 2 for latent in chosen) == 3
+    assert {5, 6, 7} & set(chosen)  # the middle
+
+
+@pytest.mark.parametrize(("n", "expected"), [(0, 0), (1, 1), (2, 2), (12, 12), (99, 13)])
+def test_choice_has_as_many_as_asked_or_all_that_are_scored(
+    run_dir: Path, n: int, expected: int
+) -> None:
+    chosen = choose(run_dir, n)
+    assert len(set(chosen)) == len(chosen) == expected
+
+
+def test_choice_without_scores_takes_labels_then_live_latents(tmp_path: Path) -> None:
+    images = synthetic.make_images(tmp_path / "images", per_class=4)
+    special: dict[int, Any] = {1: "dead", 2: "dense"}
+    evidence = synthetic.make_evidence(tmp_path / "images", images, 5, special=special)
+    parts = (tmp_path / "images", images, evidence)
+    bare = synthetic.write_run(tmp_path / "a/run", *parts)
+    assert choose(bare, 9) == [0, 3, 4]
+    said = [synthetic.explanation(3, "wheel"), synthetic.explanation(4, None)]
+    labelled = synthetic.write_run(tmp_path / "b/run", *parts, said)
+    assert choose(labelled, 9) == [3]
+
+
+def test_sheets_are_the_same_bytes_again_and_differ_by_latent(
+    run_dir: Path, tmp_path: Path
+) -> None:
+    first = write_sheets(run_dir, [2, 3], tmp_path / "a", per_side=4)
+    again = write_sheets(run_dir, [2, 3], tmp_path / "b", per_side=4)
+    assert [path.name for path in first] == ["latent-00002.png", "latent-00003.png"]
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in again]
+    assert first[0].read_bytes() != first[1].read_bytes()
+    assert not list(tmp_path.rglob("*.part"))
+    assert b"Software" not in first[0].read_bytes()
+
+
+def test_an_image_of_the_run_is_really_on_the_sheet(run_dir: Path, tmp_path: Path) -> None:
+    """The strongest photo is a plain coloured form: its two colours are found on the sheet."""
+    from interp.evidence.reader import EvidenceReader
+
+    reader = EvidenceReader(run_dir)
+    top = next(e for e in reader.of(2).of("explain", "top") if e.domain == "photo")
+    picture = np.asarray(reader.image(top))
+    colours = (tuple(picture[2, 2]), tuple(picture[-16, picture.shape[1] // 2]))
+    sheet = pixels(write_sheets(run_dir, [2], tmp_path)[0]).astype(int)
+    for colour in colours:
+        near = np.abs(sheet - np.array(colour, dtype=int)).max(axis=2) <= 3
+        assert near.sum() > 200
+
+
+@pytest.mark.parametrize(
+    ("latent", "expected"),
+    [
+        (2, ["label 2", "0.56", "Strongest: sketch", "Strongest: photo", "Unseen, active"]),
+        (DEAD, ["Never active", "Not scored."]),
+        (FAILED, ["No label: refused", "Not scored."]),
+        (UNSCORED, ["label 15", "Not scored."]),
+    ],
+)
+def test_a_sheet_says_what_there_is_and_what_is_missing(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, latent: int, expected: Sequence[str]
+) -> None:
+    words = words_drawn(monkeypatch, run_dir, latent)
+    assert set(expected) <= set(words)
+    assert ("0.50" in words) is False
+
+
+def test_any_label_can_be_drawn(run_dir: Path) -> None:
+    with Image.open(io.BytesIO(sheet_png(run_dir, 1))) as image:
+        assert image.width == 1430
+
+
+def test_an_image_that_has_gone_leaves_an_empty_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = synthetic.make_images(tmp_path / "images", per_class=4)
+    evidence = synthetic.make_evidence(tmp_path / "images", images, 1)
+    run = synthetic.write_run(tmp_path / "run", tmp_path / "images", images, evidence)
+    first = evidence[0].of("explain", "top")[0]
+    (tmp_path / "images" / first.domain / first.path).unlink()
+    assert "missing" in words_drawn(monkeypatch, run, 0)
+
+
+def test_an_unknown_latent_is_refused_and_nothing_is_written(run_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="99"):
+        write_sheets(run_dir, [99], tmp_path / "out")
+    assert not list(tmp_path.rglob("*.png*"))

@@ -1,0 +1,235 @@
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sae.clip import embed as room
+from sae.clip import image_loader
+from sae.clip.embed import plan_store
+from sae.clip.model import Clip
+from sae.core.errors import UserError
+from sae.data.images import read_image
+from sae.data.store import EmbeddingStore
+from sae.data.store_format import Source
+from tests.support.sae.embedded import Images, contents, count_reads, found, run
+
+N_IMAGES = 23
+
+
+@pytest.mark.parametrize(
+    ("layer", "tokens", "dtype"),
+    [("projected", "cls", "float32"), ("-1", "patch", "float16"), ("0", "all", "float32")],
+)
+def test_a_store_holds_what_the_model_gives_for_each_image(
+    images: Images, clip: Clip, tmp_path: Path, layer: str, tokens: str, dtype: str
+) -> None:
+    info = run(images, tmp_path / "store", clip, layer, tokens, dtype=dtype)
+    store = EmbeddingStore.open(tmp_path / "store")
+    assert store.info == info
+    x = store.read(np.arange(N_IMAGES))
+    assert x.dtype == getattr(torch, dtype)
+    for row, file in enumerate(images.files):
+        image_id, image = read_image(file.path)
+        known = clip.embed_images(clip.preprocess(image)[None], layer, tokens)[0]
+        assert torch.allclose(
+            x[row].float(), known, atol=1e-5, rtol=1e-3 if dtype == "float16" else 1e-5
+        )
+        line = store.images.iloc[row]
+        assert line["image_id"] == image_id
+        assert (line["domain"], line["label"]) == (file.domain, file.label)
+        assert (line["width"], line["height"]) == image.size
+        assert store.image_path(row) == file.path
+    assert info.layer == clip.resolve_layer(layer)
+    assert info.grid == ([] if tokens == "cls" else [4, 4])
+    assert (info.n_images, info.n_skipped, info.clip_sha) == (N_IMAGES, 0, clip.sha)
+    assert info.shard_rows == [5, 5, 5, 5, 3]
+
+
+def test_worker_processes_change_nothing(images: Images, clip: Clip, tmp_path: Path) -> None:
+    (images.roots["photo"] / "bad.png").write_bytes(b"no image")
+    images = found(tmp_path)
+    for workers in (0, 2):
+        run(images, tmp_path / str(workers), clip, workers=workers, allow_skipped=True)
+    assert contents(tmp_path / "0") == contents(tmp_path / "2")
+
+
+def in_child(work: Callable[[], object]) -> multiprocessing.context.ForkProcess:
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    return process
+
+
+@pytest.mark.parametrize(
+    ("at", "kill"),
+    [(0, signal.SIGKILL), (12, signal.SIGKILL), (12, signal.SIGINT), (22, signal.SIGKILL)],
+)
+def test_a_run_killed_anywhere_goes_on_to_the_same_bytes(
+    images: Images,
+    clip: Clip,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    at: int,
+    kill: signal.Signals,
+) -> None:
+    shutil.copy(images.files[1].path, images.roots["photo"] / "twin.png")
+    images = found(tmp_path)
+    reached = tmp_path / "reached"
+
+    def stop_at(done: int, _total: int) -> None:
+        if done > at:
+            reached.touch()
+            time.sleep(60)
+
+    child = in_child(lambda: run(images, tmp_path / "killed", clip, progress=stop_at))
+    while not reached.exists():
+        assert child.is_alive()
+        time.sleep(0.01)
+    assert child.pid is not None
+    os.kill(child.pid, kill)
+    child.join()
+    assert child.exitcode != 0
+    n_before = len(list((tmp_path / "killed").glob("0*.parquet")))
+    reads = count_reads(monkeypatch)
+    run(images, tmp_path / "killed", clip)
+    assert [f.path for f in images.files[5 * n_before :]] == reads
+    run(images, tmp_path / "whole", clip)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    assert n_before == at // 5
+
+
+def test_a_finished_store_reads_no_image_again(
+    images: Images, clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = run(images, tmp_path / "store", clip)
+    reads = count_reads(monkeypatch)
+    assert run(images, tmp_path / "store", clip) == info
+    assert reads == []
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"layer": "2"}, "layer '1', and now '2'"),
+        ({"tokens": "cls"}, "tokens 'all', and now 'cls'"),
+        ({"dtype": "float32"}, "dtype 'float16', and now 'float32'"),
+        ({"shard_images": 6}, "shard_images 5, and now 6"),
+    ],
+)
+def test_other_settings_are_refused_by_name(
+    images: Images, clip: Clip, tmp_path: Path, change: dict[str, object], says: str
+) -> None:
+    run(images, tmp_path / "store", clip)
+    with pytest.raises(UserError, match=says):
+        run(images, tmp_path / "store", clip, **change)  # type: ignore[arg-type]
+
+
+def test_another_list_of_images_is_refused(images: Images, clip: Clip, tmp_path: Path) -> None:
+    run(images, tmp_path / "store", clip)
+    fewer = Images(images.roots, images.files[:-1])
+    with pytest.raises(UserError, match="n_files 23, and now 22"):
+        run(fewer, tmp_path / "store", clip)
+    Image.new("RGB", (9, 9)).save(images.files[0].path)
+    with pytest.raises(UserError, match="another list of images"):
+        run(images, tmp_path / "store", clip)
+
+
+def test_shards_shrink_where_tokens_are_many(
+    images: Images, clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shard_images(layer: str, tokens: str, dtype: str = "float16") -> int:
+        source = Source(clip.name, layer, tokens)  # type: ignore[arg-type]
+        settings = (images.files, images.roots, tmp_path / "store", clip, source, dtype, 4096)
+        return plan_store(*settings).shard_images
+
+    assert shard_images("projected", "cls") == 4096
+    assert shard_images("0", "all") == 4096
+    monkeypatch.setattr(room, "SHARD_BYTES", 17 * 64 * 2 * 100)
+    assert shard_images("0", "all") == 100
+    assert shard_images("0", "patch") == 106
+    assert shard_images("0", "all", "float32") == 50
+    monkeypatch.setattr(room, "SHARD_BYTES", 1)
+    assert shard_images("0", "cls") == 1
+
+
+def test_values_that_float16_cannot_hold_are_refused(
+    images: Images, clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give = clip.embed_images
+    monkeypatch.setattr(clip, "embed_images", lambda *a: give(*a) * 1e6)
+    with pytest.raises(UserError, match="use --dtype float32"):
+        run(images, tmp_path / "half", clip)
+    assert run(images, tmp_path / "single", clip, dtype="float32").n_images == N_IMAGES
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"dtype": "int8"}, "no dtype 'int8'"),
+        ({"layer": "9"}, "no layer 9"),
+        ({"layer": "projected", "tokens": "patch"}, "needs a block"),
+    ],
+)
+def test_what_the_model_does_not_have_is_refused_before_anything_is_written(
+    images: Images, clip: Clip, tmp_path: Path, options: dict[str, object], says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        run(images, tmp_path / "store", clip, **options)  # type: ignore[arg-type]
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_worker_that_dies_is_reported_and_the_run_goes_on_later(
+    images: Images, clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(path: Path) -> tuple[str, Image.Image]:
+        if path == images.files[7].path:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read_image(path)
+
+    monkeypatch.setattr(image_loader, "read_image", die)
+    with pytest.raises(UserError, match="a decoding process died"):
+        run(images, tmp_path / "store", clip, workers=1)
+    monkeypatch.undo()
+    assert run(images, tmp_path / "store", clip).n_images == N_IMAGES
+
+
+def test_a_fault_of_ours_is_not_taken_for_a_bad_image(
+    images: Images, clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(_: Path) -> tuple[str, Image.Image]:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr(image_loader, "read_image", fault)
+    for workers in (0, 1):
+        with pytest.raises(RuntimeError, match="ours"):
+            run(images, tmp_path / "store", clip, workers=workers)
+
+
+def test_progress_counts_every_candidate_also_after_a_stop(
+    images: Images, clip: Clip, tmp_path: Path
+) -> None:
+    calls: list[tuple[int, int]] = []
+
+    def stop(done: int, total: int) -> None:
+        calls.append((done, total))
+        if done == 13:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(images, tmp_path / "store", clip, progress=stop)
+    assert [done for done, _ in calls] == [3, 5, 8, 10, 13]
+    calls.clear()
+    run(images, tmp_path / "store", clip, progress=lambda *c: calls.append(c))
+    assert calls == [(13, 23), (15, 23), (18, 23), (20, 23), (23, 23), (23, 23)]
+
+
+def test_workers_by_default_are_few_for_few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(32), raising=False)
+    assert [image_loader.default_workers(n) for n in (1, 63, 64, 200, 10**6)] == [0, 0, 1, 3, 8]

@@ -1,0 +1,362 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from sae.core.errors import UserError
+from sae.model.init import start
+from sae.model.sae import SAE, SAEConfig
+from sae.model.sparsity import Codes
+from sae.training.engines import Objective, Reduce, engine_for
+from sae.training.engines.losses import (
+    auxk_loss,
+    fvu,
+    patchsae_ghost_loss,
+    ttt_ghost_loss,
+    variance_of,
+)
+from sae.training.engines.objective import Draws, costs_of
+from sae.training.engines.plain import PlainEngine
+from tests.support.sae.gradients import gradient_error, together
+from tests.support.sae.stores import oracle
+
+N, D, L, K = 24, 5, 14, 3
+PLAIN = Objective(k_aux=4)
+NONE_DEAD = torch.zeros(L, dtype=torch.bool)
+SOME_DEAD = torch.arange(L) % 3 == 1
+NO_DRAWS = Draws(0, 0)
+
+VARIANTS: dict[str, tuple[str, Objective]] = {
+    "topk": ("topk", PLAIN),
+    "signed": ("signed_topk", PLAIN),
+    "batch_topk": ("batch_topk", PLAIN),
+    "jumprelu": ("jumprelu", replace(PLAIN, l0=0.01)),
+    "relu": ("relu", replace(PLAIN, l1=0.02)),
+    "ttt": ("signed_topk", replace(PLAIN, ghost="ttt", ghost_weight=0.3)),
+    "patchsae": ("relu", replace(PLAIN, ghost="patchsae", l1=0.02)),
+    "multi": ("topk", replace(PLAIN, multi_k=2)),
+    "multi_batch": ("batch_topk", replace(PLAIN, multi_k=2)),
+    "nested": ("topk", replace(PLAIN, prefixes=(2, 7, L))),
+    "nested_relu": ("relu", replace(PLAIN, prefixes=(2, 7, L), l1=0.02)),
+    "random": ("batch_topk", replace(PLAIN, n_random_prefixes=4)),
+}
+
+
+def model_of(activation: str = "topk") -> SAE:
+    """In float64, with every parameter away from its start; half of the latents rarely fire."""
+    k = 0 if activation in ("relu", "jumprelu") else K
+    model = SAE(SAEConfig(d=D, n_latents=L, k=k, activation=activation)).double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            drawn = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+            value.copy_(drawn if name.startswith("W") else 0.2 * drawn)
+        if activation == "jumprelu":
+            model.log_threshold.sub_(0.5)
+    model.normalise_decoder()
+    return model
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(N, D, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def dense_of(kept: Codes | Tensor) -> Tensor:
+    return kept.dense(L) if isinstance(kept, Codes) else kept
+
+
+def loss_of(model: SAE, objective: Objective, x: Tensor, dead: Tensor = NONE_DEAD) -> Tensor:
+    return costs_of(model, objective, x, K, dead, NO_DRAWS).loss
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_rule_and_loss_has_the_gradient_of_finite_differences(name: str, x: Tensor) -> None:
+    """Thresholds apart, whose gradient is an estimate: see test_sparsity."""
+    activation, objective = VARIANTS[name]
+    model = model_of(activation)
+    values = [model.W_enc, model.b_enc, model.W_dec, model.b_dec]
+    assert gradient_error(lambda: loss_of(model, objective, x), values) < 1e-6
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_dead_latents_get_a_gradient_in_the_encoder_and_decoder(name: str, x: Tensor) -> None:
+    activation, objective = VARIANTS[name]
+    model = model_of(activation)
+    with torch.no_grad():
+        model.b_enc[SOME_DEAD] -= 2  # silent, but not out of reach
+        model.W_enc[SOME_DEAD] *= 0.1
+    without = costs_of(model, objective, x, K, NONE_DEAD, NO_DRAWS)
+    assert not dense_of(without.kept)[:, SOME_DEAD].any()
+    assert without.aux == 0
+    rows = [model.W_enc, model.W_dec]
+    for gradient in torch.autograd.grad(without.loss, rows):
+        assert not gradient[SOME_DEAD].any()
+    for gradient in torch.autograd.grad(loss_of(model, objective, x, SOME_DEAD), rows):
+        assert (gradient[SOME_DEAD].norm(dim=1) > 0).all()
+
+
+def test_the_loss_is_the_sum_of_its_weighted_parts(x: Tensor) -> None:
+    objective = replace(PLAIN, alpha=0.5, multi_k=2, l1=0.1)
+    model = model_of()
+    pre = model.pre_of_centred(x)
+    codes = model.sparsity.train(pre, K)
+    assert isinstance(codes, Codes)
+    x_hat, more = model.decode_centred(codes), model.sparsity.train(pre, 2 * K)
+    assert isinstance(more, Codes)
+    aux = auxk_loss(x - x_hat, pre, model.W_dec, SOME_DEAD, 4)
+    expected = fvu(x, x_hat) + fvu(x, model.decode_centred(more)) / 8
+    expected = expected + 0.5 * aux + 0.1 * codes.acts.sum(1).mean()
+    costs = costs_of(model, objective, x, K, SOME_DEAD, NO_DRAWS)
+    torch.testing.assert_close(costs.loss, expected)
+    torch.testing.assert_close(costs.fvu, fvu(x, x_hat))
+    torch.testing.assert_close(costs.aux, aux)
+
+
+@pytest.mark.parametrize("ghost", ["ttt", "patchsae"])
+def test_a_ghost_loss_stands_in_for_auxk(ghost: str, x: Tensor) -> None:
+    objective = replace(PLAIN, ghost=ghost, ghost_weight=3.0)  # type: ignore[arg-type]
+    model = model_of()
+    pre = model.pre_of_centred(x)
+    x_hat = model.decode_centred(model.sparsity.keep(pre))
+    if ghost == "ttt":
+        wanted = ttt_ghost_loss(x - x_hat, pre, model.W_dec, model.b_dec, SOME_DEAD)
+    else:
+        wanted = patchsae_ghost_loss(x, x_hat, pre, model.W_dec, SOME_DEAD)
+    costs = costs_of(model, objective, x, K, SOME_DEAD, NO_DRAWS)
+    torch.testing.assert_close(costs.aux, wanted)
+    torch.testing.assert_close(costs.loss, fvu(x, x_hat) + 3 * wanted)
+
+
+def test_the_l0_penalty_counts_latents_and_moves_thresholds_alone(x: Tensor) -> None:
+    model = model_of("jumprelu")
+    with_l0 = costs_of(model, replace(PLAIN, l0=0.5), x, 0, NONE_DEAD, NO_DRAWS)
+    without = costs_of(model, PLAIN, x, 0, NONE_DEAD, NO_DRAWS)
+    n_active = (dense_of(with_l0.kept) > 0).sum(1).double().mean()
+    torch.testing.assert_close(with_l0.loss - without.loss, 0.5 * n_active)
+    parameters = dict(model.named_parameters())
+    gradients = torch.autograd.grad(with_l0.loss - without.loss, list(parameters.values()))
+    for name, gradient in zip(parameters, gradients, strict=True):
+        assert (gradient.abs().max() > 1e-3) == (name == "log_threshold"), name
+
+
+@pytest.mark.parametrize("activation", ["topk", "relu"])
+def test_matryoshka_is_the_mean_over_prefixes_of_the_truncated_codes(
+    activation: str, x: Tensor
+) -> None:
+    model = model_of(activation)
+    costs = costs_of(model, replace(PLAIN, prefixes=(2, 7, L)), x, K, NONE_DEAD, NO_DRAWS)
+    acts = dense_of(costs.kept)
+    each = [fvu(x, acts[:, :p] @ model.W_dec[:p] + model.b_dec) for p in (2, 7, L)]
+    torch.testing.assert_close(costs.loss, torch.stack(each).mean())
+    torch.testing.assert_close(costs.fvu, each[-1])
+    whole = costs_of(model, replace(PLAIN, prefixes=(L,)), x, K, NONE_DEAD, NO_DRAWS)
+    torch.testing.assert_close(whole.loss, each[-1])
+
+
+def test_dropout_keeps_the_mean_and_leaves_out_its_share() -> None:
+    pre = torch.ones(200, 50)
+    dropped = Draws(3, 7).dropped(pre, 0.25)
+    assert dropped.unique().tolist() == [0, pytest.approx(4 / 3)]
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.02)
+    assert torch.equal(dropped, Draws(3, 7).dropped(pre, 0.25))
+    for other in (Draws(3, 8), Draws(4, 7)):
+        assert not torch.equal(dropped, other.dropped(pre, 0.25))
+    assert Draws(3, 7).dropped(pre, 0) is pre
+
+
+def test_dropout_acts_on_what_the_rule_sees(x: Tensor) -> None:
+    model = model_of("relu")
+    draws = Draws(0, 5)
+    costs = costs_of(model, replace(PLAIN, dropout=0.5), x, 0, NONE_DEAD, draws)
+    torch.testing.assert_close(costs.kept, draws.dropped(model.pre_of_centred(x), 0.5).relu())
+
+
+def test_random_prefixes_are_new_at_each_step() -> None:
+    objective = replace(PLAIN, n_random_prefixes=4)
+    drawn = [Draws(0, step).prefixes(objective, 1000) for step in range(10)]
+    assert len(set(drawn)) == 10
+    assert (
+        drawn[3] == Draws(0, 3).prefixes(objective, 1000) != Draws(1, 3).prefixes(objective, 1000)
+    )
+    assert Draws(0, 0).prefixes(PLAIN, 1000) == ()
+
+
+def test_each_step_draws_anew_by_the_seed(x: Tensor) -> None:
+    model, objective = model_of(), replace(PLAIN, dropout=0.5, n_random_prefixes=4)
+    engine = PlainEngine(model, objective, seed=5)
+    for step in range(3):
+        wanted = costs_of(model, objective, x, K, NONE_DEAD, Draws(5, step)).loss
+        assert engine.step(x, k=K, lr=0.01, dead=NONE_DEAD).loss == wanted
+
+
+def test_a_step_is_adam_on_the_gradient_without_its_part_along_the_decoder(x: Tensor) -> None:
+    model, twin = model_of("jumprelu"), model_of("jumprelu")
+    objective = replace(PLAIN, l0=0.01)
+    engine = PlainEngine(model, objective)
+    parameters = dict(twin.named_parameters())
+    moments = {name: [torch.zeros_like(p), torch.zeros_like(p)] for name, p in parameters.items()}
+    for step in range(1, 4):
+        result = engine.step(x, k=0, lr=0.01 * step, dead=SOME_DEAD)
+        costs = costs_of(twin, objective, x, 0, SOME_DEAD, NO_DRAWS)
+        gradients = torch.autograd.grad(costs.loss, list(parameters.values()))
+        with torch.no_grad():
+            for (name, value), gradient in zip(parameters.items(), gradients, strict=True):
+                if name == "W_dec":
+                    gradient = gradient - (gradient * value).sum(1, keepdim=True) * value
+                first, second = moments[name]
+                first.mul_(0.9).add_(0.1 * gradient)
+                second.mul_(0.999).add_(0.001 * gradient.square())
+                size = (second / (1 - 0.999**step)).sqrt() + 6.25e-10
+                value.sub_(0.01 * step * first / (1 - 0.9**step) / size)
+            twin.W_dec.div_(twin.W_dec.norm(dim=1, keepdim=True))
+        for name, value in model.named_parameters():
+            torch.testing.assert_close(value, parameters[name], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(result.loss, costs.loss)
+
+
+def test_a_step_reports_what_it_saw_before_its_update(x: Tensor) -> None:
+    model = model_of("signed_topk")
+    model.b_enc.data -= 3
+    codes = model.sparsity.keep(model.pre_of_centred(x))
+    assert (codes.acts < 0).any()
+    result = PlainEngine(model, PLAIN).step(x, k=K, lr=0.1, dead=NONE_DEAD)
+    fired = torch.zeros(L, dtype=torch.bool)
+    fired[codes.latents.flatten()] = True
+    assert torch.equal(result.fired, fired)
+    assert result.l0 == K
+    assert not result.loss.requires_grad
+
+
+def test_k_of_the_step_decides_in_training(x: Tensor) -> None:
+    for activation in ("topk", "batch_topk"):
+        result = PlainEngine(model_of(activation), PLAIN).step(x, k=1, lr=0.0, dead=NONE_DEAD)
+        assert result.l0 == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_restored_engine_continues_bit_for_bit(name: str, x: Tensor) -> None:
+    activation, objective = VARIANTS[name]
+    objective = replace(objective, dropout=0.2)
+    model, other = model_of(activation), model_of(activation)
+    engine = PlainEngine(model, objective, seed=5)
+    for _ in range(3):
+        engine.step(x, k=K, lr=0.01, dead=SOME_DEAD)
+    state = engine.state()
+    other.load_state_dict(model.state_dict())
+    for _ in range(2):
+        engine.step(x, k=K, lr=0.01, dead=SOME_DEAD)
+    again = PlainEngine(other, objective, seed=5)
+    again.restore(state)
+    for _ in range(2):
+        again.step(x, k=K, lr=0.01, dead=SOME_DEAD)
+    for mine, theirs in (
+        (model.state_dict(), other.state_dict()),
+        (engine.state(), again.state()),
+    ):
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_processes_that_share_a_batch_step_as_one(name: str, x: Tensor) -> None:
+    """Three unequal parts; the batch's mean differs from each part's."""
+    activation, objective = VARIANTS[name]
+    x = x + torch.linspace(-1, 1, N, dtype=torch.float64).unsqueeze(1)
+    model = model_of(activation)
+    alone = PlainEngine(model, objective)
+    results = [alone.step(x, k=K, lr=0.01, dead=SOME_DEAD) for _ in range(3)]
+    parts = [x[:4], x[4:15], x[15:]]
+
+    def work(rank: int, reduce: Reduce) -> tuple[SAE, list[Tensor]]:
+        mine = model_of(activation)
+        engine = PlainEngine(mine, objective, reduce=reduce)
+        steps = [engine.step(parts[rank], k=K, lr=0.01, dead=SOME_DEAD) for _ in range(3)]
+        return mine, [torch.stack([*s[:4], s.fired.sum().double()]) for s in steps]
+
+    for other, figures in together(3, work):
+        for key, value in other.state_dict().items():
+            torch.testing.assert_close(value, model.state_dict()[key], rtol=1e-7, atol=1e-9)
+        for result, found in zip(results, figures, strict=True):
+            wanted = torch.stack([*result[:4], result.fired.sum().double()])
+            torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-9)
+
+
+def trained(activation: str, objective: Objective, k: int = 4) -> tuple[SAE, Tensor]:
+    """A model after 150 steps on planted data of two directions a token, and unseen tokens."""
+    data, _ = oracle(3200, 32, 40, n_active=(1, 3))
+    x, unseen = data[:3000], data[3000:]
+    config = SAEConfig(d=32, n_latents=64, k=k, activation=activation)
+    model = start(config, x)
+    engine = engine_for(model, objective, "plain")
+    generator = torch.Generator().manual_seed(0)
+    silent = torch.zeros(64)
+    for step in range(150):
+        batch = x[torch.randint(len(x), (256,), generator=generator)]
+        lr = 0.01 * min(1, (150 - step) / 50)
+        result = engine.step(model.centre(batch), k=k, lr=lr, dead=silent > 5)
+        silent = (silent + 1).masked_fill(result.fired, 0)
+    return model.eval(), unseen
+
+
+def unexplained(model: SAE, x: Tensor) -> float:
+    with torch.no_grad():
+        return float((x - model(x).x_hat).square().sum() / variance_of(x))
+
+
+def test_a_trained_batch_topk_keeps_k_latents_on_average_by_its_threshold() -> None:
+    model, unseen = trained("batch_topk", Objective(k_aux=16))
+    assert model.threshold > 0
+    n_active = (model.encode(unseen).acts > 0).sum(1).float()
+    assert n_active.mean().item() == pytest.approx(4, abs=0.5)
+    assert n_active.std() > 0.5
+    assert unexplained(model, unseen) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("activation", "weak", "strong"),
+    [
+        ("relu", Objective(k_aux=16, l1=1e-4), Objective(k_aux=16, l1=1e-2)),
+        ("jumprelu", Objective(k_aux=16, l0=1e-4), Objective(k_aux=16, l0=1.0)),
+    ],
+)
+def test_a_heavier_penalty_makes_sparser_codes(
+    activation: str, weak: Objective, strong: Objective
+) -> None:
+    n_active = []
+    for objective in (weak, strong):
+        model, unseen = trained(activation, objective, k=0)
+        n_active.append((model.encode(unseen).acts > 0).sum(1).float().mean().item())
+    assert unexplained(model, unseen) < 1
+    assert n_active[1] < 0.7 * n_active[0]
+
+
+def test_a_small_prefix_explains_more_after_matryoshka_training() -> None:
+    def of_prefix(objective: Objective) -> float:
+        model, unseen = trained("topk", objective)
+        x_hat = model.decode(model.encode(unseen, n_latents=8))
+        return float(((unseen - x_hat).square().sum() / variance_of(unseen)).detach())
+
+    assert of_prefix(Objective(k_aux=16, prefixes=(8, 64))) < 0.9 * of_prefix(Objective(k_aux=16))
+
+
+@pytest.mark.parametrize(
+    ("activation", "change", "words"),
+    [
+        ("relu", {"multi_k": 4}, "multi_k needs a rule with k; activation 'relu' has none"),
+        ("topk", {"l0": 0.1}, "l0 needs activation 'jumprelu', not 'topk'"),
+        ("topk", {"ghost": "casper"}, "ghost 'casper' is not known; known: 'ttt', 'patchsae'"),
+        ("topk", {"prefixes": (2, 7)}, "must rise to n_latents 14"),
+        ("topk", {"prefixes": (7, 2, L)}, "must rise to n_latents 14"),
+        ("topk", {"prefixes": (L,), "n_random_prefixes": 3}, "fixed or random"),
+    ],
+)
+def test_what_a_rule_cannot_do_is_refused(
+    activation: str, change: dict[str, object], words: str
+) -> None:
+    objective = replace(PLAIN, **change)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=words):
+        engine_for(model_of(activation), objective, "plain")

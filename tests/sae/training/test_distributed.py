@@ -1,0 +1,114 @@
+"""Two processes under torchrun, connected by gloo, on this machine's CPU."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from sae.core.distributed import Ranks
+from sae.core.files import read_jsonl
+from sae.data.store import EmbeddingStore
+from sae.model.sae import SAE
+from tests.support.commands import sae
+from tests.support.sae.stores import oracle, write_store
+
+SMALL = ["--n-latents", "96", "--k", "3", "--batch-size", "65", "--dead-after", "130"]
+SMALL += ["--n-tokens", str(65 * 40), "--device", "cpu"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> EmbeddingStore:
+    """600 tokens of 24 directions; the odd batch of 65 tokens gives the two unequal parts."""
+    x, _ = oracle(600, 16, 24, n_active=(1, 3))
+    return write_store(tmp_path / "store", x.view(300, 2, 16))
+
+
+def torchrun(*words: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", "sae", *(str(word) for word in words)]
+    return subprocess.Popen(
+        command,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def assert_equal_up_to_rounding(ours: Path, theirs: Path) -> None:
+    for name, value in SAE.load(ours).state_dict().items():
+        torch.testing.assert_close(value, SAE.load(theirs).state_dict()[name], atol=2e-4, rtol=0)
+    for row, wanted in zip(
+        read_jsonl(ours / "train.jsonl"), read_jsonl(theirs / "train.jsonl"), strict=True
+    ):
+        assert row == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "variant", [["--backend", "sparse"], ["--activation", "batch_topk", "--matryoshka", "24,48"]]
+)
+def test_two_processes_train_the_same_sae_as_one(
+    store: EmbeddingStore, tmp_path: Path, variant: list[str]
+) -> None:
+    words = ["train", store.path, *SMALL, *variant, "--out"]
+    assert sae(*words, tmp_path / "one") == 0
+    with torchrun(*words, tmp_path / "two") as process:
+        said, complained = process.communicate(timeout=120)
+    assert process.returncode == 0, complained
+    engine = "sparse" if "sparse" in variant else "plain"
+    # The first process speaks, the other is silent.
+    assert said.count(f"trained with the {engine} engine: 96 latents") == 1
+    assert complained.count("train: 40/40 steps") == 1
+    rows = read_jsonl(tmp_path / "one" / "train.jsonl")
+    assert max(row["aux"] for row in rows) > 0  # dead latents took part
+    assert_equal_up_to_rounding(tmp_path / "two", tmp_path / "one")
+
+
+def test_ctrl_c_stops_both_at_one_step_and_either_number_of_processes_goes_on(
+    store: EmbeddingStore, tmp_path: Path
+) -> None:
+    out = tmp_path / "two"
+    words = ["train", store.path, *SMALL, "--backend", "plain"]
+    words[words.index(str(65 * 40))] = str(65 * 4000)
+    with torchrun(*words, "--out", out) as process:
+        while len(read_jsonl(out / "train.jsonl")) < 2:
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        _, complained = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "interrupted; to go on: torchrun --nproc-per-node 2 -m sae train" in complained
+    (checkpoint,) = (out / "checkpoints").iterdir()
+    assert int(checkpoint.name) % 16 == 0
+    assert not (out / "config.json").exists()
+    assert sae(*words, "--out", out) == 0
+    assert sae(*words, "--out", tmp_path / "one") == 0
+    assert len(read_jsonl(out / "train.jsonl")) == 100
+
+
+def test_more_processes_than_tokens_in_a_batch_are_refused(
+    store: EmbeddingStore, tmp_path: Path
+) -> None:
+    with torchrun("train", store.path, "--batch-size", "1", "--out", tmp_path / "sae") as process:
+        _, complained = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert complained.count("2 processes cannot share batches of 1 tokens") == 1
+
+
+def test_one_process_alone_waits_for_nobody() -> None:
+    alone = Ranks()
+    x = torch.ones(3)
+    alone.sum([x])
+    alone.wait()
+    assert x.tolist() == [1, 1, 1]
+    assert alone.any(True)
+    assert not alone.any(False)
+    assert alone.is_first
