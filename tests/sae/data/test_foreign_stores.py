@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from interp.evidence.reader import EvidenceReader
 from sae.core.errors import FAILURES, OK, USAGE, Notice, UserError
-from sae.data import adopt as room
+from sae.data import store as room
 from sae.data.adopt import adopt
 from sae.data.formats.layout import Choice
 from sae.data.image_folder import in_order

@@ -16,9 +16,9 @@ from sae.core.files import read_jsonl
 from sae.data.split import fraction, holdout_rows
 from sae.data.store import EmbeddingStore
 from sae.interchange.load import load
+from sae.model import init
 from sae.model.sae import SAE, SAEConfig
 from sae.training.engines import Engine, StepResult
-from sae.training.feed import batches
 from sae.training.loop import NotFinite, Trainer, fit, resolve
 from sae.training.train import TrainConfig, start, train
 from tests.support.sae.stores import image_ids, oracle, write_store
@@ -69,12 +69,12 @@ def test_start_centres_and_scales_and_ties_the_encoder() -> None:
 def test_the_median_is_geometric() -> None:
     """Of an equilateral triangle's corners it is the centre; three far points hardly move it."""
     corners = torch.tensor([[0.0, 1.0], [3**0.5 / 2, -0.5], [-(3**0.5) / 2, -0.5]])
-    values = batches.start_values(corners)
+    values = init.start_values(corners)
     torch.testing.assert_close(values.median, torch.zeros(2), atol=1e-4, rtol=0)
 
     crowd = torch.randn(997, 2, generator=torch.Generator().manual_seed(0))
     x = torch.cat([crowd, torch.full((3, 2), 1000.0)])
-    values = batches.start_values(x)
+    values = init.start_values(x)
     median = values.median * values.scale + values.mean
     assert x.mean(0).min() > 2.5
     assert median.abs().max() < 0.15
@@ -82,9 +82,9 @@ def test_the_median_is_geometric() -> None:
 
 def test_start_values_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(100, 4, generator=torch.Generator().manual_seed(0)).half()
-    whole = batches.start_values(x)
-    monkeypatch.setattr(batches, "CHUNK_TOKENS", 7)
-    for ours, theirs in zip(batches.start_values(x), whole, strict=True):
+    whole = init.start_values(x)
+    monkeypatch.setattr(init, "CHUNK_TOKENS", 7)
+    for ours, theirs in zip(init.start_values(x), whole, strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
@@ -97,7 +97,7 @@ def test_start_values_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatc
 )
 def test_data_that_cannot_be_learned_are_refused(x: Tensor, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        batches.start_values(x)
+        init.start_values(x)
 
 
 def test_silent_latents_count_as_dead_until_they_fire() -> None:

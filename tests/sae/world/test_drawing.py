@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sae.world import OBJECTS, Placed, Scene, sample
-from sae.world.drawing import draw
+from sae.world.drawing.draw import draw
 from sae.world.drawing.photo import COLOURS
 from sae.world.objects.catalogue import DRAWN
 from sae.world.scene.scene import PHOTO_BACKGROUNDS, Domain

@@ -14,7 +14,7 @@ from PIL import Image
 
 from sae.core.errors import UserError
 from sae.world import PLANTED, concepts_of, sample, write_world
-from sae.world.drawing import draw
+from sae.world.drawing.draw import draw
 
 N = 130  # three chunks of work
 

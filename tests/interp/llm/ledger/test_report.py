@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from interp.cli import ledger as ledger_cli
 from interp.llm.ledger import report
 from interp.llm.ledger.ledger import Ledger, key_of
 from interp.llm.ledger.report import Row, Total, Unanswered
@@ -166,8 +167,8 @@ def test_a_run_at_work_can_be_read_and_goes_on(tmp_path):
         assert report.overall(ledger.path).usd == 0.75
         assert [first, *report.rows(ledger.path)][0].about == "explain 3"
         code = (
-            "import sys; from pathlib import Path; from interp import accounts\n"
-            "print(accounts.overall(Path(sys.argv[1])).n_calls)"
+            "import sys; from pathlib import Path\nfrom interp.llm.ledger import report\n"
+            "print(report.overall(Path(sys.argv[1])).n_calls)"
         )
         command = [sys.executable, "-c", code, str(ledger.path)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
@@ -181,8 +182,8 @@ def test_the_ledger_is_opened_for_reading_only(path):
 
 def test_reading_changes_no_byte_of_the_ledger(path, tmp_path):
     before = path.read_bytes()
-    report.print_totals(path)
-    report.print_rows(path)
+    ledger_cli.print_totals(path)
+    ledger_cli.print_rows(path)
     report.export(path, tmp_path / "out.jsonl")
     assert path.read_bytes() == before
 
@@ -190,12 +191,12 @@ def test_reading_changes_no_byte_of_the_ledger(path, tmp_path):
 READ_ONLY = """
 import os, sys
 from pathlib import Path
-from interp import accounts
+from interp.llm.ledger import report
 if os.geteuid() == 0:
     os.setuid(65534)  # root may write anywhere
 try:
-    print(accounts.overall(Path(sys.argv[1])).n_calls)
-except accounts.UserError as error:
+    print(report.overall(Path(sys.argv[1])).n_calls)
+except report.UserError as error:
     print(error)
 """
 
@@ -229,7 +230,7 @@ def test_a_ledger_of_the_first_version_has_calls_without_a_stage(tmp_path, capsy
     created = row[1]
     assert report.totals(path) == [Total("", "m", "", 1, 0, 0, 10, 2, 1.0, created, created)]
     assert report.unanswered(path) == []
-    report.print_totals(path)
+    ledger_cli.print_totals(path)
     assert "- m " in capsys.readouterr().out
 
 
@@ -251,7 +252,7 @@ def test_what_is_no_ledger_is_a_user_error(tmp_path, content, words):
 
 def test_the_printed_totals_hold_every_figure(path, capsys):
     age(path, 1, 2, 3, 4, 5, 6, 7)
-    report.print_totals(path)
+    ledger_cli.print_totals(path)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines == [
         "stage, model (provider) calls prompt completion USD a latent",
@@ -271,20 +272,20 @@ def test_unknown_costs_are_printed_as_unknown(tmp_path, capsys):
     with Ledger(tmp_path / "calls.sqlite") as ledger:
         put(ledger, "explain 3", math.nan)
         put(ledger, "score 3", 0.5)
-    report.print_totals(ledger.path)
+    ledger_cli.print_totals(ledger.path)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[1:4] == [
         "explain m (Azure) 1 100 10 unknown -",
         "score m (Azure) 1 100 10 $0.5000 $0.500000",
         "all 2 200 20 $0.5000 + 1 unknown -",
     ]
-    report.print_rows(ledger.path, stage="explain")
+    ledger_cli.print_rows(ledger.path, stage="explain")
     assert " unknown " in capsys.readouterr().out
 
 
 def test_the_list_has_one_line_a_call(path, capsys):
     (key, *_) = [row.key for row in report.rows(path, model="n")]
-    report.print_rows(path)
+    ledger_cli.print_rows(path)
     header, *lines = capsys.readouterr().out.splitlines()
     assert " ".join(header.split()) == "UTC about model provider prompt completion USD end key"
     assert len(lines) == 7
@@ -295,23 +296,23 @@ def test_the_list_has_one_line_a_call(path, capsys):
 def test_nothing_to_print_is_said(tmp_path, capsys):
     with Ledger(tmp_path / "calls.sqlite") as ledger:
         pass
-    report.print_totals(ledger.path)
-    report.print_rows(ledger.path)
+    ledger_cli.print_totals(ledger.path)
+    ledger_cli.print_rows(ledger.path)
     assert capsys.readouterr().out == "no answered call yet\nno such call\n"
 
 
 def test_names_from_a_server_cannot_steer_the_terminal(tmp_path, capsys):
     with Ledger(tmp_path / "calls.sqlite") as ledger:
         put(ledger, "explain 3", 0.5, provider="\x1b[2J\nEvil")
-    report.print_totals(ledger.path)
-    report.print_rows(ledger.path)
+    ledger_cli.print_totals(ledger.path)
+    ledger_cli.print_rows(ledger.path)
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert out.count("?[2J?Evil") == 2
 
 
 def test_the_figures_are_flat_and_equal_to_what_is_printed(path):
-    found = report.figures(path)
+    found = ledger_cli.figures(path)
     assert found["usd"] == 4.0625
     assert found["n_latents"] == 3
     assert found["explain/m/Azure/usd_per_latent"] == 0.75

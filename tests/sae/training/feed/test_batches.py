@@ -18,6 +18,7 @@ from torch import Tensor
 from sae.core.errors import UserError
 from sae.data.store import EmbeddingStore
 from sae.data.store_format import shard_path
+from sae.model.init import start_values
 from sae.training.feed import batches
 from sae.training.feed.prefetch import ahead
 from tests.support.paths import BENCHMARKS
@@ -301,7 +302,7 @@ def test_the_median_is_that_of_plain_weiszfeld_steps_in_float64(dtype: torch.dty
     offset = 20 if dtype == torch.float16 else 1e4  # the latter leaves float32 three digits
     generator = torch.Generator().manual_seed(0)
     x = (offset + 0.1 * torch.randn(500, 6, generator=generator).exp()).to(dtype)
-    values = batches.start_values(x)
+    values = start_values(x)
     z = (x.double() - x.double().mean(0)) / values.scale
     median = torch.zeros(6, dtype=torch.float64)
     for _ in range(200):
