@@ -5,7 +5,6 @@ All come from the side "explain". Everything random is drawn from the latent's n
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 from interp.pictures.grid import FIRST, SECOND
 from interp.records.split import check_side
 from interp.records.types import Evidence, Example
+from sae.core.shares import apportion
 
 Medium = Literal["drawings", "photos", "mixed"]
 
@@ -116,7 +116,7 @@ def _negatives(
 
 def _mixed(ranked: Sequence[Example], n: int, mix: Mapping[str, float]) -> list[Example]:
     """The first `n`, with the domains in the proportion of `mix`; gaps are filled by rank."""
-    left = _quota(n, mix)
+    left = dict(zip(mix, apportion(n, np.array([*mix.values()], float)).tolist(), strict=True))
     first: list[Example] = []
     rest: list[Example] = []
     for example in ranked:
@@ -125,19 +125,6 @@ def _mixed(ranked: Sequence[Example], n: int, mix: Mapping[str, float]) -> list[
         (first if fits else rest).append(example)
     chosen = {example.image_id for example in [*first, *rest][:n]}
     return [example for example in ranked if example.image_id in chosen]
-
-
-def _quota(n: int, mix: Mapping[str, float]) -> dict[str, int]:
-    """`n` places by largest remainder; equal remainders go to the domain that comes first."""
-    total = sum(mix.values())
-    if not total > 0:
-        return {}
-    exact = {domain: n * share / total for domain, share in mix.items()}
-    quota = {domain: math.floor(places) for domain, places in exact.items()}
-    by_remainder = sorted(exact, key=lambda domain: quota[domain] - exact[domain])
-    for domain in by_remainder[: n - sum(quota.values())]:
-        quota[domain] += 1
-    return quota
 
 
 def _shuffled(examples: Sequence[Example], rng: np.random.Generator) -> tuple[Example, ...]:

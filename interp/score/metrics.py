@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sae.core.shares import Interval
 
 Numbers = Sequence[float] | NDArray[np.floating]
 
 Z95 = 1.959963984540054
 """Standard normal quantile of a two-sided 95% interval."""
-
-
-class Interval(NamedTuple):
-    """A two-sided 95% interval; NaN where there is nothing to go on."""
-
-    low: float
-    high: float
 
 
 def auroc(pos: Numbers, neg: Numbers) -> float:
@@ -92,17 +86,6 @@ def spearman(x: Numbers, y: Numbers) -> float:
     if np.ptp(rank_x) == 0 or np.ptp(rank_y) == 0:
         return float("nan")
     return float(np.corrcoef(rank_x, rank_y)[0, 1])
-
-
-def wilson(n_hits: int, n: int) -> Interval:
-    """95% interval of a share (Wilson 1927), inside [0, 1], never of zero width; NaN at n = 0."""
-    if not n:
-        return Interval(float("nan"), float("nan"))
-    share, z2 = n_hits / n, Z95**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    low = 0.0 if n_hits == 0 else float(centre - half)
-    return Interval(low, 1.0 if n_hits == n else float(centre + half))
 
 
 def _floats(values: Numbers) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ import numpy as np
 from interp.records.split import LeakError, _place, check_side
 from interp.records.types import Evidence, Example
 from sae.core.errors import UserError
+from sae.core.shares import apportion
 
 BASE_RATE_SPREAD = 0.2
 """A grid's share of positives differs from the whole's by up to this share of itself, so that
@@ -132,7 +133,8 @@ def _negatives(evidence: Evidence, mix: Mapping[str, int], n: int) -> tuple[Exam
     silent = _distinct(evidence.of("score", "silent"))
     hard = _distinct(evidence.of("score", "hard"))
     chosen: list[Example] = []
-    for domain, share in _proportional(mix, n).items():
+    shares = apportion(n, np.array([*mix.values()], dtype=int)).tolist()
+    for domain, share in zip(mix, shares, strict=True):
         taken = {example.image_id for example in chosen}
         chosen += _half_and_half(
             [e for e in silent if e.domain == domain and e.image_id not in taken],
@@ -155,18 +157,6 @@ def _half_and_half(
     return [*first, *others, *rest][:n]
 
 
-def _proportional(mix: Mapping[str, int], n: int) -> dict[str, int]:
-    """`n` shared out in proportion to `mix`, by largest remainder; earlier names win ties."""
-    total = sum(mix.values())
-    if not total:
-        return {}
-    shares = {name: n * count // total for name, count in mix.items()}
-    by_remainder = sorted(mix, key=lambda name: -(n * mix[name] % total))
-    for name in by_remainder[: n - sum(shares.values())]:
-        shares[name] += 1
-    return shares
-
-
 def _even_sizes(n: int, n_tiles: int) -> list[int]:
     """[10, 10, 9, 9] for 38 tiles by 10."""
     grids = n_grids(n, n_tiles)
@@ -175,8 +165,7 @@ def _even_sizes(n: int, n_tiles: int) -> list[int]:
 
 def _positive_counts(sizes: Sequence[int], n_positive: int, rng: np.random.Generator) -> list[int]:
     """Positives per grid: their share of its tiles, moved about between grids by chance."""
-    shares = _proportional({str(grid): size for grid, size in enumerate(sizes)}, n_positive)
-    counts = [shares[str(grid)] for grid in range(len(sizes))]
+    counts: list[int] = apportion(n_positive, np.array(sizes)).tolist()
     order = rng.permutation(len(sizes)).tolist()
     for giver, taker in zip(order[::2], order[1::2], strict=False):
         most = round(BASE_RATE_SPREAD * counts[giver])

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Z = 1.959964  # 97.5% of a normal distribution lie below
+from sae.core.shares import wilson_interval
 
 
 class Difference(NamedTuple):
@@ -28,8 +28,8 @@ def paired_difference(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Di
     """
     n = len(before)
     p, q = float(after.mean()), float(before.mean())
-    p_low, p_high = _wilson(p, n)
-    q_low, q_high = _wilson(q, n)
+    p_low, p_high = wilson_interval(int(after.sum()), n)
+    q_low, q_high = wilson_interval(int(before.sum()), n)
     phi = _correlation(after, before)
     below, above = _joined(p - p_low, q_high - q, phi), _joined(p_high - p, q - q_low, phi)
     return Difference(p - q, p - q - below, p - q + above)
@@ -37,12 +37,6 @@ def paired_difference(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Di
 
 def _joined(a: float, b: float, phi: float) -> float:
     return math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))
-
-
-def _wilson(share: float, n: int) -> tuple[float, float]:
-    middle = share + Z * Z / (2 * n)
-    half = Z * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
-    return (middle - half) / (1 + Z * Z / n), (middle + half) / (1 + Z * Z / n)
 
 
 def _correlation(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:

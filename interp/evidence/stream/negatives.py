@@ -12,6 +12,7 @@ from torch import Tensor
 
 from interp.evidence.stream.activations import Pairs
 from interp.evidence.stream.top_k import Ints, Kept, rank_within, splitmix64
+from sae.core.shares import apportion
 
 _DEPTH = 8
 """Strongest images taken of each neighbour, per side and domain, as candidates."""
@@ -56,13 +57,7 @@ def quotas(n_active: Ints, n: int) -> Ints:
     `n_active` (n_latents, 2, n_domains); all 0 where a side has no active image. Negatives of
     another domain mix would be told apart by the domain alone.
     """
-    total = n_active.sum(2, keepdims=True)
-    exact = n * n_active / np.maximum(total, 1)
-    share = np.floor(exact).astype(np.int64)
-    left = np.where(total > 0, n, 0) - share.sum(2, keepdims=True)
-    order = np.argsort(share - exact, axis=2, kind="stable")
-    place = np.argsort(order, axis=2, kind="stable")
-    return np.asarray(share + (place < left), np.int64)
+    return apportion(n, n_active.astype(float))
 
 
 def neighbours(w_dec: Tensor, alive: NDArray[np.bool_], n: int) -> Ints:

@@ -13,7 +13,6 @@ from interp.score.metrics import (
     balanced_accuracy,
     hanley_mcneil,
     spearman,
-    wilson,
 )
 
 
@@ -40,7 +39,6 @@ def test_nothing_on_one_side_gives_nan_and_not_a_number() -> None:
         assert all(math.isnan(bound) for bound in auroc_interval(pos, neg, 0))
         assert math.isnan(balanced_accuracy(pos, neg))
     assert math.isnan(hanley_mcneil(0.5, 0, 3))
-    assert all(math.isnan(bound) for bound in wilson(0, 0))
 
 
 def test_hanley_mcneil_of_hand_worked_and_published_values() -> None:
@@ -127,18 +125,6 @@ def test_spearman_of_too_little_is_nan() -> None:
     assert math.isnan(spearman([1, 1, 1], [1, 2, 3]))
     with pytest.raises(ValueError, match="3 values against 2"):
         spearman([1, 2, 3], [1, 2])
-
-
-def test_wilson_of_published_values() -> None:
-    # Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29.
-    for n_hits, n, low, high in (
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ):
-        assert wilson(n_hits, n) == pytest.approx((low, high), abs=5e-5)
-    assert wilson(20, 20) == pytest.approx((1 - 0.1611, 1), abs=5e-5)
 
 
 def test_figures_agree_with_scikit_learn_where_it_is_installed() -> None:
