@@ -22,10 +22,12 @@ def outlined(image: Image.Image, heat: NDArray[np.uint8]) -> Image.Image:
 
     Grey, not black or blur: black strokes and thin lines stay visible.
     """
+    from scipy import ndimage
+
     mask = region(heat, image.size)
     pixels = np.asarray(image.convert("RGB")).astype(np.int16)  # (h, w, 3)
     drawn = np.where(mask[..., None], pixels, (pixels + _FADED) // 2)
-    drawn[mask & ~_eroded(mask, _LINE)] = MAGENTA
+    drawn[mask & ~ndimage.binary_erosion(mask, iterations=_LINE)] = MAGENTA
     return Image.fromarray(drawn.astype(np.uint8))
 
 
@@ -45,60 +47,12 @@ def region(heat: NDArray[np.uint8], size: tuple[int, int]) -> Mask:
 
 
 def _without_specks(mask: Mask, least: float) -> Mask:
-    labels = components(mask)
+    from scipy import ndimage
+
+    labels, _ = ndimage.label(mask)  # 4-connected regions, from 1; 0 is outside
     areas = np.bincount(labels.ravel())
     areas[0] = 0
     keep = areas >= min(least, areas.max(initial=0))
     keep[0] = False
     kept: Mask = keep[labels]
     return kept
-
-
-def components(mask: Mask) -> NDArray[np.int64]:
-    """Number the 4-connected regions of a mask from 1; 0 is outside.
-
-    Works on runs of pixels in a row and joins runs that touch the row above (union-find).
-    """
-    padded = np.pad(mask, ((0, 0), (1, 1))).astype(np.int8)
-    rows, edges = np.nonzero(np.diff(padded, axis=1))  # starts and ends alternate in every row
-    starts, ends, rows = edges[0::2], edges[1::2], rows[0::2]
-    parent = list(range(len(starts)))
-    first_above = 0
-    for run in range(len(starts)):
-        while rows[first_above] < rows[run] - 1:
-            first_above += 1
-        above = first_above
-        while rows[above] == rows[run] - 1 and starts[above] < ends[run]:
-            if ends[above] > starts[run]:
-                parent[_root(parent, run)] = _root(parent, above)
-            above += 1
-    return _painted(mask.shape, starts, ends, rows, [_root(parent, r) for r in range(len(parent))])
-
-
-def _root(parent: list[int], run: int) -> int:
-    while parent[run] != run:
-        parent[run] = parent[parent[run]]
-        run = parent[run]
-    return run
-
-
-def _painted(
-    shape: tuple[int, ...],
-    starts: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    roots: list[int],
-) -> NDArray[np.int64]:
-    labels = np.zeros(shape, dtype=np.int64)
-    number = {root: n for n, root in enumerate(dict.fromkeys(roots), start=1)}
-    for start, end, row, root in zip(starts, ends, rows, roots, strict=True):
-        labels[row, start:end] = number[root]
-    return labels
-
-
-def _eroded(mask: Mask, n_pixels: int) -> Mask:
-    """What is left when the border is taken off; outside the picture counts as outside."""
-    for _ in range(n_pixels):
-        p = np.pad(mask, 1)
-        mask = p[1:-1, 1:-1] & p[:-2, 1:-1] & p[2:, 1:-1] & p[1:-1, :-2] & p[1:-1, 2:]
-    return mask

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from interp.pictures.grid import FIRST, SECOND, Tile, compose, is_low_resolution
-from interp.pictures.heatmap import components, outlined, region
+from interp.pictures.heatmap import outlined, region
 from tests.support.paths import ROOT
 
 
@@ -120,31 +120,6 @@ def test_only_images_under_64_pixels_are_low_resolution():
 def test_a_page_that_cannot_be_is_refused(columns, cell):
     with pytest.raises(ValueError, match="columns of"):
         compose([Tile("A", sketch())], columns, cell)
-
-
-def test_components_are_numbered_as_a_flood_fill_would():
-    rng = np.random.default_rng(0)
-    for density in (0.3, 0.5, 0.6, 0.9):
-        mask = rng.random((23, 31)) < density
-        found, wanted = components(mask), flooded(mask)
-        pairs = set(zip(found.ravel().tolist(), wanted.ravel().tolist(), strict=True))
-        assert len(pairs) == len(np.unique(wanted)) == len(np.unique(found))
-
-
-def flooded(mask: np.ndarray) -> np.ndarray:
-    labels, number = np.zeros(mask.shape, int), 0
-    for start in zip(*np.nonzero(mask), strict=True):
-        if labels[start]:
-            continue
-        number += 1
-        todo = [start]
-        while todo:
-            y, x = todo.pop()
-            inside = 0 <= y < mask.shape[0] and 0 <= x < mask.shape[1]
-            if inside and mask[y, x] and not labels[y, x]:
-                labels[y, x] = number
-                todo += [(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)]
-    return labels
 
 
 def test_the_region_is_where_the_heat_is_at_least_half_its_maximum():
