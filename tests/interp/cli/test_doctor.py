@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from interp.cli.doctor import Finding, examine, masked
-from tests.support.servers.loopback import Fault, Loopback
+from tests.support.servers.loopback import Loopback
+from tests.support.servers.loopback_answers import Fault
 
 KEY = "sk-or-v1-abcdefghijklmnop"
 

@@ -26,7 +26,8 @@ from interp.report.labels import read_labels
 from interp.run.run import Run
 from sae.core.files import read_jsonl
 from tests.support.commands import Walk, interp, sae
-from tests.support.servers.loopback import Fault, Loopback
+from tests.support.servers.loopback import Loopback
+from tests.support.servers.loopback_answers import Fault
 
 CANARY = "sk-or-canary-0123456789abcdef"
 

@@ -14,7 +14,8 @@ from interp.records.types import Explanation
 from sae.core.errors import BUDGET, FAILURES, OK, USAGE
 from sae.core.files import read_jsonl
 from tests.support.commands import Walk, interp
-from tests.support.servers.loopback import COST, Fault, Loopback
+from tests.support.servers.loopback import Loopback
+from tests.support.servers.loopback_answers import COST, Fault
 
 KEY = "sk-or-canary-0123456789abcdef"
 

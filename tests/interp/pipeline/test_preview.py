@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import Walk, interp
-from tests.support.servers.loopback import Loopback, Request
+from tests.support.servers.loopback import Loopback
+from tests.support.servers.loopback_answers import Request
 
 PRICES = {
     "anthropic/claude-haiku-4.5": "1,5",

@@ -17,7 +17,8 @@ import pytest
 from sae.core.files import sha256_hex
 from tests.support.interp.explaining import run
 from tests.support.paths import ROOT
-from tests.support.servers.loopback import Fault, Loopback, Request
+from tests.support.servers.loopback import Loopback
+from tests.support.servers.loopback_answers import Fault, Request
 
 MIX = {"429": 0.20, "500": 0.05, "hang": 0.05, "broken": 0.05, "error_200": 0.05, "html": 0.02}
 """Share of the questions whose first request meets each fault."""

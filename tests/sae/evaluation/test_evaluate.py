@@ -1,55 +1,26 @@
+"""An SAE and a store -> how well images are rebuilt."""
+
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from sae.core.errors import UserError
 from sae.data.split import fraction
 from sae.data.store import EmbeddingStore
 from sae.evaluation import evaluate as room
-from sae.evaluation.dictionary import Coherence
 from sae.evaluation.evaluate import evaluate, evaluate_run, held_out
-from sae.evaluation.reconstruction import Fit, FitSums
-from sae.evaluation.report import EvalReport, domain_share, plot_report
-from sae.evaluation.zeroshot import ZeroShot
+from sae.evaluation.reconstruction import FitSums
+from sae.evaluation.report import domain_share
 from sae.model.sae import SAE, Codes, SAEConfig
-from tests.support.commands import sae
+from tests.support.sae.evaluated import CPU, D, L, N
 from tests.support.sae.stores import image_ids, write_store
-
-N, T, D, L = 60, 3, 5, 20
-CPU = torch.device("cpu")
-FIGURES = [field.name for field in fields(Fit)]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> EmbeddingStore:
-    """60 images x 3 tokens x 5 dimensions, two domains in turn, far from 0."""
-    x = 3 + 0.1 * torch.randn(N, T, D, generator=torch.Generator().manual_seed(0))
-    return write_store(tmp_path / "store", x, domains=["sketch", "photo"] * (N // 2))
-
-
-@pytest.fixture
-def model(store: EmbeddingStore) -> SAE:
-    generator = torch.Generator().manual_seed(1)
-    model = SAE(SAEConfig(d=D, n_latents=L, k=2, holdout=0.3))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
-        # Latents 0 and 1 never fire, 2 always, 3 weakly wherever the others leave a place.
-        model.b_enc[:4] = torch.tensor([-50.0, -50.0, 3.0, 5e-4])
-        model.b_enc[4:] -= 1
-        model.W_enc[3] = 0
-        model.mean.fill_(3.0)
-        model.scale.fill_(0.1)
-    return model
 
 
 def all_at_once(model: SAE, store: EmbeddingStore, rows: np.ndarray[Any, Any]) -> dict[str, float]:
@@ -77,11 +48,6 @@ def all_at_once(model: SAE, store: EmbeddingStore, rows: np.ndarray[Any, Any]) -
         "almost_dead": once.mean(),
         "dense": (rate > 0.1).mean(),
     }
-
-
-def fit_with(**values: float) -> Fit:
-    plain: dict[str, float] = dict.fromkeys(("n_images", "n_tokens"), 1)
-    return Fit(**(dict.fromkeys(FIGURES, 0.5) | plain | values))  # type: ignore[arg-type]
 
 
 def test_the_figures_equal_those_computed_at_once(model: SAE, store: EmbeddingStore) -> None:
@@ -232,61 +198,6 @@ def test_another_sae_is_compared_on_the_same_images(
         evaluate_run(model, store, tmp_path, CPU, against=narrow)
 
 
-def test_each_figure_that_can_be_drawn_is_a_whole_png(
-    model: SAE, store: EmbeddingStore, tmp_path: Path
-) -> None:
-    report = evaluate(model, store, np.arange(N), ks=[1, 4])
-    files = plot_report(report, tmp_path)
-    assert set(files) == {"frequency", "tradeoff", "share"}
-    for path in files.values():
-        with Image.open(path) as image:
-            image.load()
-            assert image.format == "PNG"
-    assert set(plot_report(evaluate(model, store, np.arange(1)), tmp_path)) == {"frequency"}
-
-
-def test_the_command_line_writes_report_figures_and_plots(
-    model: SAE, store: EmbeddingStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder, figures = tmp_path / "sae", tmp_path / "figures.json"
-    model.save(folder)
-    more = ("--against", folder, "--k", "1,4", "--plots", "--json", figures)
-    assert sae("eval", folder, store.path, *more) == 0
-    flat = json.loads(figures.read_text())
-    assert flat["l0_at_k4"] > flat["l0"] > flat["l0_at_k1"]
-    assert flat["stability_matched_cosine"] == pytest.approx(1)
-    assert {path.name for path in folder.glob("*.png")} == {
-        "eval-frequency.png",
-        "eval-share.png",
-        "eval-tradeoff.png",
-    }
-    assert f"report:   {folder / 'eval.json'}" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("option", "line"),
-    [
-        (("--k", "1,many"), "--k '1,many' is not a list of whole numbers such as 8,16,32"),
-        (("--k", "0"), "--k 0 is not in 1..20, the SAE's latents"),
-        (("--templates", "7"), "--templates is 7; it must be 1 or 80"),
-        (("--against", "nowhere"), "nowhere is not a folder"),
-    ],
-)
-def test_what_cannot_be_evaluated_gives_one_line(
-    model: SAE,
-    store: EmbeddingStore,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    option: tuple[str, str],
-    line: str,
-) -> None:
-    model.save(tmp_path / "sae")
-    assert sae("eval", tmp_path / "sae", store.path, *option) == 2
-    error = capsys.readouterr().err
-    assert line in error
-    assert "Traceback" not in error
-
-
 def test_held_out_images_are_those_that_training_left_out(
     model: SAE, store: EmbeddingStore
 ) -> None:
@@ -312,48 +223,3 @@ def test_a_domain_without_images_is_left_out_and_one_token_has_no_fvu(tmp_path: 
 def test_an_sae_of_another_width_is_refused(store: EmbeddingStore) -> None:
     with pytest.raises(UserError, match="d 7, but the store has d 5"):
         evaluate(SAE(SAEConfig(d=7, n_latents=L, k=2)), store, np.arange(N))
-
-
-def test_the_report_is_one_flat_object_and_one_table() -> None:
-    shot = ZeroShot(10, 4, 0.9, 1.0, 0.8, 0.95, 0.9, -0.1, -0.4, 0.2)
-    report = EvalReport(
-        overall=fit_with(fvu=0.25),
-        domains={"photo": fit_with(fvu=0.75)},
-        at_k={16: fit_with(fvu=0.125)},
-        coherence=Coherence(0.99, 0.5, 0.0),
-        zeroshot={"1": {"": shot}, "80": {"": replace(shot, sae_top1=0.7)}},
-    )
-    flat = report.flat()
-    assert (flat["fvu"], flat["photo/fvu"], flat["fvu_at_k16"]) == (0.25, 0.75, 0.125)
-    assert (flat["zeroshot_sae_top1"], flat["zeroshot80_sae_top1"]) == (0.8, 0.7)
-    assert flat["coherence"] == 0.99
-    assert all(isinstance(value, int | float) for value in flat.values())
-    rows, header = report.table()
-    assert header == ("", "all", "photo")
-    assert ("fvu", "0.2500", "0.7500") in rows
-    assert ("zeroshot_raw_top1", "0.9000", "") in rows
-    assert {len(row) for row in rows} == {3}
-    assert report.variants_table()[0] == [("k16", "0.1250", "0.5000", "0.5000")]
-
-
-def test_a_store_without_classes_needs_no_clip(
-    model: SAE, store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sae.clip.model.load_clip", None)
-    assert evaluate_run(model, store, tmp_path, CPU, n_zeroshot=100).zeroshot == {}
-
-
-def test_a_run_reports_the_held_out_part_and_writes_it(
-    model: SAE, store: EmbeddingStore, tmp_path: Path
-) -> None:
-    seen: list[tuple[int, int]] = []
-    report = evaluate_run(
-        model, store, tmp_path, CPU, n_zeroshot=0, progress=lambda *at: seen.append(at)
-    )
-    rows = held_out(model, store)
-    assert report == evaluate(model, store, rows)
-    assert seen[-1] == (len(rows), len(rows))
-    written = json.loads((tmp_path / "eval.json").read_text())
-    assert written.pop("format") == 1
-    assert written.pop("store") == store.info.identity
-    assert written == report.flat()

@@ -17,7 +17,7 @@ from interp.llm.ledger.ledger import Ledger
 from interp.llm.server.client import ChatModel, ClientConfig
 from interp.records.split import split_of
 from interp.records.types import Evidence, Example, Kind, LatentStats, Side
-from tests.support.servers.loopback import COLOURS
+from tests.support.servers.loopback_answers import COLOURS
 
 NAMES = tuple(COLOURS)
 RGB = {

@@ -11,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from sae.data.store import EmbeddingStore
 from tests.support.paths import DATA
 
 SAEV = DATA / "saev_store_v21" / "checkpoint" / "saev" / "shards" / "c932aa18"
 CHUNKS = DATA / "ttt_chunks" / "checkpoint"
 LATENTS = DATA / "clipsae_latents" / "checkpoint"
+
 
 _KEYS = {
     "2.1": ("family", "ckpt", "content_tokens_per_example", "d_model", "max_tokens_per_shard"),
@@ -102,3 +104,7 @@ def write_images(folder: Path, names: list[str]) -> Path:
 def image_names(labels: list[str]) -> list[str]:
     """One file an image, in sub-folders called after the labels, in the order of the labels."""
     return [f"{label}/{number:04d}.png" for number, label in enumerate(labels)]
+
+
+def all_vectors(store: EmbeddingStore) -> torch.Tensor:
+    return store.read(np.arange(store.info.n_images))

@@ -6,7 +6,8 @@ from interp.llm.ledger.ledger import Ledger
 from interp.llm.server.client import ChatModel, ClientConfig
 from interp.llm.server.preflight import ASKED, check_sight, names
 from sae.core.errors import FAILURES, USAGE, UserError
-from tests.support.servers.loopback import Fault, Loopback
+from tests.support.servers.loopback import Loopback
+from tests.support.servers.loopback_answers import Fault
 
 
 @pytest.fixture

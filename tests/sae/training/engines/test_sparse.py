@@ -1,28 +1,26 @@
-"""The sparse engine: exact selection, sampled products, and steps equal to the plain engine's."""
+"""The sparse engine: sampled products, and steps equal to the plain engine's."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sae.core.errors import UserError
-from sae.model.sae import SAE, SAEConfig
+from sae.model.sae import SAE
 from sae.model.sparsity import BatchTopK
-from sae.training.engines import Objective, StepResult, engine_for
+from sae.training.engines import Objective, StepResult
 from sae.training.engines.losses import auxk_loss, floored, variance_of
 from sae.training.engines.plain import PlainEngine
 from sae.training.engines.sparse import products
 from sae.training.engines.sparse.auxk import Rows, revival
-from sae.training.engines.sparse.encode import strongest, strongest_of_batch
+from sae.training.engines.sparse.encode import strongest_of_batch
 from sae.training.engines.sparse.engine import Selection, SparseEngine
 from sae.training.engines.sparse.products import dots, meetings, mix, product, sums, totals
-from sae.training.engines.sparse.topk import largest
 from tests.support.sae.engine_pairs import (
     LR,
     assert_same_result,
@@ -30,23 +28,9 @@ from tests.support.sae.engine_pairs import (
     assert_same_weights,
 )
 from tests.support.sae.gradients import Reduce, together
+from tests.support.sae.sparse_steps import N_LATENTS, D, K, N, random, untrained
 
-D, N_LATENTS, K, N = 61, 203, 7, 50
 K_AUX = 9
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def untrained(d: int = D, n_latents: int = N_LATENTS, k: int = K, activation: str = "topk") -> SAE:
-    model = SAE(SAEConfig(d=d, n_latents=n_latents, k=k, activation=activation))
-    with torch.no_grad():
-        model.W_dec.copy_(F.normalize(random(n_latents, d, seed=1), dim=1))
-        model.W_enc.copy_(model.W_dec)
-        model.b_enc.copy_(0.1 * random(n_latents, seed=2))
-        model.b_dec.copy_(0.1 * random(d, seed=3))
-    return model
 
 
 def dead_latents(n_dead: int, n_latents: int = N_LATENTS) -> Tensor:
@@ -84,49 +68,6 @@ def require_close(fast: SparseEngine, slow: PlainEngine | SparseEngine) -> None:
     # Adam's first steps are lr long whatever the gradient: next to 0 its rounding shows.
     assert_same_weights(fast.model, slow.model, tolerance=0.02 * LR)
     assert_same_state(fast, slow)
-
-
-@pytest.mark.parametrize("width", [1, 7, 2047, 2049, 8192, 20_011, 40_000])
-@pytest.mark.parametrize("k", [1, 5, 40])
-def test_the_selected_columns_hold_the_largest_values(width: int, k: int) -> None:
-    k = min(k, width)
-    values = random(6, width)
-    found = largest(values, k)
-    assert found.shape == (6, k)
-    assert all(len(set(row)) == k for row in found.tolist())
-    expected = torch.topk(values, k, dim=1).values
-    assert torch.equal(values.gather(1, found).sort(1, descending=True).values, expected)
-
-
-@pytest.mark.parametrize("dtype", [torch.int16, torch.bfloat16, torch.float32, torch.float64])
-def test_selection_with_ties_takes_the_same_values_as_a_sort(dtype: torch.dtype) -> None:
-    values = (random(9, 5000) * 2).round().to(dtype)  # about ten different values
-    found = values.gather(1, largest(values, 70)).sort(1, descending=True).values
-    assert torch.equal(found, values.sort(1, descending=True).values[:, :70])
-
-
-@pytest.mark.parametrize("k", [255, 256, 257, 511, 512, 513, 4095, 4096])
-def test_selection_is_exact_where_k_nears_the_number_of_groups(k: int) -> None:
-    values = random(3, 4096)
-    found = values.gather(1, largest(values, k)).sort(1, descending=True).values
-    assert torch.equal(found, values.sort(1, descending=True).values[:, :k])
-
-
-def test_selection_finds_the_largest_of_equal_groups_and_at_the_very_end() -> None:
-    values = torch.zeros(1, 4100)
-    values[0, [0, 512, 1024, 4096, 4099]] = torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0])
-    assert sorted(largest(values, 5)[0].tolist()) == [0, 512, 1024, 4096, 4099]
-
-
-def test_selection_shows_a_nan() -> None:
-    values = random(1, 3000)
-    values[0, 2900] = torch.nan
-    assert 2900 in largest(values, 3)[0].tolist()
-
-
-def test_more_columns_than_there_are_cannot_be_selected() -> None:
-    with pytest.raises(ValueError, match="cannot take 4 of 3 columns"):
-        largest(torch.zeros(2, 3), 4)
 
 
 def test_sampled_products_equal_dense_ones() -> None:
@@ -250,32 +191,6 @@ def test_a_batch_of_one_token_has_no_variance_and_both_engines_say_so() -> None:
     assert [float(loss) for loss in losses] == [torch.inf, torch.inf]
 
 
-@pytest.mark.parametrize("n_latents", [500, 4001])
-def test_candidates_from_bfloat16_hold_what_float32_keeps(n_latents: int) -> None:
-    x, W_enc = random(300, 128), F.normalize(random(n_latents, 128, seed=1), dim=1)
-    b_enc = 0.1 * random(n_latents, seed=2)
-    expected, found = (
-        strongest(x, W_enc, b_enc, 32, precision) for precision in ("float32", "bfloat16")
-    )
-    same = [
-        len(set(a) & set(b))
-        for a, b in zip(expected.latents.tolist(), found.latents.tolist(), strict=True)
-    ]
-    assert sum(same) >= 0.999 * 300 * 32
-    exact = ((x @ W_enc.T) + b_enc).gather(1, found.latents)
-    torch.testing.assert_close(found.acts, exact.relu(), rtol=1e-5, atol=1e-5)
-
-
-def test_where_fewer_than_k_fire_bfloat16_still_finds_them() -> None:
-    x, W_enc = random(40, 16), F.normalize(random(300, 16, seed=1), dim=1)
-    b_enc = torch.full((300,), -3.0)
-    found = strongest(x, W_enc, b_enc, 20, "bfloat16")
-    expected = (x @ W_enc.T + b_enc).relu()
-    assert 0 < (expected > 0).sum(1).max() < 20
-    dense = torch.zeros(40, 300).scatter(1, found.latents, found.acts)
-    torch.testing.assert_close(dense, expected, rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize("n_dead", [5, 20, 60])
 def test_auxk_by_hand_equals_autograd_in_double_precision(n_dead: int) -> None:
     """5 and 20 take the dense block, 60 the pairs; 5 are fewer than AuxK wants."""
@@ -381,44 +296,3 @@ def test_the_state_is_a_copy() -> None:
     engine.step(fresh(1), k=K, lr=LR, dead=dead_latents(0))
     assert all(torch.equal(before[name], value) for name, value in kept.items())
     assert not torch.equal(engine.state()["W_enc.exp_avg"], kept["W_enc.exp_avg"])
-
-
-def test_the_sparse_engine_is_chosen_where_it_can_and_the_plain_one_elsewhere() -> None:
-    usual = Objective(k_aux=4)
-    assert engine_for(untrained(), usual).name == "sparse"
-    assert engine_for(untrained(activation="batch_topk"), usual).name == "sparse"
-    assert engine_for(untrained(activation="jumprelu"), usual).name == "plain"
-    assert engine_for(untrained(), Objective(k_aux=4, dropout=0.1)).name == "plain"
-    assert engine_for(untrained(), usual, backend="plain").name == "plain"
-
-
-@pytest.mark.parametrize(
-    ("activation", "changes", "backend", "message"),
-    [
-        ("relu", {}, "sparse", "knows the activations 'topk' and 'batch_topk', not 'relu'"),
-        ("topk", {"multi_k": 4}, "sparse", "does not know multi_k"),
-        ("topk", {"ghost": "ttt"}, "sparse", "does not know ghost"),
-        ("topk", {"prefixes": (8, N_LATENTS)}, "sparse", "does not know prefixes"),
-        ("topk", {}, "fast", "backend 'fast' is not known; known: auto, plain, sparse, triton"),
-    ],
-)
-def test_a_forced_backend_that_cannot_do_it_says_why(
-    activation: str, changes: dict[str, Any], backend: str, message: str
-) -> None:
-    with pytest.raises(UserError, match=message):
-        engine_for(untrained(activation=activation), Objective(k_aux=4, **changes), backend)
-
-
-def test_weights_in_double_precision_are_left_to_the_plain_engine() -> None:
-    assert engine_for(untrained().double(), Objective(k_aux=4)).name == "plain"
-
-
-@pytest.mark.parametrize(
-    ("activation", "selection", "message"),
-    [("topk", "float16", "is none of"), ("batch_topk", "bfloat16", "selects in float32 only")],
-)
-def test_a_selection_that_is_not_there_is_refused(
-    activation: str, selection: Literal["bfloat16"], message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        SparseEngine(untrained(activation=activation), Objective(k_aux=4), selection=selection)

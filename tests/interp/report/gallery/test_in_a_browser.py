@@ -1,0 +1,191 @@
+"""What a real browser makes of a gallery."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from interp.report.gallery import build_gallery
+from tests.support.interp.galleries import (
+    DEAD,
+    FAILED,
+    N_LATENTS,
+    STALE,
+    UNREACHED,
+    UNSCORED,
+    XSS,
+    cards_of,
+    small_run,
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium on the PATH")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=flags)
+        yield chromium
+        chromium.close()
+
+
+class Watched:
+    """A page with all that it should not do written down."""
+
+    def __init__(self, browser: Any, run: Path, address: str = "", **options: Any) -> None:
+        self.faults: list[str] = []
+        self.page = browser.new_page(**options)
+        self.page.set_default_timeout(8000)
+        self.page.on("console", lambda m: self.faults.append(f"console: {m.text}"))
+        self.page.on("pageerror", lambda e: self.faults.append(f"error: {e}"))
+        self.page.on("dialog", self._dialog)
+        self.page.on("request", self._request)
+        self.page.goto((run / "gallery/index.html").as_uri() + address)
+        self.page.wait_for_selector("#title, .start")
+
+    def go(self, address: str) -> None:
+        latent = address.removeprefix("#/")
+        self.page.evaluate("(hash) => { location.hash = hash; }", address)
+        self.page.wait_for_selector(f"body[data-shown='{latent}']")
+
+    def _dialog(self, dialog: Any) -> None:
+        self.faults.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def _request(self, request: Any) -> None:
+        if not request.url.startswith(("file:", "data:,")):
+            self.faults.append(f"request: {request.url}")
+
+
+LOADED = """() => Promise.all([...document.querySelectorAll('main img')].map((image) => {
+  image.loading = 'eager';
+  return image.decode().then(() => image.naturalWidth, () => 0);
+}))"""
+
+
+def test_a_card_opens_from_its_address_with_images_that_load(browser: Any, run_dir: Path) -> None:
+    shown = Watched(browser, run_dir, "#/9")
+    assert shown.page.inner_text("h1") == "wheel number 9"
+    widths = shown.page.evaluate(LOADED)
+    card = cards_of(run_dir)[9]
+    n_shown = sum(map(len, card["top"] + card["quantiles"])) + len(card["verdicts"])
+    assert len(widths) == n_shown
+    assert min(widths) > 0
+    assert all(shown.page.evaluate("[...document.images].map((i) => i.hasAttribute('alt'))"))
+    assert shown.faults == []
+
+
+def test_search_sort_and_filter_find_what_they_should(browser: Any, run_dir: Path) -> None:
+    shown = Watched(browser, run_dir)
+    page = shown.page
+    page.fill("#query", "WHEEL number 65")
+    assert page.locator(".row").count() == 1
+    assert "#65" in page.inner_text(".row")
+    page.fill("#query", "#12")
+    assert "wheel number 12" in page.inner_text(".row")
+    page.fill("#query", "no such thing")
+    assert page.locator(".row").count() == 0
+    page.fill("#query", "")
+    page.select_option("#show", "dead")
+    assert page.locator(".row").count() == 1
+    page.select_option("#show", "all")
+    page.select_option("#sort", "worst")
+    assert "#0" in page.inner_text(".row >> nth=0")
+    page.select_option("#sort", "score")
+    assert f"#{N_LATENTS - 1}" in page.inner_text(".row >> nth=0")
+    assert shown.faults == []
+
+
+def test_keys_walk_the_list_and_the_address_follows(browser: Any, run_dir: Path) -> None:
+    shown = Watched(browser, run_dir, "#/9?sort=id")
+    page = shown.page
+    page.keyboard.press("j")
+    page.wait_for_selector("body[data-shown='10']")
+    page.keyboard.press("k")
+    page.wait_for_selector("body[data-shown='9']")
+    assert page.url.endswith("#/9?sort=id")
+    page.keyboard.press("/")
+    page.keyboard.type("jk")
+    assert page.input_value("#query") == "jk"
+    assert page.get_attribute("body", "data-shown") == "9"
+    assert shown.faults == []
+
+
+def test_only_rows_in_sight_are_in_the_document(browser: Any, run_dir: Path) -> None:
+    shown = Watched(browser, run_dir, viewport={"width": 1200, "height": 600})
+    page = shown.page
+    page.select_option("#sort", "id")
+    assert page.locator(".row").count() < 30
+    page.evaluate("document.getElementById('rows').scrollTop = 1e9")
+    page.wait_for_selector(f".row:has-text('#{N_LATENTS - 1}')")
+    assert page.locator(".row").count() < 30
+
+
+def test_missing_things_are_said_in_words(browser: Any, run_dir: Path) -> None:
+    shown = Watched(browser, run_dir)
+    for latent, words in {
+        DEAD: "active on no image",
+        FAILED: "gave no label: refused",
+        UNREACHED: "Nobody has looked",
+        UNSCORED: "Not scored yet",
+        STALE: "belongs to another label, an earlier label",
+    }.items():
+        shown.go(f"#/{latent}")
+        assert words in shown.page.inner_text("main")
+    assert shown.faults == []
+
+
+def test_hostile_text_is_shown_as_text_and_nothing_runs(browser: Any, run_dir: Path) -> None:
+    shown = Watched(browser, run_dir)
+    for i, payload in enumerate(XSS):
+        shown.go(f"#/{20 + i}")
+        assert shown.page.text_content("h1") == payload
+        assert payload in shown.page.text_content(".description")
+        assert shown.page.text_content(".domains .bars:last-child dt") == payload
+        title = shown.page.get_attribute(".domain-row .tile", "title")
+        assert payload in title
+        inside = shown.page.locator("main script, main iframe, main style, main base, main meta")
+        assert inside.count() == 0
+    assert shown.faults == []
+
+
+def test_heat_maps_are_drawn_and_can_be_hidden(browser: Any, tmp_path: Path) -> None:
+    run = small_run(tmp_path, grid=(7, 7))
+    build_gallery(run)
+    shown = Watched(browser, run, "#/0")
+    shown.page.wait_for_selector("canvas.heat")
+    drawn = """() => document.querySelector('canvas.heat').getContext('2d')
+        .getImageData(0, 0, 7, 7).data.some((value) => value > 0)"""
+    assert shown.page.evaluate(drawn)
+    shown.page.keyboard.press("h")
+    assert not shown.page.locator("canvas.heat").first.is_visible()
+    assert shown.page.get_attribute("#heat", "aria-pressed") == "false"
+    assert shown.faults == []
+
+
+def test_a_missing_shard_is_told_to_the_reader(browser: Any, run_dir: Path, tmp_path: Path) -> None:
+    shutil.copytree(run_dir / "gallery", tmp_path / "gallery")
+    (tmp_path / "gallery/data/c0000.js").unlink()
+    shown = Watched(browser, tmp_path)
+    shown.go("#/1")
+    assert "data/c0000.js" in shown.page.inner_text("main")
+
+
+def test_nothing_runs_over_the_side_and_it_prints(browser: Any, run_dir: Path) -> None:
+    shown = Watched(browser, run_dir, "#/9")
+    over = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    for width, scheme in ((420, "light"), (420, "dark"), (800, "dark"), (1400, "light")):
+        shown.page.set_viewport_size({"width": width, "height": 900})
+        shown.page.emulate_media(color_scheme=scheme)
+        assert shown.page.evaluate(over) == 0
+    shown.page.emulate_media(media="print")
+    assert not shown.page.locator(".side").is_visible()
+    assert shown.page.locator("h1").is_visible()
+    assert shown.faults == []
