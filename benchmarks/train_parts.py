@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sae.model.sae import SAE, SAEConfig
-from sae.training.engines import Objective, engine_for
+from sae.training.engines.choice import engine_for
+from sae.training.engines.interface import Objective
 
 if TYPE_CHECKING:
     from sae.training.engines.triton.ops import Kept

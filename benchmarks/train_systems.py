@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sae.model.sae import SAE, SAEConfig
-from sae.training.engines import BETAS, EPS, Engine, Objective, engine_for
+from sae.training.engines.choice import engine_for
+from sae.training.engines.interface import BETAS, EPS, Engine, Objective
 from sae.training.engines.sparse.engine import Selection, SparseEngine
 
 LR = 1e-3

@@ -9,7 +9,7 @@ import typer
 
 from sae.core.errors import UserError
 from sae.core.files import FORMAT
-from sae.training.engines import BACKENDS
+from sae.training.engines.interface import BACKENDS
 
 AUTO_EPOCHS = 10
 AUTO_TOKENS = 500_000

@@ -23,7 +23,7 @@ from sae.model.init import start
 from sae.model.sae import SAE, SAEConfig
 from sae.training import checkpoint, folder, trackers
 from sae.training.config import AUTO_LR, TrainConfig, resolve
-from sae.training.engines import Reduce
+from sae.training.engines.interface import Reduce
 from sae.training.feed import batches
 from sae.training.loop import NotFinite, Trainer, TrainRow, run_all
 from sae.training.lr_search import LrChoice, choose

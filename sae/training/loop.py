@@ -14,7 +14,8 @@ from sae.core.errors import UserError
 from sae.core.progress import Bar
 from sae.model.sae import SAE
 from sae.training.config import TrainConfig, k_at, resolve, schedule
-from sae.training.engines import Engine, Objective, Reduce, StepResult, engine_for
+from sae.training.engines.choice import engine_for
+from sae.training.engines.interface import Engine, Objective, Reduce, StepResult
 
 __all__ = [
     "NotFinite",

@@ -22,7 +22,7 @@ from sae.core.files import FORMAT
 from sae.core.progress import Bar
 from sae.model.sae import SAE
 from sae.training.config import TrainConfig
-from sae.training.engines import Reduce
+from sae.training.engines.interface import Reduce
 from sae.training.loop import Trainer
 
 TRIAL_SHARE = 1 / 20

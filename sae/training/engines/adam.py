@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sae.model.sae import SAE
-from sae.training.engines import BETAS, EPS
+from sae.training.engines.interface import BETAS, EPS
 
 N_STEPS = "n_steps"
 MOMENTS = ("exp_avg", "exp_avg_sq")

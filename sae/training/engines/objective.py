@@ -15,7 +15,8 @@ from torch import Tensor
 from sae.core.errors import UserError
 from sae.model.sae import SAE
 from sae.model.sparsity import BatchTopK, Codes, JumpReLU, Rule
-from sae.training.engines import Objective, Reduce, losses
+from sae.training.engines import losses
+from sae.training.engines.interface import Objective, Reduce
 from sae.training.engines.matryoshka import nested, nested_fvu, random_prefixes
 
 MULTI_WEIGHT = 1 / 8

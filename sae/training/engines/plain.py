@@ -9,8 +9,8 @@ from torch import Tensor
 
 from sae.model.sae import SAE
 from sae.model.sparsity import BatchTopK
-from sae.training.engines import Objective, Reduce, StepResult
 from sae.training.engines.adam import Adam
+from sae.training.engines.interface import Objective, Reduce, StepResult
 from sae.training.engines.objective import (
     Costs,
     Draws,
@@ -21,7 +21,7 @@ from sae.training.engines.objective import (
 
 
 class PlainEngine:
-    """See `sae.training.engines.Engine`. The measure of the others, and slower than they are."""
+    """See `interface.Engine`. The measure of the others, and slower than they are."""
 
     name = "plain"
 

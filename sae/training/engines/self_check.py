@@ -7,17 +7,17 @@ asked for, it takes some steps of a small SAE beside the plain engine; this cost
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from sae.core.errors import Notice
 from sae.model.sae import SAE
-from sae.training.engines import Engine, Objective
+from sae.training.engines.interface import Engine, Objective, Reduce
 from sae.training.engines.plain import PlainEngine
-
-__all__ = ["obstacle"]
 
 N_STEPS = 3
 N_TOKENS = 512
@@ -25,6 +25,22 @@ MAX_LATENTS = 2048
 LR = 1e-3
 TOLERANCE = 0.05
 """Of the way that the weights went. A tie decided otherwise costs .01, a wrong kernel about 1."""
+
+
+def rehearse(
+    make: Callable[[SAE, Objective], Engine],
+    model: SAE,
+    objective: Objective,
+    reduce: Reduce | None,
+) -> bool:
+    """Whether Triton does on this device, and on those of all other processes, what it should."""
+    if reason := obstacle(make, model, objective):
+        message = f"the Triton engine is not used: {reason}; the plain one takes longer"
+        warnings.warn(message, Notice, stacklevel=2)
+    n_failed = model.W_enc.new_tensor(float(bool(reason)))
+    if reduce is not None:
+        reduce([n_failed])
+    return not n_failed.item()
 
 
 def obstacle(make: Callable[[SAE, Objective], Engine], model: SAE, objective: Objective) -> str:

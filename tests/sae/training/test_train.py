@@ -18,7 +18,7 @@ from sae.data.store import EmbeddingStore
 from sae.interchange.load import load
 from sae.model import init
 from sae.model.sae import SAE, SAEConfig
-from sae.training.engines import Engine, StepResult
+from sae.training.engines.interface import Engine, StepResult
 from sae.training.loop import NotFinite, Trainer, fit, resolve
 from sae.training.train import TrainConfig, start, train
 from tests.support.sae.stores import image_ids, oracle, write_store

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sae.model.sae import SAE, SAEConfig
-from sae.training.engines import Engine, StepResult
+from sae.training.engines.interface import Engine, StepResult
 
 LR = 1e-3
 

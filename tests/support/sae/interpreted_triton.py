@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sae.core.errors import UserError
-from sae.training.engines import Objective, engine_for, self_check
+from sae.training.engines import self_check
+from sae.training.engines.choice import engine_for
+from sae.training.engines.interface import Objective
 from sae.training.engines.losses import LEAK
 from sae.training.engines.plain import PlainEngine
 from sae.training.engines.triton import select as selection

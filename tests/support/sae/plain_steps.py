@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from sae.model.sae import SAE, SAEConfig
-from sae.training.engines import Objective
+from sae.training.engines.interface import Objective
 from sae.training.engines.objective import Draws
 
 N, D, L, K = 24, 5, 14, 3

@@ -18,7 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from sae.training.engines import Objective
+from sae.training.engines.interface import Objective
 from sae.training.engines.triton import engine as room
 from sae.training.engines.triton.ops import Tiles
 from tests.support.sae.engine_pairs import mask, random_batches, random_model

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sae.model.sparsity import BatchTopK
-from sae.training.engines import Reduce
+from sae.training.engines.interface import Reduce
 from sae.training.engines.sparse.products import dots, meetings, product
 from sae.training.engines.sparse.topk import largest
 

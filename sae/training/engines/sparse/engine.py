@@ -16,8 +16,8 @@ from torch import Tensor
 from sae.core.errors import UserError
 from sae.model.sae import SAE
 from sae.model.sparsity import BatchTopK
-from sae.training.engines import Objective, Reduce, StepResult
 from sae.training.engines.adam import Adam
+from sae.training.engines.interface import Objective, Reduce, StepResult
 from sae.training.engines.losses import floored
 from sae.training.engines.objective import whole_of
 from sae.training.engines.sparse.auxk import Rows, revival
@@ -39,14 +39,12 @@ def why_not(model: SAE, objective: Objective) -> str:
         return f"it trains float32 weights, not {model.W_enc.dtype}"
     if (rule := model.config.activation) not in ("topk", "batch_topk"):
         return f"it knows the activations 'topk' and 'batch_topk', not {rule!r}"
-    for name in ("ghost", "multi_k", "l1", "l0", "prefixes", "n_random_prefixes", "dropout"):
-        if getattr(objective, name):
-            return f"it does not know {name}"
-    return ""
+    unknown = objective.beyond_auxk()
+    return f"it does not know {unknown}" if unknown else ""
 
 
 class SparseEngine:
-    """See `sae.training.engines.Engine`. Does what the plain engine does; rounds differently."""
+    """See `interface.Engine`. Does what the plain engine does; rounds differently."""
 
     name = "sparse"
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sae.core.errors import UserError
 from sae.model.sae import SAE
-from sae.training.engines import BETAS, Objective, Reduce, StepResult
+from sae.training.engines.interface import BETAS, Objective, Reduce, StepResult
 from sae.training.engines.losses import floored
 from sae.training.engines.objective import whole_of
 from sae.training.engines.triton import ops
@@ -57,10 +57,8 @@ def why_not(model: SAE, objective: Objective) -> str:
         return f"it trains float32 weights, not {model.W_enc.dtype}"
     if model.config.activation != "topk":
         return f"it knows the activation 'topk' only, not {model.config.activation!r}"
-    for name in ("ghost", "multi_k", "l1", "l0", "prefixes", "n_random_prefixes", "dropout"):
-        if getattr(objective, name):
-            return f"it does not know {name}"
-    return ""
+    unknown = objective.beyond_auxk()
+    return f"it does not know {unknown}" if unknown else ""
 
 
 class Batch(NamedTuple):
@@ -75,7 +73,7 @@ class Batch(NamedTuple):
 
 
 class TritonEngine:
-    """See `sae.training.engines.Engine`. Does what the plain engine does; rounds differently."""
+    """See `interface.Engine`. Does what the plain engine does; rounds differently."""
 
     name = "triton"
 

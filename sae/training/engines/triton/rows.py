@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sae.training.engines import BETAS, EPS
+from sae.training.engines.interface import BETAS, EPS
 from sae.training.engines.triton.gradients import (
     Block,
     Entries,

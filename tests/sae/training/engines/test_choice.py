@@ -7,7 +7,8 @@ from typing import Any, Literal
 import pytest
 
 from sae.core.errors import UserError
-from sae.training.engines import Objective, engine_for
+from sae.training.engines.choice import engine_for
+from sae.training.engines.interface import Objective
 from sae.training.engines.sparse.engine import SparseEngine
 from tests.support.sae.sparse_steps import N_LATENTS, untrained
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sae.model.sae import SAE
 from sae.model.sparsity import Codes
-from sae.training.engines import Objective
+from sae.training.engines.interface import Objective
 from sae.training.engines.losses import (
     auxk_loss,
     fvu,

@@ -11,7 +11,8 @@ from torch import Tensor
 from sae.core.errors import UserError
 from sae.model.init import start
 from sae.model.sae import SAE, SAEConfig
-from sae.training.engines import Objective, Reduce, engine_for
+from sae.training.engines.choice import engine_for
+from sae.training.engines.interface import Objective, Reduce
 from sae.training.engines.losses import (
     variance_of,
 )

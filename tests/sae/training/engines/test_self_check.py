@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import sae.training.engines
 from sae.core.errors import Notice
-from sae.training.engines import Objective, StepResult, self_check
+from sae.training.engines import self_check
+from sae.training.engines.interface import Objective, StepResult
 from sae.training.engines.plain import PlainEngine
 from sae.training.engines.sparse.engine import SparseEngine
 from tests.support.sae.engine_pairs import random_model
@@ -77,8 +77,10 @@ def test_one_process_that_fails_keeps_all_from_it(monkeypatch: pytest.MonkeyPatc
         tensors[0].add_(0)
 
     monkeypatch.setattr(self_check, "obstacle", lambda *_: "")
-    assert sae.training.engines._rehearses(MODEL, OBJECTIVE, reduce)
-    assert not sae.training.engines._rehearses(MODEL, OBJECTIVE, lambda tensors: tensors[0].add_(1))
+    assert self_check.rehearse(PlainEngine, MODEL, OBJECTIVE, reduce)
+    assert not self_check.rehearse(
+        PlainEngine, MODEL, OBJECTIVE, lambda tensors: tensors[0].add_(1)
+    )
     monkeypatch.setattr(self_check, "obstacle", lambda *_: "it fails here")
     with pytest.warns(Notice, match="Triton engine is not used: it fails here"):
-        assert not sae.training.engines._rehearses(MODEL, OBJECTIVE, reduce)
+        assert not self_check.rehearse(PlainEngine, MODEL, OBJECTIVE, reduce)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sae.model.sae import SAE
 from sae.model.sparsity import BatchTopK
-from sae.training.engines import Objective, StepResult
+from sae.training.engines.interface import Objective, StepResult
 from sae.training.engines.losses import auxk_loss, floored, variance_of
 from sae.training.engines.plain import PlainEngine
 from sae.training.engines.sparse import products

@@ -12,7 +12,8 @@ import torch
 import sae.training.engines.triton
 from sae.core.errors import UserError
 from sae.model.sae import SAE
-from sae.training.engines import Objective, engine_for
+from sae.training.engines.choice import engine_for
+from sae.training.engines.interface import Objective
 from sae.training.engines.plain import PlainEngine
 from tests.support.paths import BENCHMARKS, ROOT
 from tests.support.sae.engine_pairs import mask, random_batches, random_model, twins

@@ -1,0 +1,86 @@
+"""What an engine is given, what it does and what comes back: the interface of all engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+BACKENDS = ("auto", "plain", "sparse", "triton")
+BETAS = (0.9, 0.999)
+"""Adam's decays, of every engine."""
+EPS = 6.25e-10
+"""Adam's epsilon, of every engine (Gao et al. 2024, A.1)."""
+
+Reduce = Callable[[list["Tensor"]], None]
+"""Sums each tensor over all processes, in place: every rank steps on its part of the batch."""
+
+
+class StepResult(NamedTuple):
+    """What a step saw, before its update. All on the device: nothing has waited for them."""
+
+    loss: Tensor
+    """() what was minimised."""
+    fvu: Tensor
+    """() fraction of variance unexplained, about the batch's own mean."""
+    aux: Tensor
+    """() AuxK, or the ghost loss, before its weight; 0 while no latent is dead."""
+    l0: Tensor
+    """() mean number of active latents a token."""
+    fired: Tensor
+    """(n_latents,) bool: active on any token of the batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What a step minimises beside the FVU."""
+
+    alpha: float = 1 / 32
+    """Weight of AuxK."""
+    k_aux: int
+    """Dead latents that rebuild a token's residual."""
+    ghost: Literal["", "ttt", "patchsae"] = ""
+    """Ghost gradients in place of AuxK: TTT's or PatchSAE's form."""
+    ghost_weight: float = 1.0
+    multi_k: int = 0
+    """Multi-TopK: also the FVU with `multi_k` times k latents, at weight 1/8; 0 = off."""
+    l1: float = 0.0
+    """Weight of the mean L1 norm of a token's activations (ReLU)."""
+    l0: float = 0.0
+    """Weight of the L0 penalty (JumpReLU)."""
+    prefixes: tuple[int, ...] = ()
+    """Matryoshka: prefix sizes, the last is n_latents; the loss is the mean over the prefixes."""
+    n_random_prefixes: int = 0
+    """Matryoshka with random prefixes (Pareto-distributed, as saev draws them), new each step."""
+    dropout: float = 0.0
+    """Share of the pre-activations that a training step leaves out."""
+
+    def beyond_auxk(self) -> str:
+        """The first setting, by name, that asks for more than FVU and AuxK; "" where none does."""
+        names = ("ghost", "multi_k", "l1", "l0", "prefixes", "n_random_prefixes", "dropout")
+        return next((name for name in names if getattr(self, name)), "")
+
+
+class Engine(Protocol):
+    """Steps of Adam on a model's parameters, in place, with the moments that belong to them."""
+
+    name: str
+
+    def step(self, x: Tensor, *, k: int, lr: float, dead: Tensor) -> StepResult:
+        """One step on the tokens `x` (n, d), which are centred and scaled (float32).
+
+        `k` latents a token now (k warm-up; rules without k ignore it); `dead` (n_latents,) is a
+        mask. Updates parameters and moments, takes out the part of the decoder's gradient along
+        its rows, and brings the rows back to unit length.
+        """
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Adam's moments and step counts; what `restore` is given continues bit for bit."""
+        ...
+
+    def restore(self, state: Mapping[str, Tensor]) -> None: ...
