@@ -114,13 +114,55 @@ def _launch(
 
 
 @triton.jit
-def _adam(value, gradient, mean, square, hyper):
-    """The value after a step, and both moments: the arithmetic of torch.optim.Adam."""
-    mean += (1 - _BETA1) * (gradient - mean)
-    square = _BETA2 * square + (1 - _BETA2) * gradient * gradient
+def _adam(value, gradient, mean, square, hyper, at, inside):
+    """The value after a step, by the arithmetic of torch.optim.Adam; renews both moments `at`."""
+    new_mean = tl.load(mean + at, mask=inside, other=0.0)
+    new_mean += (1 - _BETA1) * (gradient - new_mean)
+    old_square = tl.load(square + at, mask=inside, other=0.0)
+    new_square = _BETA2 * old_square + (1 - _BETA2) * gradient * gradient
+    tl.store(mean + at, new_mean, mask=inside)
+    tl.store(square + at, new_square, mask=inside)
     rate, c1, c2 = tl.load(hyper), tl.load(hyper + 1), tl.load(hyper + 2)
-    size = tl.sqrt_rn(square) / tl.sqrt_rn(c2) + _EPS
-    return value - (rate / c1) * mean / size, mean, square
+    size = tl.sqrt_rn(new_square) / tl.sqrt_rn(c2) + _EPS
+    return value - (rate / c1) * new_mean / size
+
+
+@triton.jit
+def _store(weight, low, value, at, inside, LOW: tl.constexpr):
+    """Renew a weight, and its copy in fewer bits where there is one."""
+    tl.store(weight + at, value, mask=inside)
+    if LOW:
+        tl.store(low + at, value.to(low.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _gather(
+    latent,
+    starts,
+    order,
+    x,
+    residual,
+    acts,
+    pulls,
+    scale,
+    partial,
+    k,
+    D: tl.constexpr,
+    DP: tl.constexpr,
+    BJ: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    """Both gradient rows of a latent from its own entries, whole chunks of which are summed."""
+    dim = tl.arange(0, DP)
+    start, end = tl.load(starts + latent), tl.load(starts + latent + 1)
+    first, last = tl.cdiv(start, CHUNK), end // CHUNK  # the whole chunks within this latent
+    skip = tl.maximum(last - first, 0) * CHUNK
+    n_own, split = end - start - skip, first * CHUNK - start
+    enc, dec = sums(start, n_own, split, skip, order, x, residual, acts, pulls, k, D, DP, BJ)
+    for chunk in range(first, last):
+        enc += tl.load(partial + 2 * chunk * D + dim, mask=dim < D, other=0.0)
+        dec += tl.load(partial + (2 * chunk + 1) * D + dim, mask=dim < D, other=0.0)
+    return enc * tl.load(scale), dec * tl.load(scale)
 
 
 @triton.jit
@@ -162,15 +204,9 @@ def _rows(
     at, inside = latent * D + dim, dim < D
     enc, dec = tl.zeros((DP,), tl.float32), tl.zeros((DP,), tl.float32)
     if GATHER:
-        start, end = tl.load(starts + latent), tl.load(starts + latent + 1)
-        first, last = tl.cdiv(start, CHUNK), end // CHUNK  # the whole chunks within this latent
-        skip = tl.maximum(last - first, 0) * CHUNK
-        n_own, split = end - start - skip, first * CHUNK - start
-        enc, dec = sums(start, n_own, split, skip, order, x, residual, acts, pulls, k, D, DP, BJ)
-        for chunk in range(first, last):
-            enc += tl.load(partial + 2 * chunk * D + dim, mask=inside, other=0.0)
-            dec += tl.load(partial + (2 * chunk + 1) * D + dim, mask=inside, other=0.0)
-        enc, dec = enc * tl.load(scale), dec * tl.load(scale)
+        enc, dec = _gather(
+            latent, starts, order, x, residual, acts, pulls, scale, partial, k, D, DP, BJ, CHUNK
+        )
     if EXTRA:
         place = tl.load(slot + latent) * D + dim  # below 0 where this latent has no row
         enc += tl.load(extra_enc + place, mask=inside & (place >= 0), other=0.0)
@@ -178,25 +214,13 @@ def _rows(
     if UPDATE:
         value = tl.load(w_dec + at, mask=inside, other=0.0)
         dec -= tl.sum(dec * value) * value  # what would only change the row's length
-        mean = tl.load(mean_dec + at, mask=inside, other=0.0)
-        square = tl.load(square_dec + at, mask=inside, other=0.0)
-        value, mean, square = _adam(value, dec, mean, square, hyper)
+        value = _adam(value, dec, mean_dec, square_dec, hyper, at, inside)
         length = tl.sqrt_rn(tl.sum(tl.where(inside, value * value, 0.0)))
         value = value / tl.maximum(length, 1e-12, propagate_nan=tl.PropagateNan.ALL)
-        tl.store(w_dec + at, value, mask=inside)
-        tl.store(mean_dec + at, mean, mask=inside)
-        tl.store(square_dec + at, square, mask=inside)
-        if LOW_DEC:
-            tl.store(low_dec + at, value.to(low_dec.dtype.element_ty), mask=inside)
+        _store(w_dec, low_dec, value, at, inside, LOW_DEC)
         value = tl.load(w_enc + at, mask=inside, other=0.0)
-        mean = tl.load(mean_enc + at, mask=inside, other=0.0)
-        square = tl.load(square_enc + at, mask=inside, other=0.0)
-        value, mean, square = _adam(value, enc, mean, square, hyper)
-        tl.store(w_enc + at, value, mask=inside)
-        tl.store(mean_enc + at, mean, mask=inside)
-        tl.store(square_enc + at, square, mask=inside)
-        if LOW_ENC:
-            tl.store(low_enc + at, value.to(low_enc.dtype.element_ty), mask=inside)
+        value = _adam(value, enc, mean_enc, square_enc, hyper, at, inside)
+        _store(w_enc, low_enc, value, at, inside, LOW_ENC)
     else:
         tl.store(out_enc + at, enc, mask=inside)
         tl.store(out_dec + at, dec, mask=inside)
@@ -207,9 +231,4 @@ def _vector(value, mean, square, gradient, hyper, size, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     old = tl.load(value + at, mask=at < size, other=0.0)
     step = tl.load(gradient + at, mask=at < size, other=0.0)
-    old_mean = tl.load(mean + at, mask=at < size, other=0.0)
-    old_square = tl.load(square + at, mask=at < size, other=0.0)
-    new, new_mean, new_square = _adam(old, step, old_mean, old_square, hyper)
-    tl.store(value + at, new, mask=at < size)
-    tl.store(mean + at, new_mean, mask=at < size)
-    tl.store(square + at, new_square, mask=at < size)
+    tl.store(value + at, _adam(old, step, mean, square, hyper, at, at < size), mask=at < size)
