@@ -1,10 +1,9 @@
-"""The label linter: deterministic, for machine-made labels and for human edits alike."""
+"""A label or description -> the same, cleaned, and what is wrong with it, whoever wrote it."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
@@ -12,8 +11,6 @@ MAX_WORDS = 8
 MAX_CHARACTERS = 64
 MAX_DESCRIPTION_WORDS = 40
 MAX_DESCRIPTION_CHARACTERS = 280
-REPEATED_SHARE = 0.005
-"""The same label on more of the latents than this says nothing about any of them."""
 
 
 class Linted(NamedTuple):
@@ -32,8 +29,10 @@ _MEDIUM = (
 )
 _HEDGE = "often|usually|sometimes|especially|particularly|typically|generally|mostly|etc"
 _VAGUE = "various|different|multiple|general|miscellaneous|diverse"
-_JARGON = "feature|features|neuron|neurons|latent|latents|detector|detectors|activation|"
-_JARGON += "activations|concept|concepts"
+_JARGON = (
+    "feature|features|neuron|neurons|latent|latents|detector|detectors|activation|activations|"
+    "concept|concepts"
+)
 _BLAND = frozenset(
     re.split(
         r"\W+",
@@ -101,13 +100,6 @@ def lint_description(description: str) -> Linted:
     plain = _plain(description, ends="")
     long = len(plain.split()) > MAX_DESCRIPTION_WORDS or len(plain) > MAX_DESCRIPTION_CHARACTERS
     return Linted(plain, ("description_long",) if long else ())
-
-
-def repeated(labels: Iterable[str], share: float = REPEATED_SHARE) -> dict[str, int]:
-    """Labels that stand on more than `share` of the latents (and on two or more), with counts."""
-    counts = Counter(_plain(label).lower() for label in labels)
-    least = share * counts.total()
-    return {label: n for label, n in counts.most_common() if n > 1 and n > least}
 
 
 def _plain(text: str, ends: str = " .\"'“”‘’") -> str:

@@ -1,4 +1,4 @@
-"""Who tests a label: anything that scores pictures by how well they meet it, 0 to 100."""
+"""A label and lettered images -> a score of each image, 0 to 100: does it fit the label?"""
 
 from __future__ import annotations
 

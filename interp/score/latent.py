@@ -1,4 +1,4 @@
-"""A label and unseen images -> how well the label predicts where the latent is active."""
+"""A label and held-out images -> how well the label predicts where the latent is active."""
 
 from __future__ import annotations
 
@@ -40,16 +40,17 @@ async def score_latent(
     A failure is a state of the result: "too_few_images", or a kind of `ReplyError` that waiting can
     cure. Other missing answers count as chance. Raises `LeakError`, and `UserError` of the judge.
     """
-    config = config or SampleConfig()
-    sample = _sample(evidence, explanation, config)
-    case = _Case(evidence.stats.latent, explanation, judge, control)
-    if not is_enough(sample, config):
-        counts = (len(sample.positives), len(sample.negatives))
-        return _score(case, counts, failure=TOO_FEW)
-    grids = deal(sample, config.n_tiles, case.latent)
-    judged = await _together(_judged(case, grid, images) for grid in grids)
+    test = _test(evidence, explanation, judge, config, control)
+    if not test.grids:
+        n_positive, n_negative = map(len, test.sample)
+        return _score(test, n_positive, n_negative, failure=TOO_FEW)
+    judged = await _gather(_judge(test, grid, images) for grid in test.grids)
     verdicts = [verdict for one in judged for verdict in one.verdicts]
-    return _scored(case, verdicts, [one.judgement for one in judged])
+    judgements = [one.judgement for one in judged]
+    # No figures while an answer is missing that waiting would bring: the next run asks for it.
+    waiting = next((j.failure for j in judgements if j.transient), None)
+    n_positive = sum(verdict.truth for verdict in verdicts)
+    return _score(test, n_positive, len(verdicts) - n_positive, verdicts, judgements, waiting)
 
 
 def score_questions(
@@ -61,34 +62,25 @@ def score_questions(
     control: str = "",
 ) -> Iterator[Question]:
     """What `score_latent` asks with the same arguments, without asking."""
-    config = config or SampleConfig()
-    sample = _sample(evidence, explanation, config)
-    case = _Case(evidence.stats.latent, explanation, judge, control)
-    if not is_enough(sample, config):
-        return
-    for grid in deal(sample, config.n_tiles, case.latent):
-        pictures = partial(_pictures, grid, images)
-        found = judge.question(case.label, explanation.description, pictures, case.about)
+    test = _test(evidence, explanation, judge, config, control)
+    for grid in test.grids:
+        pictures = partial(_read_lettered, grid, images)
+        found = judge.question(test.label, explanation.description, pictures, test.about)
         if found is not None:
             yield found.asked
 
 
-def _sample(evidence: Evidence, explanation: Explanation, config: SampleConfig) -> Sample:
-    if explanation.label is None:
-        raise ValueError(f"latent {explanation.latent} has no label to score")
-    sample = held_out(evidence, config)
-    check_held_out((*sample.positives, *sample.negatives), explanation.codes.values())
-    return sample
-
-
 @dataclass(frozen=True)
-class _Case:
-    """What is tested, and who tests it."""
+class _Test:
+    """What is tested, who tests it, and on which images."""
 
     latent: int
     explanation: Explanation
     judge: Judge
     control: str
+    sample: Sample
+    grids: tuple[tuple[Example, ...], ...]
+    """The sample as it is shown; empty where there are too few images."""
 
     @property
     def about(self) -> str:
@@ -101,6 +93,23 @@ class _Case:
         return self.explanation.label
 
 
+def _test(
+    evidence: Evidence,
+    explanation: Explanation,
+    judge: Judge,
+    config: SampleConfig | None,
+    control: str,
+) -> _Test:
+    if explanation.label is None:
+        raise ValueError(f"latent {explanation.latent} has no label to score")
+    config = config or SampleConfig()
+    latent = evidence.stats.latent
+    sample = held_out(evidence, config)
+    check_held_out((*sample.positives, *sample.negatives), explanation.codes.values())
+    grids = deal(sample, config.n_tiles, latent) if is_enough(sample, config) else ()
+    return _Test(latent, explanation, judge, control, sample, grids)
+
+
 class _Judged(NamedTuple):
     """What came of one question."""
 
@@ -108,24 +117,20 @@ class _Judged(NamedTuple):
     judgement: Judgement
 
 
-async def _judged(case: _Case, grid: Sequence[Example], images: Images) -> _Judged:
-    letters = _letters(grid)
-    description = case.explanation.description
-    pictures = partial(_pictures, grid, images)
-    judgement = await case.judge.judge(case.label, description, pictures, case.about)
-    return _Judged([_verdict(one, judgement.scores.get(letters[one])) for one in grid], judgement)
+async def _judge(test: _Test, grid: Sequence[Example], images: Images) -> _Judged:
+    pictures = partial(_read_lettered, grid, images)
+    description = test.explanation.description
+    judgement = await test.judge.judge(test.label, description, pictures, test.about)
+    scores = [judgement.scores.get(letter) for letter in FIRST[: len(grid)]]
+    return _Judged([_verdict(*pair) for pair in zip(grid, scores, strict=True)], judgement)
 
 
-def _letters(grid: Sequence[Example]) -> dict[Example, str]:
-    return dict(zip(grid, FIRST, strict=False))
-
-
-def _pictures(grid: Sequence[Example], images: Images) -> dict[str, Image.Image]:
-    letters = _letters(grid)
+def _read_lettered(grid: Sequence[Example], images: Images) -> dict[str, Image.Image]:
+    letters = dict(zip(grid, FIRST, strict=False))
     return {letters[one]: image for one, image in read_images(images, grid).items()}
 
 
-async def _together(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+async def _gather(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
     """Results in order. The first error ends the rest, and is raised.
 
     The rest first gets half of the time that a stopped run grants: its answers may be paid already.
@@ -154,20 +159,6 @@ def _verdict(example: Example, score: float | None) -> Verdict:
         kind=example.kind,
         domain=example.domain,
         score=score,
-    )
-
-
-def _scored(case: _Case, verdicts: Sequence[Verdict], judgements: Sequence[Judgement]) -> Score:
-    """No figures while an answer is missing that waiting would bring: the next run asks for it."""
-    waiting = next((j.failure for j in judgements if j.transient), None)
-    n_positive = sum(verdict.truth for verdict in verdicts)
-    return _score(
-        case,
-        (n_positive, len(verdicts) - n_positive),
-        verdicts,
-        judgements,
-        None if waiting else _figures(verdicts, seed=case.latent),
-        waiting,
     )
 
 
@@ -207,27 +198,27 @@ def _scores(verdicts: Sequence[Verdict], missing: float = CHANCE) -> list[float]
 
 
 def _score(
-    case: _Case,
-    counts: tuple[int, int],
+    test: _Test,
+    n_positive: int,
+    n_negative: int,
     verdicts: Sequence[Verdict] = (),
     judgements: Sequence[Judgement] = (),
-    figures: _Figures | None = None,
     failure: str | None = None,
 ) -> Score:
-    """`counts`: positives and negatives."""
+    figures = _Figures() if failure else _figures(verdicts, seed=test.latent)
     return Score(
-        latent=case.latent,
-        label=case.label,
-        model=case.judge.name,
-        explainer=case.explanation.model,
-        prompt=case.judge.prompt,
+        latent=test.latent,
+        label=test.label,
+        model=test.judge.name,
+        explainer=test.explanation.model,
+        prompt=test.judge.prompt,
         verdicts=tuple(verdicts),
-        **(figures or _Figures())._asdict(),
-        n_positive=counts[0],
-        n_negative=counts[1],
+        **figures._asdict(),
+        n_positive=n_positive,
+        n_negative=n_negative,
         n_missing=sum(verdict.score is None for verdict in verdicts),
         failure=failure,
         calls=tuple(key for judgement in judgements for key in judgement.calls),
         usd=sum(judgement.usd for judgement in judgements),
-        control=case.control,
+        control=test.control,
     )

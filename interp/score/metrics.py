@@ -1,4 +1,4 @@
-"""How well scores tell positives from negatives, and how sure that is: numpy in, numbers out."""
+"""Scores of positives and negatives -> AUROC and the like, with 95% intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The null that every score is held against: labels tested on latents they were not made for."""
+"""Explanations -> the same with labels of other latents: what a score is compared with."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def shuffled(
     dealt: list[Explanation] = []
     for name in sorted(set(status.values())):
         group = [e for e in explanations if e.label is not None and status[e.latent] == name]
-        dealt += _rotated(group, rng)
+        dealt += _rotate_labels(group, rng)
     return sorted(dealt, key=lambda explanation: explanation.latent)
 
 
-def _rotated(group: Sequence[Explanation], rng: np.random.Generator) -> list[Explanation]:
+def _rotate_labels(group: Sequence[Explanation], rng: np.random.Generator) -> list[Explanation]:
     """Equal labels stand side by side, then all take the label of the one `shift` places on.
 
     From the size of the largest block of equal labels up to the rest, every shift leads out of
@@ -39,11 +39,11 @@ def _rotated(group: Sequence[Explanation], rng: np.random.Generator) -> list[Exp
     largest = max(sizes.values(), default=0)
     shift = int(rng.integers(largest, max(largest, len(order) - largest) + 1))
     pairs = zip(order, [*order[shift:], *order[:shift]], strict=True)
-    return [_with_label_of(own, other) for own, other in pairs if _wording(own) != _wording(other)]
-
-
-def _with_label_of(own: Explanation, other: Explanation) -> Explanation:
-    return replace(own, label=other.label, description=other.description)
+    return [
+        replace(own, label=other.label, description=other.description)
+        for own, other in pairs
+        if _wording(own) != _wording(other)
+    ]
 
 
 def _wording(explanation: Explanation) -> str:

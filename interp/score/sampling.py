@@ -1,4 +1,4 @@
-"""Which held-out images a label is tested on, and how they are dealt into grids.
+"""Evidence -> the held-out images that a label is tested on, and their order in grids.
 
 Everything comes from the score side and from the latent's number: no seed to carry around.
 """
@@ -149,12 +149,8 @@ def _half_and_half(
     silent: Sequence[Example], hard: Sequence[Example], n: int, extra_hard: bool
 ) -> list[Example]:
     """Hard ones first for half of `n`, then silent ones; each makes up for what the other lacks."""
-    n_hard = min(len(hard), (n + extra_hard) // 2)
-    first = list(hard[:n_hard])
-    taken = {example.image_id for example in first}
-    others = [e for e in silent if e.image_id not in taken]
-    rest = [e for e in hard[n_hard:] if e.image_id not in {other.image_id for other in others}]
-    return [*first, *others, *rest][:n]
+    n_hard = (n + extra_hard) // 2
+    return _distinct([*hard[:n_hard], *silent, *hard[n_hard:]])[:n]
 
 
 def _even_sizes(n: int, n_tiles: int) -> list[int]:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.explain.lint import lint_description, lint_label, repeated
+from interp.explain.lint import lint_description, lint_label
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,6 @@ def test_long_descriptions_are_remarked_and_keep_their_case():
     assert lint_description("A  Dog. Not a cat.") == ("A Dog. Not a cat.", ())
     assert lint_description("word " * 41).remarks == ("description_long",)
     assert lint_description("w" * 281).remarks == ("description_long",)
-
-
-def test_labels_on_too_many_latents_are_counted():
-    labels = ["Small circles"] * 3 + ["small circles."] + [f"label {n}" for n in range(396)]
-    assert repeated(labels) == {"small circles": 4}
-    assert repeated(labels[:1]) == {}
 
 
 @settings(max_examples=100, deadline=None)
