@@ -1,6 +1,6 @@
-"""How CLIP is used to look: images and words to unit vectors, each image once.
+"""Images and words -> unit rows of CLIP's embedding, each image once.
 
-The pixels are looked at, never the embeddings that the SAE was trained on.
+It is the pixels that are encoded: the embeddings that the SAE was trained on are never used.
 """
 
 from __future__ import annotations

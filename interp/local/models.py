@@ -1,4 +1,4 @@
-"""The explainer and the judge that need no key: CLIP names a latent, and tests a name."""
+"""Images and words -> labels, and scores of labels, by CLIP similarity: neither needs a key."""
 
 from __future__ import annotations
 
@@ -29,10 +29,8 @@ MIN_IMAGES = 3
 """Fewer top images than this give no name."""
 UNCLEAR_BELOW = 20
 """Confidence (0-100) under which the best name is hardly better than the next."""
-
 SHARED_BY = 0.75
 """Share of the images that must have what is named: the namer ranks terms by what so many reach."""
-
 JUDGE_MIDPOINT = 1.2
 """Similarity, in standard deviations above the background's mean, that means "cannot tell"."""
 JUDGE_STEEPNESS = 1.7
@@ -62,12 +60,42 @@ class LocalNamer:
         tops = evidence.of("explain", "top")[:N_NAMING_IMAGES]
         check_side(tops, "explain")
         shown = read_images(images, tops)
-        named = _unnamed(latent, list(shown))
-        if len(shown) >= MIN_IMAGES:
-            similarity = self._eyes.see(shown.values()) @ self._texts.T  # (n, c)
-            scores = shared(unusual(similarity, self._usual))  # (c,)
-            named = _named(latent, list(shown), *_best(scores, self._terms))
-        return replace(named, prompt=self.prompt)
+        unnamed = self._unnamed(latent, list(shown))
+        if len(shown) < MIN_IMAGES:
+            return unnamed
+        similarity = self._eyes.see(shown.values()) @ self._texts.T  # (n, c)
+        names, confidence = _best(score_terms(standardise(similarity, self._usual)), self._terms)
+        return replace(
+            unnamed,
+            label=names[0],
+            description=f"named by CLIP similarity from {len(shown)} images; "
+            f"next best: {', '.join(names[1:])}",
+            verdict="unclear" if confidence < UNCLEAR_BELOW else "single",
+            confidence=confidence,
+            failure=None,
+            candidates=tuple(names),
+        )
+
+    def _unnamed(self, latent: int, shown: Sequence[Example]) -> Explanation:
+        letters = string.ascii_uppercase
+        return Explanation(
+            latent=latent,
+            label=None,
+            second_label=None,
+            description="",
+            verdict="",
+            level="",
+            confidence=None,
+            failure="too_few_images",
+            lint=(),
+            model=self.name,
+            provider=None,
+            prompt=self.prompt,
+            codes={letter: e.image_id for letter, e in zip(letters, shown, strict=False)},
+            candidates=(),
+            calls=(),
+            usd=0.0,
+        )
 
 
 class LocalJudge:
@@ -94,13 +122,13 @@ class LocalJudge:
         text = embed_terms(clip, [texts_of(label, clip.name)])[0]  # (d,)
         usual = self._background @ text  # (b,)
         similarity = self._eyes.see(shown.values()) @ text  # (n,)
-        z = unusual(similarity, usual)
+        z = standardise(similarity, usual)
         scores = 100 * torch.sigmoid(JUDGE_STEEPNESS * (z - JUDGE_MIDPOINT))
         rounded = [round(score, 1) for score in scores.tolist()]
         return Judgement(scores=dict(zip(shown, rounded, strict=True)))
 
 
-def unusual(similarity: Tensor, usual: Tensor) -> Tensor:
+def standardise(similarity: Tensor, usual: Tensor) -> Tensor:
     """(n, ...) similarities of texts and images, in deviations above the (b, ...) usual ones.
 
     CLIP likes some texts on every image; against what it usually gives them, all texts compare.
@@ -108,7 +136,7 @@ def unusual(similarity: Tensor, usual: Tensor) -> Tensor:
     return (similarity - usual.mean(0)) / usual.std(0, correction=0).clamp_min(1e-6)
 
 
-def shared(z: Tensor) -> Tensor:
+def score_terms(z: Tensor) -> Tensor:
     """(c,) what `SHARED_BY` of the images (n, c) reach, for every term: the lower quartile.
 
     A term that fits half of the images very well is not what they share. On a world and two SAEs of
@@ -137,54 +165,3 @@ def _best(scores: Tensor, terms: Sequence[str]) -> _Choice:
     first, second = order.values[:2].tolist()
     names = [terms[index] for index in order.indices[:N_CANDIDATES].tolist()]
     return _Choice(names, round(100 * math.tanh((first - second) / 2)))
-
-
-def _named(
-    latent: int, shown: Sequence[Example], names: Sequence[str], confidence: int
-) -> Explanation:
-    return _explanation(
-        latent,
-        shown,
-        label=names[0],
-        description=f"named by CLIP similarity from {len(shown)} images; "
-        f"next best: {', '.join(names[1:])}",
-        verdict="unclear" if confidence < UNCLEAR_BELOW else "single",
-        confidence=confidence,
-        candidates=tuple(names),
-    )
-
-
-def _unnamed(latent: int, shown: Sequence[Example]) -> Explanation:
-    return _explanation(latent, shown, failure="too_few_images")
-
-
-def _explanation(
-    latent: int,
-    shown: Sequence[Example],
-    *,
-    label: str | None = None,
-    description: str = "",
-    verdict: str = "",
-    confidence: int | None = None,
-    failure: str | None = None,
-    candidates: tuple[str, ...] = (),
-) -> Explanation:
-    codes = dict(zip(string.ascii_uppercase, (e.image_id for e in shown), strict=False))
-    return Explanation(
-        latent=latent,
-        label=label,
-        second_label=None,
-        description=description,
-        verdict=verdict,
-        level="",
-        confidence=confidence,
-        failure=failure,
-        lint=(),
-        model=LocalNamer.name,
-        provider=None,
-        prompt="",
-        codes=codes,
-        candidates=candidates,
-        calls=(),
-        usd=0.0,
-    )

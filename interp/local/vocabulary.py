@@ -1,4 +1,4 @@
-"""The words that the local namer may choose from, and the texts that CLIP reads for a label."""
+"""A vocabulary's name or file -> terms; a label -> the texts that CLIP reads for it."""
 
 from __future__ import annotations
 

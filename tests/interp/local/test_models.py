@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from interp.local.clip_encoder import BATCH, Eyes
-from interp.local.models import LocalJudge, LocalNamer, shared, unusual
+from interp.local.models import LocalJudge, LocalNamer, score_terms, standardise
 from interp.local.vocabulary import TERMS_FILE, Term, load_vocabulary, read_terms, texts_of
 from interp.pictures.cache import Images
 from interp.records.split import LeakError, split_of
@@ -54,18 +54,18 @@ def explain(evidence: Evidence, images: Images = paint) -> Explanation:
 
 def test_similarity_is_counted_in_deviations_from_what_is_usual() -> None:
     usual = torch.tensor([[0.1, 0.5], [0.3, 0.5]])
-    z = unusual(torch.tensor([[0.4, 0.5], [0.2, 0.5]]), usual)
+    z = standardise(torch.tensor([[0.4, 0.5], [0.2, 0.5]]), usual)
     assert z.flatten().tolist() == pytest.approx([2.0, 0.0, 0.0, 0.0], abs=1e-5)
 
 
 def test_what_is_shared_is_what_three_quarters_of_the_images_reach() -> None:
     z = torch.tensor([[3.0, 9.0], [3.0, 9.0], [3.0, 1.0], [2.0, 1.0], [9.0, 1.0]])
-    assert shared(z).tolist() == [3.0, 1.0]
+    assert score_terms(z).tolist() == [3.0, 1.0]
 
 
 def test_two_images_of_sixteen_that_a_term_misses_do_not_decide() -> None:
     z = torch.tensor([[4.0, 2.0]] * 14 + [[-50.0, 2.0]] * 2)
-    first, second = shared(z).tolist()
+    first, second = score_terms(z).tolist()
     assert first > second
 
 
