@@ -12,8 +12,8 @@ from interp.explain.explainer import TOO_FEW, Explainer
 from interp.llm.scheduler import append_run
 from interp.llm.types import CONCURRENCY, Width, is_transient
 from interp.pictures.cache import EvidenceSource
-from interp.records.codec import finished
 from interp.records.types import Explanation
+from sae.core.files import read_jsonl
 
 __all__ = ["ExplainSummary", "explain_run"]
 
@@ -33,7 +33,7 @@ def pending_latents(
 
 def _failures(path: Path, name: str, prompt: str) -> dict[int, str | None]:
     """Latent -> why its last explanation by this explainer and prompt failed; None: it did not."""
-    rows = [row for row in finished(path) if (row["model"], row["prompt"]) == (name, prompt)]
+    rows = [row for row in read_jsonl(path) if (row["model"], row["prompt"]) == (name, prompt)]
     return {row["latent"]: row["failure"] for row in rows}
 
 

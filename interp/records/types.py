@@ -1,4 +1,4 @@
-"""The types that cross borders between the rooms of `interp`, and their form in JSON.
+"""The types that cross borders between the rooms of `interp`.
 
 An image is known by the hash of its content everywhere (`image_id`, 64 hex digits); `row` is only
 its place in the store. Where a number cannot be given it is NaN here and `null` in JSON.
@@ -6,8 +6,13 @@ its place in the store. Where a number cannot be given it is NaN here and `null`
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
 
 Side = Literal["explain", "score"]
 """Which half of the images: what the explainer may see, or what the label is tested on."""
@@ -22,6 +27,33 @@ SIDES: tuple[Side, Side] = ("explain", "score")
 KINDS: tuple[Kind, ...] = ("top", "quantile", "silent", "hard")
 N_BINS = 32
 """Bins of `LatentStats.hist`, equal in width over [0, max_act]."""
+
+
+class _NanIsNull:
+    """Tells pydantic how JSON shows a number that cannot be given."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        from pydantic_core import core_schema as schema
+
+        return schema.union_schema(
+            [
+                handler(source),
+                schema.no_info_after_validator_function(lambda _: math.nan, schema.none_schema()),
+            ],
+            mode="left_to_right",
+            custom_error_type="figure",
+            custom_error_message="Input should be a finite number or null",
+            serialization=schema.plain_serializer_function_ser_schema(
+                lambda figure: None if math.isnan(figure) else figure,
+                return_schema=schema.nullable_schema(schema.float_schema()),
+            ),
+        )
+
+
+Figure = Annotated[float, _NanIsNull()]
+"""A number of a stored record: NaN here where it cannot be given, null in JSON."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +152,7 @@ class Explanation:
     """Labels that were considered, best first."""
     calls: tuple[str, ...]
     """Keys in the ledger."""
-    usd: float
+    usd: Figure
 
     def __post_init__(self) -> None:
         if (self.label is None) != (self.failure is not None):
@@ -138,12 +170,12 @@ class Verdict:
     row: int
     truth: bool
     """Whether the latent is active on the image."""
-    act: float
+    act: Figure
     stratum: int
     """As in `Example`."""
     kind: Kind
     domain: str
-    score: float | None
+    score: Figure | None
     """0 (label does not fit) to 100 (fits); None when no usable answer came."""
 
 
@@ -159,18 +191,18 @@ class Score:
     prompt: str
     """Fingerprint of the scorer's prompt and its schema; "" for a local scorer."""
     verdicts: tuple[Verdict, ...]
-    auroc: float
+    auroc: Figure
     """0.5 is chance, 1 is perfect; missing answers count as chance."""
-    auroc_low: float
-    auroc_high: float
+    auroc_low: Figure
+    auroc_high: Figure
     """Bounds of the 95% interval."""
-    auroc_easy: float
+    auroc_easy: Figure
     """Against `silent` images only: is the topic right?"""
-    auroc_hard: float
+    auroc_hard: Figure
     """Against `hard` images only: is it specific?"""
-    balanced_accuracy: float
+    balanced_accuracy: Figure
     """At a fixed score of 50; missing answers are wrong."""
-    spearman: float
+    spearman: Figure
     """Rank correlation of score and activation among the positives, -1 to 1."""
     n_positive: int
     n_negative: int
@@ -179,6 +211,6 @@ class Score:
     failure: str | None
     """Why there is no score (then the figures are NaN); else None."""
     calls: tuple[str, ...]
-    usd: float
+    usd: Figure
     control: str = ""
     """"" for the latent's own label; "shuffled" when another latent's label was tested here."""

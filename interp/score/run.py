@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 from interp.llm.scheduler import append_run
 from interp.llm.types import CONCURRENCY, Width, is_transient
 from interp.pictures.cache import EvidenceSource
-from interp.records.codec import finished, from_json
+from interp.records.codec import from_json
 from interp.records.types import Evidence, Explanation, Score, Status
 from interp.score.judge import Judge
 from interp.score.latent import TOO_FEW, score_latent
 from interp.score.nulls import shuffled
 from interp.score.sampling import SampleConfig, held_out, is_enough, n_grids
 from sae.core.errors import UserError
-from sae.core.files import sha256_hex
+from sae.core.files import read_jsonl, sha256_hex
 
 MISSING_ALARM = 0.02
 """A run in which more than this share of the answers is missing is flagged."""
@@ -112,7 +112,7 @@ def pending_tests(
     if control not in CONTROLS:
         raise UserError(f"--control {control!r} is not known; choose one of: shuffled")
     tests = sorted((e for e in explanations if e.label is not None), key=lambda e: e.latent)
-    done = {_identity(row) for row in finished(path) if not _to_do_again(row, retry_failed)}
+    done = {_identity(row) for row in read_jsonl(path) if not _to_do_again(row, retry_failed)}
     if not done and not control:
         return tests
     config = config or SampleConfig()
@@ -142,7 +142,7 @@ def stored_summary(
     latents = {e.latent for e in explanations if e.label is not None}
     bare = [
         from_json(Score, {**row, "verdicts": []})
-        for row in finished(path)
+        for row in read_jsonl(path)
         if row["latent"] in latents and row["prompt"] == judge_prompt
     ]
     return summarise(bare, judge_name, control)

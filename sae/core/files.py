@@ -1,24 +1,39 @@
-"""How files come to be: complete or absent. JSON of one flat dataclass, and JSON Lines."""
+"""Values -> files, complete or absent; JSON and JSON Lines -> dataclasses, read strictly."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import os
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
 from sae.core.errors import UserError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+    from pydantic_core import SchemaValidator
 
 FORMAT = 1
 """The number in every JSON file that we write; a reader refuses any other by name."""
 
 Config = TypeVar("Config")
+_LIMITS: dict[object, dict[str, Any]] = {
+    "bool": {"strict": True},
+    "int": {"strict": True, "ge": -(2**63), "le": 2**63 - 1},
+    "float": {"strict": True, "allow_inf_nan": False},
+    "str": {"strict": True},
+    "dataclass-args": {"extra_behavior": "forbid"},
+}
+"""What pydantic's schema of a plain type is narrowed by: no type for another, no huge number."""
+_URGENCY = {"unexpected_keyword_argument": 0, "extra_forbidden": 0, "missing": 1}
 
 
 @contextmanager
@@ -44,19 +59,15 @@ def read_config(path: Path, cls: type[Config], remedy: str = "") -> Config:
     """Read one flat dataclass with `"format": 1`.
 
     Raises `UserError` when the file is missing (`remedy` is the next command), is no JSON object,
-    has another format number, or lacks or adds a field.
+    has another format number, or a field is missing, unknown or of a wrong type.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(
             f"{path} is missing (unfinished?)" + (f"; {remedy}" if remedy else "")
         ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} does not hold a JSON object")
-    return from_mapping(cls, values, path)
+    return from_mapping(cls, parse_object(data, str(path)), path)
 
 
 def from_mapping(cls: type[Config], values: Mapping[str, Any], path: Path) -> Config:
@@ -65,18 +76,65 @@ def from_mapping(cls: type[Config], values: Mapping[str, Any], path: Path) -> Co
         raise UserError(
             f"{path} has format {values.get('format')!r}; this version reads format {FORMAT}"
         )
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for name in values:
-        if name not in fields:
-            raise UserError(f"{path} has the unknown key {name!r}{did_you_mean(name, fields)}")
-    for name, field in fields.items():
-        optional = (
-            field.default is not dataclasses.MISSING
-            or field.default_factory is not dataclasses.MISSING
-        )
-        if name not in values and not optional:
-            raise UserError(f"{path} lacks the key {name!r}")
-    return cls(**values)
+    return build_strictly(cls, values, str(path))
+
+
+def parse_object(data: bytes, place: str) -> dict[str, Any]:
+    """One JSON object. Raises `UserError`, which begins with `place`, for anything else."""
+    from pydantic_core import from_json
+
+    try:
+        values = from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise UserError(f"{place} is not valid JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{place} does not hold a JSON object")
+    return values
+
+
+def build_strictly(cls: type[Config], values: Mapping[str, Any], place: str) -> Config:
+    """A dataclass or NamedTuple from JSON values, every field checked against its type.
+
+    Raises `UserError`, which begins with `place` and names the field, for the first that is
+    unknown, missing without a default, of another type, or a number beyond 64 bits.
+    """
+    from pydantic import ValidationError
+
+    try:
+        record: Config = _validator(cast(Any, cls)).validate_python(values)
+    except ValidationError as error:
+        raise UserError(f"{place} {_fault(error, cls)}") from None
+    return record
+
+
+@functools.cache
+def _validator(cls: type[Any]) -> SchemaValidator:
+    from pydantic import TypeAdapter
+    from pydantic_core import SchemaValidator
+
+    return SchemaValidator(_narrowed(TypeAdapter(cls).core_schema))
+
+
+def _narrowed(schema: Any) -> Any:
+    """The schema with `_LIMITS` on all of its parts."""
+    if isinstance(schema, dict):
+        limits = _LIMITS.get(schema.get("type"), {})
+        return {name: _narrowed(part) for name, part in schema.items()} | limits
+    return type(schema)(map(_narrowed, schema)) if isinstance(schema, (list, tuple)) else schema
+
+
+def _fault(error: ValidationError, cls: type[Any]) -> str:
+    """The first unknown field; else the first missing one; else the first of a wrong type."""
+    faults = error.errors(include_url=False, include_context=False)
+    fault = min(faults, key=lambda fault: _URGENCY.get(fault["type"], 2))
+    name, said = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
+    if fault["type"] in _URGENCY:
+        known = get_type_hints(cls)
+        unknown = f"has the unknown key {name!r}{did_you_mean(name, known)}"
+        return f"lacks the key {name!r}" if fault["type"] == "missing" else unknown
+    if not name:  # what a record says of itself as a whole
+        return f"does not fit: {said}"
+    return f"has {name!r} {reprlib.repr(fault['input'])}: {said[0].lower()}{said[1:]}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -94,12 +152,23 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """All complete lines; a missing file is empty, and a torn last line costs that line."""
+def walk_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number, from 1, and object of every complete line, one line in memory at a time.
+
+    A missing file is empty, a torn last line costs that line, an empty line counts for nothing.
+    Raises `UserError` with the number of a line that holds no JSON object. Writes nothing.
+    """
     if not path.exists():
-        return []
-    *lines, _torn = path.read_bytes().split(b"\n")
-    return [json.loads(line) for line in lines if line]
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if line != b"\n" and line.endswith(b"\n"):
+                yield number, parse_object(line, f"{path}, line {number},")
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The objects of `walk_jsonl`, all at once."""
+    return [values for _, values in walk_jsonl(path)]
 
 
 def repair_jsonl(path: Path) -> None:

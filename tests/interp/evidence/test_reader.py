@@ -14,7 +14,6 @@ from PIL import Image
 
 from interp.evidence.collect import CollectConfig, collect
 from interp.evidence.reader import EvidenceReader
-from interp.records.codec import from_json, to_json
 from interp.records.types import Evidence, Example, LatentStats
 from sae.core.errors import UserError
 from sae.data.images import BadImage
@@ -103,9 +102,8 @@ def test_statistics_alone_are_those_of_the_evidence(reader) -> None:
     assert [repr(reader.stats(n)) for n in range(D)] == [repr(reader.of(n).stats) for n in range(D)]
 
 
-def test_evidence_holds_plain_python_values_and_survives_json(reader) -> None:
+def test_evidence_holds_plain_python_values(reader) -> None:
     evidence = reader.of(11)
-    assert repr(from_json(type(evidence), to_json(evidence))) == repr(evidence)
     assert type(evidence.stats.hist) is tuple
     assert len(evidence.stats.hist) == 32
     assert sum(evidence.stats.hist) == evidence.stats.n_active

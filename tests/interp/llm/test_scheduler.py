@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import pytest
 
 from interp.llm.scheduler import append_run, entered, run_all
-from interp.records.codec import finished
 from sae.core.errors import UserError
 
 
@@ -133,14 +132,6 @@ def test_append_run_writes_whole_lines_in_order_after_a_torn_one(tmp_path):
     append_run(path, [1, 2, 3, 4], worker, on_record=seen.append)
     assert [json.loads(line)["number"] for line in path.read_text().splitlines()] == [0, 1, 2, 3, 4]
     assert seen == [Row(1), Row(2), Row(3), Row(4)]
-
-
-def test_finished_reads_complete_rows_and_cuts_a_torn_one_off(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    assert finished(path) == []
-    path.write_text('{"number": 0}\n{"numb')
-    assert finished(path) == [{"number": 0}]
-    assert path.read_text() == '{"number": 0}\n'
 
 
 def test_only_async_context_managers_are_entered():

@@ -49,11 +49,18 @@ def test_config_comes_back_as_it_was_written(tmp_path: Path) -> None:
         ('{"format": 1}', "'name'"),
         ("[]", "object"),
         ("{", "JSON"),
+        ('{"format": 1, "name": 3}', "'name' 3: input should be a valid string"),
+        ('{"format": 1, "name": "x", "size": "3"}', "'size' '3': input should be a valid integer"),
+        ('{"format": 1, "name": "x", "size": true}', "'size' True: input should be a valid int"),
+        ('{"format": true, "name": "x"}', "'format' True: input should be a valid integer"),
+        ('{"format": 1, "name": ' + "[" * 10**5, "recursion limit"),
+        (f'{{"format": 1, "name": "x", "size": {10**400}}}', "less than or equal to"),
+        ('{"format": 1, "name": "\udcff"}', "not valid JSON"),
     ],
 )
 def test_config_that_does_not_fit_is_refused_by_name(tmp_path: Path, text: str, word: str) -> None:
     path = tmp_path / "config.json"
-    path.write_text(text)
+    path.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(UserError, match=r"config\.json") as refused:
         read_config(path, Settings)
     assert word in str(refused.value)
@@ -62,6 +69,14 @@ def test_config_that_does_not_fit_is_refused_by_name(tmp_path: Path, text: str, 
 def test_missing_config_names_the_next_command(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run `it` again"):
         read_config(tmp_path / "config.json", Settings, "run `it` again")
+
+
+@pytest.mark.parametrize("damaged", ["{", "[1]", "3", '{"a": NaN}', "[" * 10**5])
+def test_a_damaged_line_in_the_middle_is_named_by_its_number(tmp_path: Path, damaged: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f'{{"a": 1}}\n{damaged}\n{{"a": 2}}\n')
+    with pytest.raises(UserError, match=r"rows\.jsonl, line 2, (is not valid|does not hold)"):
+        read_jsonl(path)
 
 
 @pytest.mark.parametrize("torn", ['{"a": 3', "{", '{"a": 3}'])

@@ -12,8 +12,8 @@ from interp.llm.cost.price import Price
 from interp.llm.cost.tariff import Tariff
 from interp.llm.server.client import ChatModel
 from interp.llm.types import Question, Reply
-from interp.records.codec import finished
 from sae.core.errors import UserError
+from sae.core.files import read_jsonl
 from tests.support.commands import Walk, interp
 from tests.support.servers.faulty import ask, config, question
 from tests.support.servers.loopback_answers import Fault
@@ -98,7 +98,7 @@ def test_a_server_without_a_list_of_models_labels_all_the_same(server, collected
     server.models_status, server.listing = status, listing
     words = ("--model", "x/y", "--base-url", server.base_url, "--run", collected)
     assert interp("explain", *words, "--latents", "0-3", "--dense") == 0
-    rows = list(finished(collected / "explanations.jsonl"))
+    rows = read_jsonl(collected / "explanations.jsonl")
     assert len(rows) == 4
     paths = {request.path for request in server.requests}
     assert paths <= {"/v1/models", "/v1/chat/completions"}

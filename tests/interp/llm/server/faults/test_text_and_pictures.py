@@ -14,8 +14,9 @@ from PIL import Image
 from interp.explain.explainer import VlmExplainer
 from interp.llm.server.client import ChatModel
 from interp.llm.types import ReplyError
-from interp.records.codec import finished, from_json
+from interp.records.codec import from_json
 from interp.records.types import Example, Explanation
+from sae.core.files import read_jsonl
 from tests.support.interp.explaining import RGB, ColourSource, run
 from tests.support.servers.faulty import Answer, ask, config, question, says
 from tests.support.servers.loopback_answers import Request, chat_body, explain_answer
@@ -33,7 +34,7 @@ def test_no_control_character_of_an_answer_reaches_a_label(server, tmp_path, mon
 
     monkeypatch.setattr("tests.support.servers.loopback.respond", respond)
     assert run(tmp_path, server.base_url, 1).n_labelled == 1
-    (row,) = finished(tmp_path / "explanations.jsonl")
+    (row,) = read_jsonl(tmp_path / "explanations.jsonl")
     made = from_json(Explanation, row)
     for text in (made.label, made.description):
         assert text is not None
@@ -46,7 +47,7 @@ def test_very_long_rubbish_is_stored_and_is_no_label(server, tmp_path, monkeypat
     says(monkeypatch, "\ufffd{" * 200_000)
     summary = run(tmp_path, server.base_url, 1)
     assert summary.failures == {"not_json": 1}
-    (row,) = finished(tmp_path / "explanations.jsonl")
+    (row,) = read_jsonl(tmp_path / "explanations.jsonl")
     assert row["label"] is None
 
 

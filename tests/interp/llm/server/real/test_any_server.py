@@ -32,8 +32,8 @@ from interp.llm.replies.schemas import parse_object
 from interp.llm.server.client import ChatModel
 from interp.llm.server.preflight import check_sight
 from interp.llm.types import Picture, Reply, ReplyError
-from interp.records.codec import finished
 from sae.core.errors import FAILURES
+from sae.core.files import read_jsonl
 from tests.support.commands import interp
 from tests.support.interp.explaining import ColourSource
 from tests.support.servers.colour_questions import COLOURS, ask, config_of, label, picture, question
@@ -138,7 +138,7 @@ def test_an_answer_of_another_form_is_a_failure_and_never_a_label(served, tmp_pa
         explainer = VlmExplainer(ChatModel(config_of(served), ledger))
         summary = explain_run(path, ColourSource(), explainer, range(3), concurrency=3)
     assert (summary.n_labelled, summary.n_failed) == (0, 3)
-    rows = list(finished(path))
+    rows = read_jsonl(path)
     # With the schema enforced by the server it is a cut or an empty one.
     assert {row["failure"] for row in rows} <= {"wrong_keys", "truncated", "not_json", "invalid"}
     assert {row["label"] for row in rows} == {None}
@@ -151,7 +151,7 @@ def test_the_command_line_says_that_nothing_could_be_labelled(served, run):
     assert interp(*asked) == FAILURES
     with Ledger(run / "calls.sqlite") as ledger:
         n_calls = len(ledger)
-    rows = list(finished(run / "explanations.jsonl"))
+    rows = read_jsonl(run / "explanations.jsonl")
     assert len(rows) == 4
     assert {row["label"] for row in rows} == {None}
     assert interp(*asked) == FAILURES
