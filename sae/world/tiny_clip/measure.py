@@ -61,7 +61,7 @@ def measure(
 
 
 def main() -> None:
-    """Print the table that stands in the README and the model card."""
+    """Print the table that stands in docs/measured.md and in the model card."""
     parser = argparse.ArgumentParser(description="Measure a CLIP on the built-in world.")
     parser.add_argument("folder", nargs="?", help="open_clip folder; without it, the one shipped")
     parser.add_argument("--n", type=int, default=4000, help="scenes")
