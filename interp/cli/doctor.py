@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from interp.llm.ledger.ledger import Ledger
-from interp.llm.server.client import ChatModel, ClientConfig, public_url
+from interp.llm.server.client import ChatModel, ClientConfig
 from interp.llm.server.preflight import check_sight
-from interp.llm.types import KEY_VARIABLE
+from interp.llm.types import KEY_VARIABLE, public_url
 from sae.core.errors import UserError
 
 PACKAGES = ("sae-interp", "torch", "torchvision", "open_clip_torch", "pillow", "openai", "pandas")

@@ -15,10 +15,10 @@ from contextvars import ContextVar
 from itertools import count
 
 PLACE: ContextVar[int] = ContextVar("PLACE", default=0)
-"""Place in the line of the item that this task works on; `schedule.run_all` sets it."""
+"""Place in the line of the item that this task works on; `scheduler.run_all` sets it."""
 
 STOPPED: ContextVar[asyncio.Event | None] = ContextVar("STOPPED", default=None)
-"""Set when the run that this task works for has been stopped; `schedule.run_all` does it."""
+"""Set when the run that this task works for has been stopped; `scheduler.run_all` does it."""
 
 START, LEAST, MOST = 8, 1, 256
 """Bounds of an adaptive budget, in requests. One Python process keeps about 200 busy."""
@@ -56,11 +56,6 @@ class Gate:
     def limit(self) -> int:
         """Requests that may be in flight now."""
         return int(self._limit)
-
-    @property
-    def n_waiting(self) -> int:
-        """Requests that are ready to be sent."""
-        return sum(not granted.done() for _, _, granted in self._waiting)
 
     def room(self) -> int:
         """Items to have in work: enough to fill the budget while others rest or are prepared."""

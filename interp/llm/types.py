@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 from urllib.parse import urlsplit
 
 from sae.core.files import sha256_hex
@@ -15,7 +15,7 @@ from sae.core.files import sha256_hex
 OPENROUTER = "https://openrouter.ai/api/v1"
 """The server that is asked when no other is named."""
 
-Kind = Literal[
+Transient = Literal[
     "rate_limit",  # 429
     "in_flight",  # 402: too much credit reserved by requests still running
     "overloaded",  # 503, 529
@@ -26,6 +26,10 @@ Kind = Literal[
     "broken_body",  # 200 whose body is no JSON
     "html",  # a page instead of an answer
     "empty",  # no choice, or no text in it
+]
+"""What waiting can cure."""
+
+Lasting = Literal[
     "not_json",  # the model's text holds no JSON object
     "wrong_keys",  # JSON, but not for the letters that were asked
     "invalid",  # the right keys with values out of their range or type
@@ -36,20 +40,8 @@ Kind = Literal[
     "bad_request",  # 400, 413, 422
 ]
 
-_WAITING_CURES: frozenset[str] = frozenset(
-    {
-        "rate_limit",
-        "in_flight",
-        "overloaded",
-        "server",
-        "timeout",
-        "connection",
-        "error_body",
-        "broken_body",
-        "html",
-        "empty",
-    }
-)
+Kind = Transient | Lasting
+"""Why there is no usable answer."""
 
 
 @dataclass(frozen=True)
@@ -182,15 +174,10 @@ class ReplyError(Exception):
         """Whether an answer may have been made, and billed, that did not arrive."""
         return self.kind in ("timeout", "connection", "broken_body") and not self.unsent
 
-    @property
-    def transient(self) -> bool:
-        """Whether asking the same thing again later can end otherwise."""
-        return is_transient(self.kind)
-
 
 def is_transient(kind: str) -> bool:
     """Whether asking the same thing again later can end otherwise."""
-    return kind in _WAITING_CURES
+    return kind in get_args(Transient)
 
 
 class VisionModel(Protocol):
@@ -205,10 +192,8 @@ class VisionModel(Protocol):
 
 CONCURRENCY = 16
 
-
 Width = int | Callable[[], int]
 """How many items are in work at once: a number, or what gives it from moment to moment."""
-
 
 KEY_VARIABLE = "OPENROUTER_API_KEY"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from interp.llm.cost.price import Price
 from interp.llm.cost.tokens import answer_tokens, prompt_tokens
-from interp.llm.ledger.ledger import Billed
+from interp.llm.ledger.queries import Billed
 from interp.llm.types import Question
 
 N_SAMPLE = 48

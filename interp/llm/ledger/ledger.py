@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -25,8 +24,6 @@ from interp.llm.ledger.queries import Billed, Spent, billed_in, spent_in
 from interp.llm.types import Picture, Question, Reply, Usage
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, sha256_hex
-
-__all__ = ["Billed", "Ledger", "Paid", "Spent", "key_of", "request_of"]
 
 _TABLES = (
     "calls (key TEXT PRIMARY KEY, created TEXT, request TEXT, reply TEXT) WITHOUT ROWID",
@@ -93,12 +90,7 @@ class Ledger:
     def __enter__(self) -> Ledger:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:

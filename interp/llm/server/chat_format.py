@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 from interp.llm.prompts import render
-from interp.llm.server.errors import FormUnsupported, failure_in_body
+from interp.llm.server.errors import FormUnsupported, failure
 from interp.llm.types import Picture, Question, Reply, ReplyError, Usage
 from sae.core.errors import UserError
 
@@ -74,7 +74,7 @@ def read_body(
     if error is None and choice is None:
         return ReplyError("broken_body", "the body is no chat completion")
     used = _usage(body.get("usage")) if isinstance(body, dict) else _usage(None)
-    found = failure_in_body(error, headers, model) if error else _answer(choice or {})
+    found = failure(0, error, headers, model) if error else _answer(choice or {})
     if isinstance(found, _Said):
         provider = _name(body.get("provider"))
         return Reply(found.text, _name(body.get("model")) or model, provider, used, found.end, key)

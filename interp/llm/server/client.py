@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import tenacity
@@ -30,27 +29,16 @@ from interp.llm.server.json_mode import FormLadder
 from interp.llm.types import (
     NOTHING_USED,
     Kind,
-    Picture,
     Question,
     Reply,
     ReplyError,
     Usage,
-    VisionModel,
+    is_transient,
     public_url,
 )
 from sae.core.errors import FAILURES, UserError
 
-__all__ = [
-    "ChatModel",
-    "ClientConfig",
-    "Picture",
-    "Question",
-    "Reply",
-    "ReplyError",
-    "Usage",
-    "VisionModel",
-    "public_url",
-]
+__all__ = ["ChatModel", "ClientConfig"]
 
 _PATIENT = frozenset({"rate_limit", "in_flight", "connection"})
 """What may last: waited for until the deadline. Other faults get a few tries, since servers also
@@ -98,12 +86,7 @@ class ChatModel:
     async def __aenter__(self) -> ChatModel:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self._server.close()
 
     async def ask(self, question: Question) -> Reply:
@@ -295,7 +278,7 @@ def _error_of(state: tenacity.RetryCallState) -> ReplyError:
 
 
 def _is_transient(error: BaseException) -> bool:
-    return isinstance(error, ReplyError) and error.transient
+    return isinstance(error, ReplyError) and is_transient(error.kind)
 
 
 def _parameters(config: ClientConfig) -> dict[str, Any]:

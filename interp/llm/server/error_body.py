@@ -74,44 +74,23 @@ def retry_after(headers: Mapping[str, Any]) -> float | None:
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
-_STATUS_OF = {
-    "invalid_request": 400,
-    "invalid_request_error": 400,
-    "invalid_argument": 400,
-    "failed_precondition": 400,
-    "authentication": 401,
-    "authentication_error": 401,
-    "invalid_api_key": 401,
-    "unauthenticated": 401,
-    "payment_required": 402,
-    "billing_error": 402,
-    "insufficient_credits": 402,
-    "permission_denied": 403,
-    "permission_error": 403,
-    "not_found": 404,
-    "not_found_error": 404,
-    "model_not_found": 404,
-    "payload_too_large": 413,
-    "request_too_large": 413,
-    "unprocessable": 422,
-    "rate_limit_exceeded": 429,
-    "rate_limit_error": 429,
-    "insufficient_quota": 429,
-    "resource_exhausted": 429,
-    "server": 500,
-    "server_error": 500,
-    "api_error": 500,
-    "internal_server_error": 500,
-    "provider_unavailable": 502,
-    "provider_overloaded": 503,
-    "unavailable": 503,
-    "unavailable_error": 503,
-    "timeout": 504,
-    "timeout_error": 504,
-    "deadline_exceeded": 504,
-    "overloaded_error": 529,
+_NAMES_OF = {
+    400: ("invalid_request", "invalid_request_error", "invalid_argument", "failed_precondition"),
+    401: ("authentication", "authentication_error", "invalid_api_key", "unauthenticated"),
+    402: ("payment_required", "billing_error", "insufficient_credits"),
+    403: ("permission_denied", "permission_error"),
+    404: ("not_found", "not_found_error", "model_not_found"),
+    413: ("payload_too_large", "request_too_large"),
+    422: ("unprocessable",),
+    429: ("rate_limit_exceeded", "rate_limit_error", "insufficient_quota", "resource_exhausted"),
+    500: ("server", "server_error", "api_error", "internal_server_error"),
+    502: ("provider_unavailable",),
+    503: ("provider_overloaded", "unavailable", "unavailable_error"),
+    504: ("timeout", "timeout_error", "deadline_exceeded"),
+    529: ("overloaded_error",),
 }
 """OpenRouter's error types, and those of OpenAI, Anthropic, Google and llama.cpp."""
+_STATUS_OF = {name: status for status, names in _NAMES_OF.items() for name in names}
 
 _WORDS = ("message", "msg", "detail", "details", "error", "errors", "title", "raw")
 _NAMES = ("error_type", "type", "code", "status", "reason", "limit_source", "failed_routing_step")

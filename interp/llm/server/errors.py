@@ -11,12 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from interp.llm.server.error_body import Fault, read_fault, retry_after
+from interp.llm.server.error_body import Fault, read_fault
 from interp.llm.types import KEY_VARIABLE, Kind, ReplyError
 from sae.core.errors import BUDGET, UserError
-
-__all__ = ["FormUnsupported", "failure", "failure_in_body", "retry_after"]
-
 
 _AGAIN = "then run the same command: what was answered is not paid again"
 
@@ -29,7 +26,7 @@ Failure = ReplyError | UserError | FormUnsupported
 
 
 def failure(status: int, body: Any, headers: Mapping[str, str], model: str) -> Failure:
-    """The reason behind an error body; `status` is the HTTP status or the error's own code.
+    """The reason behind an error body; `status` is the HTTP status, 0 to take the error's own code.
 
     `body` is parsed JSON (the outer object or the inner error) or text. Nothing here is secret,
     except what a server echoes: clean the message before it is shown.
@@ -42,11 +39,6 @@ def failure(status: int, body: Any, headers: Mapping[str, str], model: str) -> F
         or _of_address(fault, model)
         or _of_server(fault)
     )
-
-
-def failure_in_body(error: Any, headers: Mapping[str, str], model: str) -> Failure:
-    """The reason behind an error that came with status 200; its own code counts."""
-    return failure(0, error, headers, model)
 
 
 # A model without eyes, as OpenRouter, llama.cpp, vLLM, DeepSeek, Ollama and others put it; but not

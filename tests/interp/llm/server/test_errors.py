@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from interp.llm.server.errors import FormUnsupported, failure, failure_in_body, retry_after
+from interp.llm.server.error_body import retry_after
+from interp.llm.server.errors import FormUnsupported, failure
 from interp.llm.types import ReplyError
 from sae.core.errors import BUDGET, USAGE, UserError
 
@@ -178,7 +179,7 @@ INNER = {"code": 429, "message": "Upstream is busy"}
     ],
 )
 def test_an_error_is_found_in_every_wrapping(body):
-    found = failure_in_body(body, {}, "m")
+    found = failure(0, body, {}, "m")
     assert (found.kind, found.message) == ("rate_limit", "Upstream is busy")
 
 
@@ -203,7 +204,7 @@ def test_an_error_is_found_in_every_wrapping(body):
     ],
 )
 def test_the_own_code_of_an_error_counts_as_number_or_as_name(body, kind):
-    assert failure_in_body(body, {}, "m").kind == kind
+    assert failure(0, body, {}, "m").kind == kind
 
 
 def test_a_message_is_one_short_line_that_can_be_written_to_any_file():
