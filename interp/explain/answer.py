@@ -1,58 +1,54 @@
-"""An explainer's answer: its JSON schema, and from a model's text to checked values."""
+"""An explainer's answer: its JSON schema, and a model's text -> checked values."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 
 from interp.llm.replies.json_text import objects_in
 from interp.llm.replies.schemas import (
-    _clean,
-    _enum,
-    _last_with,
-    _letters,
-    _object,
-    _percent,
-    _same_keys,
-    _Texts,
-    _upper,
+    CleanText,
+    Texts,
+    check_keys,
+    enum_schema,
+    last_with_keys,
+    object_schema,
+    read_letter_keys,
+    read_letters,
+    read_percents,
 )
 from interp.llm.types import ReplyError
 
-LEVELS = ("mark", "part", "thing", "scene", "style", "other")
-
-
-VERDICTS = ("single", "several", "unclear")
-
-
-REGIONS = ("inside", "context", "whole")
+Level = Literal["mark", "part", "thing", "scene", "style", "other"]
+Verdict = Literal["single", "several", "unclear"]
+Region = Literal["inside", "context", "whole"]
 
 
 class Candidate(pydantic.BaseModel):
     """One possible answer, and the letters of the first set that it fits."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-    level: Literal["mark", "part", "thing", "scene", "style", "other"]
-    text: str
-    fits: _Texts
+    level: Level
+    text: CleanText
+    fits: Texts
 
 
 class ExplainAnswer(pydantic.BaseModel):
     """What the explainer said, checked. `second_set` and `region` are "" when not asked for."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-    seen: dict[str, str]
+    seen: dict[str, CleanText]
     candidates: Annotated[list[Candidate], pydantic.FailFast()]
-    second_set: str = ""
-    region: Literal["inside", "context", "whole", ""] = ""
-    verdict: Literal["single", "several", "unclear"]
-    label: str
-    second_label: str | None
-    level: Literal["mark", "part", "thing", "scene", "style", "other"]
-    description: str
-    exceptions: _Texts
+    second_set: CleanText = ""
+    region: Literal[Region, ""] = ""
+    verdict: Verdict
+    label: CleanText
+    second_label: CleanText | None
+    level: Level
+    description: CleanText
+    exceptions: Texts
     confidence: int
     """0 to 100; stored, never used to filter (models are overconfident)."""
 
@@ -63,21 +59,22 @@ def explain_schema(
     """Schema of the explainer's answer; evidence fields stand before the label on purpose."""
     letters = {"type": "array", "items": {"type": "string", "enum": list(codes)}}
     text = {"type": "string"}
-    candidate = _object({"level": _enum(LEVELS), "text": text, "fits": letters})
+    level = enum_schema(get_args(Level))
+    candidate = object_schema({"level": level, "text": text, "fits": letters})
     fields: dict[str, Any] = {
-        "seen": _object(dict.fromkeys(codes, text)),
+        "seen": object_schema(dict.fromkeys(codes, text)),
         **({"second_set": text} if neg_codes else {}),
-        **({"region": _enum(REGIONS)} if region else {}),
+        **({"region": enum_schema(get_args(Region))} if region else {}),
         "candidates": {"type": "array", "items": candidate},
-        "verdict": _enum(VERDICTS),
+        "verdict": enum_schema(get_args(Verdict)),
         "label": text,
         "second_label": {"type": ["string", "null"]},
-        "level": _enum(LEVELS),
+        "level": level,
         "description": text,
         "exceptions": letters,
         "confidence": {"type": "integer"},
     }
-    return _object(fields)
+    return object_schema(fields)
 
 
 def parse_explain(
@@ -85,7 +82,7 @@ def parse_explain(
 ) -> ExplainAnswer:
     """Read an explainer's answer. Raises only `ReplyError` (not_json, wrong_keys, invalid)."""
     wanted = explain_schema(codes, neg_codes, region=region)["required"]
-    values = _last_with(wanted, objects_in(text))
+    values = last_with_keys(wanted, objects_in(text))
     values["seen"] = _seen(values["seen"], codes)
     values["confidence"] = _confidence(values["confidence"])
     try:
@@ -100,40 +97,30 @@ def parse_explain(
 def _seen(seen: Any, codes: Sequence[str]) -> dict[str, Any]:
     if not isinstance(seen, dict):
         raise ReplyError("invalid", "`seen` is no object with one text for every letter")
-    seen = _upper(seen)
-    _same_keys(seen, codes, "`seen`")
+    seen = read_letter_keys(seen)
+    check_keys(seen, codes, "`seen`")
     return {code: seen[code] for code in codes}
 
 
 def _confidence(value: Any) -> int:
     """0.8, "80%" and 80 mean the same here: it is shown, and decides nothing."""
-    percent = _percent([value])
+    percent = read_percents([value])
     if percent is None or not 0 <= percent[0] <= 100:
         raise ReplyError("invalid", "`confidence` is no whole number from 0 to 100")
     return round(percent[0])
 
 
 def _checked(answer: ExplainAnswer, codes: Sequence[str]) -> ExplainAnswer:
-    label = _clean(answer.label)
-    if not any(character.isalnum() for character in label):
+    if not any(character.isalnum() for character in answer.label):
         raise ReplyError("invalid", "`label` is empty")
     candidates = [
-        candidate.model_copy(
-            update={
-                "text": _clean(candidate.text),
-                "fits": _letters(candidate.fits, codes, "`fits`"),
-            }
-        )
+        candidate.model_copy(update={"fits": read_letters(candidate.fits, codes, "`fits`")})
         for candidate in answer.candidates
     ]
     return answer.model_copy(
         update={
-            "seen": {code: _clean(note) for code, note in answer.seen.items()},
             "candidates": candidates,
-            "second_set": _clean(answer.second_set),
-            "label": label,
-            "second_label": _clean(answer.second_label or "") or None,
-            "description": _clean(answer.description),
-            "exceptions": _letters(answer.exceptions, codes, "`exceptions`"),
+            "second_label": answer.second_label or None,
+            "exceptions": read_letters(answer.exceptions, codes, "`exceptions`"),
         }
     )

@@ -1,4 +1,4 @@
-"""The form of an answer: its JSON schema, and from a model's text back to checked values.
+"""The parts of an answer's JSON schema, and a model's JSON -> checked values.
 
 Schemas are strict and of the smallest common subset: every field required, no range keywords
 (Anthropic answers 400 to `minimum`), and one key per letter, so that constrained decoding can
@@ -16,7 +16,8 @@ import pydantic
 from interp.llm.replies.json_text import objects_in
 from interp.llm.types import ReplyError
 
-_Texts = Annotated[list[str], pydantic.FailFast()]
+Texts = Annotated[list[str], pydantic.FailFast()]
+"""A list of texts; the first that is none ends the check."""
 
 
 def parse_object(text: str) -> dict[str, Any]:
@@ -27,7 +28,8 @@ def parse_object(text: str) -> dict[str, Any]:
     return objects_in(text)[-1]
 
 
-def _object(fields: dict[str, Any]) -> dict[str, Any]:
+def object_schema(fields: dict[str, Any]) -> dict[str, Any]:
+    """An object with exactly these fields."""
     return {
         "type": "object",
         "additionalProperties": False,
@@ -36,43 +38,48 @@ def _object(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _enum(values: Sequence[str]) -> dict[str, Any]:
+def enum_schema(values: Sequence[str]) -> dict[str, Any]:
+    """One of these texts."""
     return {"type": "string", "enum": list(values)}
 
 
-def _last_with(wanted: Sequence[str], found: list[dict[str, Any]]) -> dict[str, Any]:
+def last_with_keys(wanted: Sequence[str], found: list[dict[str, Any]]) -> dict[str, Any]:
     """The last object with exactly the wanted keys; the fault is told of the last one."""
     fitting = [values for values in found if values.keys() == set(wanted)]
     if not fitting:
-        _same_keys(found[-1], wanted, "the answer")
+        check_keys(found[-1], wanted, "the answer")
     return dict(fitting[-1])
 
 
-def _same_keys(values: Mapping[str, Any], wanted: Sequence[str], what: str) -> None:
+def check_keys(values: Mapping[str, Any], wanted: Sequence[str], what: str) -> None:
+    """Raises `ReplyError` (wrong_keys) unless the keys are the wanted ones; `what` has them."""
     for key in wanted:
         if key not in values:
             raise ReplyError("wrong_keys", f"{what} lacks the key {key!r}")
     extra = sorted(set(values) - set(wanted))
     if extra:
-        raise ReplyError("wrong_keys", f"{what} has the unknown key {_clean(extra[0])[:40]!r}")
+        raise ReplyError("wrong_keys", f"{what} has the unknown key {clean(extra[0])[:40]!r}")
 
 
-def _upper(values: Mapping[str, Any]) -> dict[str, Any]:
+def read_letter_keys(values: Mapping[str, Any]) -> dict[str, Any]:
     """Letters as they were asked: a model may write "a" or "Picture A"."""
-    upper = {_letter(key): value for key, value in values.items()}
+    upper = {_read_letter(key): value for key, value in values.items()}
     if len(upper) != len(values):
         raise ReplyError("wrong_keys", "a letter stands twice in the answer")
     return upper
 
 
-def _letter(text: str) -> str:
+def _read_letter(text: str) -> str:
     return text.strip(" :.\t\n").upper().removeprefix("PICTURE").strip()
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """One line without control characters and without signs that turn the writing direction."""
     return " ".join(_CONTROL.sub("", text).split())
 
+
+CleanText = Annotated[str, pydantic.AfterValidator(clean)]
+"""A text of an answer, cleaned when it is read."""
 
 # Blanks (tab, line breaks) stay here: `split` makes one space of them.
 _CONTROL = re.compile(
@@ -80,18 +87,22 @@ _CONTROL = re.compile(
 )
 
 
-def _letters(found: Sequence[str], codes: Sequence[str], place: str) -> list[str]:
-    letters = list(dict.fromkeys(_letter(letter) for letter in found))
+def read_letters(found: Sequence[str], codes: Sequence[str], place: str) -> list[str]:
+    """Each letter once, as it was asked. Raises `ReplyError` for one that was not asked."""
+    letters = list(dict.fromkeys(_read_letter(letter) for letter in found))
     unknown = [letter for letter in letters if letter not in codes]
     if unknown:
         raise ReplyError(
-            "wrong_keys", f"{place} names the unknown letter {_clean(unknown[0])[:40]!r}"
+            "wrong_keys", f"{place} names the unknown letter {clean(unknown[0])[:40]!r}"
         )
     return letters
 
 
-def _percent(values: Sequence[Any]) -> list[float] | None:
-    """Numbers as 0 to 100 when all share one form; None otherwise. The range is not checked."""
+def read_percents(values: Sequence[Any]) -> list[float] | None:
+    """Numbers as 0 to 100 when all share one form; None otherwise. The range is not checked.
+
+    Forms: whole numbers, shares up to 1, "85%" and "85".
+    """
     forms = {_form(value) for value in values}
     if len(forms) != 1 or None in forms:
         return None
