@@ -1,4 +1,4 @@
-"""What PatchSAE's scripts leave of an SAE, so that its analysis and steering run on ours.
+"""A store and an SAE -> the files that PatchSAE's analysis and steering read.
 
 DIR/
     max_activating_image_indices.pt        (n_latents, 10) float32: rows of images.parquet
@@ -24,15 +24,14 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from interp.evidence.stream.activations import Encoder, Seen, sae_identity, see
-from interp.evidence.stream.top_k import Ints, Kept, Largest, act_keys
+from interp.evidence.stream.activations import EncodedStore, Encoder, Seen, sae_identity
+from interp.evidence.stream.top_k import Ints, Largest, act_keys
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, package_version, replacing, write_json
 from sae.core.progress import Progress
 from sae.data.store import EmbeddingStore
-from sae.model.sae import SAE, require_match
+from sae.model.sae import require_match
 
 __all__ = ["THRESHOLD", "ExportInfo", "export_patchsae"]
 
@@ -125,17 +124,11 @@ def export_patchsae(
         raise UserError(f"{out} is a file; name a folder for the export")
     if not threshold >= 0:
         raise UserError(f"the threshold is {threshold}; it must be at least 0")
-    device = torch.device(device)
-    model = model.to(device).eval() if isinstance(model, SAE) else model
     (out / INFO).unlink(missing_ok=True)
     classes = _Classes.of(store.images["label"].astype(str))
     totals = Totals(model.n_latents, classes, threshold)
-    n_done = 0
-    for seen in see(store, model, device):
+    for seen in EncodedStore.of(store, model, device).batches(progress=progress):
         totals.update(seen)
-        n_done += len(seen.rows)
-        if progress is not None:
-            progress(n_done, store.info.n_images)
     _write(out, totals, classes, store)
     info = ExportInfo(
         version=package_version(),
@@ -166,11 +159,13 @@ def _image_values(seen: Seen, n_latents: int) -> tuple[Ints, Ints, NDArray[np.fl
 def _write(out: Path, totals: Totals, classes: _Classes, store: EmbeddingStore) -> None:
     top, n_images = totals.top.result(), store.info.n_images
     rows = np.where(top.rows < 0, 0, top.rows)  # (n_latents, 10)
+    values = np.where(top.rows < 0, np.float32(0), top.acts)
+    indices = rows.astype(np.float32 if n_images <= MAX_EXACT else np.float64)
     with np.errstate(invalid="ignore"):
         mean_acts = (totals.sum_values / totals.n_active).astype(np.float32)
     tensors = {
-        "max_activating_image_indices": _as_indices(rows, n_images),
-        "max_activating_image_values": torch.from_numpy(_values(top)),
+        "max_activating_image_indices": torch.from_numpy(indices),
+        "max_activating_image_values": torch.from_numpy(values),
         "sae_mean_acts": torch.from_numpy(mean_acts),
         "sae_sparsity": torch.from_numpy((totals.n_active / n_images).astype(np.float32)),
     }
@@ -190,11 +185,3 @@ def _write(out: Path, totals: Totals, classes: _Classes, store: EmbeddingStore) 
     images.insert(0, "row", np.arange(n_images))
     with replacing(out / "images.parquet") as part:
         images.assign(label_index=classes.numbers).to_parquet(part, index=False)
-
-
-def _values(top: Kept) -> NDArray[np.float32]:
-    return np.where(top.rows < 0, np.float32(0), top.acts)
-
-
-def _as_indices(rows: Ints, n_images: int) -> Tensor:
-    return torch.from_numpy(rows.astype(np.float32 if n_images <= MAX_EXACT else np.float64))

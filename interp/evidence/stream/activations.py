@@ -1,10 +1,11 @@
-"""What an SAE says of images: activations of whole images, and of chosen (image, latent) pairs."""
+"""A store and an SAE -> activations of whole images, and of chosen (image, latent) pairs."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -12,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interp.evidence.stream.top_k import Acts, Ints
+from interp.evidence.stream.top_k import Acts, Ints, concatenate
 from sae.core.errors import UserError
 from sae.core.progress import Progress
 from sae.data.store import EmbeddingStore
-from sae.model.sae import SAEConfig
+from sae.model.sae import SAE, SAEConfig
 from sae.model.sparsity import Codes
 
 _MAX_CELLS = 1 << 26
@@ -62,34 +63,55 @@ class Pairs(NamedTuple):
 
 
 class Look(NamedTuple):
-    """Answers of `second_look`."""
+    """Answers of `look_again`."""
 
     acts: Acts  # (n,) activation of each asked pair, 0 where silent
     heat: NDArray[np.uint8]  # (m, patches) map of each heat pair, 255 = the image's largest token
-    watched: Pairs  # every active pair of the watched rows
+    active: Pairs  # every active pair of the drawn rows
 
 
-def see(
-    store: EmbeddingStore,
-    model: Encoder,
-    device: torch.device,
-    rows: Ints | None = None,
-    n_images: int | None = None,
-) -> Iterator[Seen]:
-    """Run the SAE over the store (or ascending `rows` of it), `n_images` at a time."""
-    t = store.info.tokens_per_image
-    n_images = n_images or max(1, min(_MAX_IMAGES, _MAX_CELLS // (model.n_latents * t)))
-    for batch in store.batches(n_images, rows=rows):
-        _require_finite(batch.x, batch.rows, store)
-        with torch.inference_mode():
-            codes = model.encode(batch.x.to(device).flatten(0, 1).float())
-            acts = codes.acts.reshape(-1, t, codes.acts.shape[1])
-            latents = codes.latents.reshape(acts.shape)
-            images = image_acts(acts, latents, model.n_latents)
-        yield Seen(batch.rows, images, acts, latents)
+@dataclass(frozen=True)
+class EncodedStore:
+    """A store as an SAE sees it, batch by batch."""
+
+    store: EmbeddingStore
+    model: Encoder
+    device: torch.device
+    n_images: int | None = None
+    """A batch; changes speed and memory, not the result. None: as many as fit the SAE."""
+
+    @classmethod
+    def of(
+        cls,
+        store: EmbeddingStore,
+        model: Encoder,
+        device: str | torch.device,
+        n_images: int | None = None,
+    ) -> EncodedStore:
+        """Move the model, if it has weights, to the device."""
+        device = torch.device(device)
+        model = model.to(device).eval() if isinstance(model, SAE) else model
+        return cls(store, model, device, n_images)
+
+    def batches(self, rows: Ints | None = None, progress: Progress | None = None) -> Iterator[Seen]:
+        """Run the SAE over the store (or ascending `rows` of it); `progress` counts images."""
+        t, n_latents = self.store.info.tokens_per_image, self.model.n_latents
+        n_images = self.n_images or max(1, min(_MAX_IMAGES, _MAX_CELLS // (n_latents * t)))
+        n_done, n_rows = 0, self.store.info.n_images if rows is None else len(rows)
+        for batch in self.store.batches(n_images, rows=rows):
+            _require_finite(batch.x, batch.rows, self.store)
+            with torch.inference_mode():
+                codes = self.model.encode(batch.x.to(self.device).flatten(0, 1).float())
+                acts = codes.acts.reshape(-1, t, codes.acts.shape[1])
+                latents = codes.latents.reshape(acts.shape)
+                images = reduce_to_images(acts, latents, n_latents)
+            yield Seen(batch.rows, images, acts, latents)
+            n_done += len(batch.rows)
+            if progress is not None:
+                progress(n_done, n_rows)
 
 
-def image_acts(acts: Tensor, latents: Tensor, n_latents: int) -> ImageActs:
+def reduce_to_images(acts: Tensor, latents: Tensor, n_latents: int) -> ImageActs:
     """Reduce codes (b, t, k) to each image's largest activation per latent."""
     image, token, place = torch.nonzero(acts > 0, as_tuple=True)
     pairs = image * n_latents + latents[image, token, place]
@@ -101,39 +123,28 @@ def image_acts(acts: Tensor, latents: Tensor, n_latents: int) -> ImageActs:
     return ImageActs(flat // n_latents, flat % n_latents, largest.float().cpu().numpy())
 
 
-def second_look(
-    store: EmbeddingStore,
-    model: Encoder,
-    device: torch.device,
-    asked: Pairs,
-    heat: Pairs,
-    watched: Ints,
-    progress: Progress,
-    n_images: int | None = None,
+def look_again(
+    encoded: EncodedStore, asked: Pairs, heat: Pairs, drawn: Ints, progress: Progress | None = None
 ) -> Look:
     """Read only the rows named, once, and answer all three questions about them.
 
-    `asked`: how active is the latent on the image? `heat`: where on its patches? `watched`: which
+    `asked`: how active is the latent on the image? `heat`: where on its patches? `drawn`: which
     latents are active on these rows at all? Memory grows with the questions, not with the store.
     """
-    rows = np.unique(np.concatenate([asked.rows, heat.rows, watched]))
+    rows = np.unique(np.concatenate([asked.rows, heat.rows, drawn]))
     asked_order, heat_order = np.argsort(asked.rows), np.argsort(heat.rows)
     acts = np.zeros(len(asked.rows), np.float32)
-    n_patches = math.prod(store.info.grid) if store.info.grid else 0
+    grid = encoded.store.info.grid
+    n_patches = math.prod(grid) if grid else 0
     maps = np.zeros((len(heat.rows), n_patches), np.uint8)
-    found: list[Pairs] = []
-    n_done = 0
-    for seen in see(store, model, device, rows, n_images):
+    active = [Pairs(*np.zeros((2, 0), np.int64))]
+    for seen in encoded.batches(rows, progress):
         here = _within(asked.rows, asked_order, seen.rows)
-        acts[here] = _acts_of(seen, asked.rows[here], asked.latents[here], model.n_latents)
+        acts[here] = _acts_of(seen, asked.rows[here], asked.latents[here], encoded.model.n_latents)
         here = _within(heat.rows, heat_order, seen.rows)
         maps[here] = _heat_of(seen, heat.rows[here], heat.latents[here], n_patches)
-        found.append(_active_on(seen, watched))
-        n_done += len(seen.rows)
-        progress(n_done, len(rows))
-    empty = np.zeros(0, np.int64)
-    everything = zip(*found, strict=True) if found else ((empty,), (empty,))
-    return Look(acts, maps, Pairs(*(np.concatenate(parts) for parts in everything)))
+        active.append(_active_on(seen, drawn))
+    return Look(acts, maps, concatenate(active))
 
 
 def _require_finite(x: Tensor, rows: Ints, store: EmbeddingStore) -> None:
@@ -176,9 +187,9 @@ def _heat_of(seen: Seen, rows: Ints, latents: Ints, n_patches: int) -> NDArray[n
     return maps
 
 
-def _active_on(seen: Seen, watched: Ints) -> Pairs:
+def _active_on(seen: Seen, drawn: Ints) -> Pairs:
     rows = seen.rows[seen.images.images]
-    here = np.isin(rows, watched)
+    here = np.isin(rows, drawn)
     return Pairs(rows[here], seen.images.latents[here])
 
 

@@ -1,4 +1,4 @@
-"""What is counted of every latent while the images stream by."""
+"""Active (image, latent) pairs -> counts, sums and a histogram of every latent."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Tally:
 
     def histogram(self) -> Ints:
         """(n_latents, 32) active images in equal bins of act / max_act."""
-        return self._histogram.rebinned(self.max_acts)
+        return self._histogram.rebin(self.max_acts)
 
 
 class Histogram:
@@ -66,7 +66,7 @@ class Histogram:
         scaled = np.ldexp(acts.astype(np.float64), -self._exponents[latents])
         np.add.at(self._counts, (latents, (scaled * _FINE_BINS).astype(np.int64)), 1)
 
-    def rebinned(self, maxima: Acts) -> Ints:
+    def rebin(self, maxima: Acts) -> Ints:
         """(n_latents, 32) counts over [0, maximum]; each fine bin goes where its middle lies."""
         middles = np.ldexp((np.arange(_FINE_BINS) + 0.5) / _FINE_BINS, self._exponents[:, None])
         share = middles / np.maximum(maxima, np.finfo(np.float32).tiny)[:, None]

@@ -1,4 +1,4 @@
-"""Which images are kept as examples of which latent: columns of one table."""
+"""What a pass kept of each group -> the examples of each latent, as columns of one table."""
 
 from __future__ import annotations
 
@@ -35,28 +35,23 @@ class Picks(NamedTuple):
         return Picks(*(cast(Ints, column[order]) for column in self))  # type: ignore[arg-type]
 
 
-def joined(*parts: Picks) -> Picks:
-    """All picks in one table."""
-    return Picks(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-
-
-def top_picks(top: Kept, n_domains: int) -> Picks:
+def pick_top(top: Kept, n_domains: int) -> Picks:
     """Strongest images of each (latent, side), ranked over all domains."""
     groups, places = np.nonzero(top.keys)
-    return _ranked(
+    return _rank(
         "top", groups // n_domains, top.keys[groups, places], top, (groups, places), n_strata=0
     )
 
 
-def quantile_picks(sample: Kept, n_strata: int) -> Picks:
+def pick_quantiles(sample: Kept, n_strata: int) -> Picks:
     """The even sample of each (latent, side), strongest first, cut into `n_strata` equal parts."""
     groups, places = np.nonzero(sample.keys)
     acts, chance = sample.acts[groups, places], sample.keys[groups, places]
     # By activation; the hash that drew the sample settles ties.
-    return _ranked("quantile", groups, act_keys(acts, chance), sample, (groups, places), n_strata)
+    return _rank("quantile", groups, act_keys(acts, chance), sample, (groups, places), n_strata)
 
 
-def negative_picks(kind: Kind, chosen: Chosen) -> Picks:
+def pick_negatives(kind: Kind, chosen: Chosen) -> Picks:
     """Silent or hard images: no activation, no stratum, no map."""
     none = np.full(len(chosen.rows), -1)
     kinds = np.full(len(chosen.rows), KINDS.index(kind))
@@ -71,7 +66,7 @@ def contains(pairs: Pairs, known: Pairs) -> NDArray[np.bool_]:
     return np.isin(wanted, known.rows * width + known.latents)
 
 
-def _ranked(
+def _rank(
     kind: Kind, groups: Ints, keys: Keys, kept: Kept, at: tuple[Ints, Ints], n_strata: int
 ) -> Picks:
     """Order entries `at` of what was kept by (latent, side) group, then by falling key."""

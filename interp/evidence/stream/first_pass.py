@@ -1,4 +1,4 @@
-"""The first pass: everything that is kept while all images stream by once."""
+"""Batches of all images -> counts, strongest images and even samples of every latent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images that leave a latent at zero: some drawn evenly, some that nearly fire it."""
+"""What a pass kept -> images that leave a latent at zero: drawn evenly, or nearly firing it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from interp.evidence.stream.activations import Pairs
-from interp.evidence.stream.top_k import Ints, Kept, rank_within, splitmix64
+from interp.evidence.stream.top_k import Ints, Kept, concatenate, rank_within, splitmix64
 from sae.core.shares import apportion
 
 _DEPTH = 8
@@ -41,17 +41,7 @@ class Candidates(NamedTuple):
         return Pairs(self.rows, self.latents)
 
 
-class Placed(NamedTuple):
-    """Images chosen, with their order within (latent, side, domain)."""
-
-    latents: Ints
-    sides: Ints
-    domains: Ints
-    rows: Ints
-    places: Ints
-
-
-def quotas(n_active: Ints, n: int) -> Ints:
+def share_by_domain(n_active: Ints, n: int) -> Ints:
     """Share `n` images over the domains as the active ones are, largest remainder first.
 
     `n_active` (n_latents, 2, n_domains); all 0 where a side has no active image. Negatives of
@@ -60,7 +50,7 @@ def quotas(n_active: Ints, n: int) -> Ints:
     return apportion(n, n_active.astype(float))
 
 
-def neighbours(w_dec: Tensor, alive: NDArray[np.bool_], n: int) -> Ints:
+def find_neighbours(w_dec: Tensor, alive: NDArray[np.bool_], n: int) -> Ints:
     """(n_latents, n) latents of the nearest decoder rows by cosine, nearest first.
 
     Dead latents are never neighbours; -1 where there are too few others.
@@ -80,7 +70,7 @@ def neighbours(w_dec: Tensor, alive: NDArray[np.bool_], n: int) -> Ints:
     return nearest
 
 
-def candidates(top: Kept, near: Ints, wanted: Ints) -> Candidates:
+def find_candidates(top: Kept, near: Ints, wanted: Ints) -> Candidates:
     """The neighbours' strongest images, on each side and domain where any are `wanted`.
 
     The strongest of every neighbour come first, the nearest neighbour's before the others'.
@@ -95,8 +85,8 @@ def candidates(top: Kept, near: Ints, wanted: Ints) -> Candidates:
         found = found.transpose(0, 2, 1).reshape(len(latents), near.shape[1] * rows.shape[-1])
         where, place = np.nonzero(found >= 0)
         same = np.zeros_like(where)
-        parts.append((latents[where], same + side, same + domain, found[where, place]))
-    return Candidates(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        parts.append(Candidates(latents[where], same + side, same + domain, found[where, place]))
+    return concatenate(parts)
 
 
 def choose_hard(found: Candidates, silent: NDArray[np.bool_], wanted: Ints) -> Chosen:
@@ -110,7 +100,7 @@ def choose_hard(found: Candidates, silent: NDArray[np.bool_], wanted: Ints) -> C
     groups = (kept.latents * wanted.shape[1] + kept.sides) * wanted.shape[2] + kept.domains
     places = rank_within(groups)
     within = places < wanted[kept.latents, kept.sides, kept.domains]
-    return _mixed(Placed(*(column[within] for column in (*kept, places))), wanted)
+    return _mix(Candidates(*(column[within] for column in kept)), places[within], wanted)
 
 
 def choose_silent(reservoir: Kept, taken: Pairs, wanted: Ints) -> Chosen:
@@ -129,7 +119,8 @@ def choose_silent(reservoir: Kept, taken: Pairs, wanted: Ints) -> Chosen:
         mine, places, ranks = _walk(pool, taken, latents, starts, wanted[:, side, domain])
         same = np.zeros_like(mine)
         parts.append((mine, same + side, same + domain, pool[places], ranks))
-    return _mixed(Placed(*(np.concatenate(column) for column in zip(*parts, strict=True))), wanted)
+    *columns, places = map(np.concatenate, zip(*parts, strict=True))
+    return _mix(Candidates(*columns), places, wanted)
 
 
 def _walk(
@@ -160,9 +151,9 @@ def _walk(
     return mine, places, ranks
 
 
-def _mixed(found: Placed, wanted: Ints) -> Chosen:
+def _mix(found: Candidates, places: Ints, wanted: Ints) -> Chosen:
     """Rank so that the first few of a (latent, side) have the domain mix of the whole."""
-    evenly = (found.places + 0.5) / wanted[found.latents, found.sides, found.domains]
+    evenly = (places + 0.5) / wanted[found.latents, found.sides, found.domains]
     order = np.lexsort((found.domains, evenly, found.sides, found.latents))
     latents, sides = found.latents[order], found.sides[order]
     return Chosen(latents, sides, found.rows[order], rank_within(latents * 2 + sides))

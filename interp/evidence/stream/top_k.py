@@ -1,9 +1,9 @@
-"""The largest few of each group, kept over a stream; and the hashes that stand in for chance."""
+"""A stream of items -> the largest few of each group; and the hashes that stand in for chance."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 Keys = NDArray[np.uint64]
 Acts = NDArray[np.float32]
+Columns = TypeVar("Columns", bound=tuple[Any, ...])
+"""A NamedTuple of arrays (n,): a table."""
 
 _MIN_PENDING = 1 << 16
 _GOLDEN, _MIX_1, _MIX_2 = (
@@ -72,6 +74,11 @@ class Largest:
         self._keys[touched] = keys[order].reshape(-1, m)
         self._rows[touched] = rows[order].reshape(-1, m)
         self._acts[touched] = acts[order].reshape(-1, m)
+
+
+def concatenate(parts: Sequence[Columns]) -> Columns:
+    """The rows of all parts, one after another; there must be a part."""
+    return type(parts[0])(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def rank_within(groups: Ints) -> Ints:

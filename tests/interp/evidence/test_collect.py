@@ -16,7 +16,7 @@ import torch
 
 from interp.evidence.collect import CollectConfig, collect
 from interp.evidence.reader import EvidenceReader
-from interp.evidence.stream.activations import sae_identity, see
+from interp.evidence.stream.activations import EncodedStore, sae_identity
 from interp.evidence.stream.first_pass import ImageIndex, Survey
 from sae.core.errors import UserError
 from sae.data.store import EmbeddingStore
@@ -63,7 +63,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path, monkeypatch) -
         tracemalloc.start()
         survey = Survey(index, D, SMALL.n_top, SMALL.n_sample, SMALL.reservoir)
         # As many batches each time: torch holds on to some 100 bytes a call.
-        for seen in see(store, make_sae(), torch.device("cpu"), n_images=n_images // 15):
+        for seen in EncodedStore.of(store, make_sae(), "cpu", n_images // 15).batches():
             survey.update(seen)
         del seen
         sizes.append(tracemalloc.get_traced_memory()[0])

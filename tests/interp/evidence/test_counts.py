@@ -78,7 +78,7 @@ def test_histogram_is_off_by_at_most_a_fine_bin(scale: float) -> None:
     histogram = Histogram(1)
     for part in np.array_split(values, 37):
         histogram.update(np.zeros(len(part), np.int64), part)
-    found = np.cumsum(histogram.rebinned(values.max(keepdims=True))[0])
+    found = np.cumsum(histogram.rebin(values.max(keepdims=True))[0])
     edges = np.arange(1, 33) / 32
     share = values / values.max()
     for slack, compare in ((-1 / 256, np.greater_equal), (1 / 256, np.less_equal)):
@@ -95,7 +95,7 @@ def test_histogram_does_not_depend_on_the_order_of_images() -> None:
         histogram = Histogram(1)
         for value in values[order]:
             histogram.update(np.zeros(1, np.int64), np.array([value]))
-        results.append(histogram.rebinned(values.max(keepdims=True)).tolist())
+        results.append(histogram.rebin(values.max(keepdims=True)).tolist())
     assert results[0] == results[1] == results[2]
 
 
@@ -103,7 +103,7 @@ def test_histogram_of_known_values() -> None:
     histogram = Histogram(2)
     histogram.update(np.zeros(3, np.int64), np.array([1.0, 31.9, 15.5], np.float32))
     histogram.update(np.zeros(1, np.int64), np.array([32.0], np.float32))
-    hist = histogram.rebinned(np.array([32.0, 0.0], np.float32))
+    hist = histogram.rebin(np.array([32.0, 0.0], np.float32))
     assert np.flatnonzero(hist[0]).tolist() == [1, 15, 31]
     assert hist[0, 31] == 2
     assert not hist[1].any()

@@ -11,8 +11,13 @@ import torch
 
 from interp.evidence.collect import collect
 from interp.evidence.reader import EvidenceReader
-from interp.evidence.stream.activations import Look, Pairs, second_look
-from interp.evidence.stream.negatives import Candidates, choose_hard, neighbours, quotas
+from interp.evidence.stream.activations import Look, Pairs, look_again
+from interp.evidence.stream.negatives import (
+    Candidates,
+    choose_hard,
+    find_neighbours,
+    share_by_domain,
+)
 from interp.evidence.stream.top_k import image_digits, splitmix64
 from interp.records.split import split_of
 from tests.support.interp.collected import (
@@ -125,7 +130,7 @@ def test_no_negatives_of_a_domain_in_which_the_latent_is_never_active(tmp_path) 
 
 
 def test_hard_images_are_strongest_for_a_near_latent(reader, store, acts) -> None:
-    near = neighbours(make_sae().W_dec, acts.any(0), SMALL.n_neighbours)
+    near = find_neighbours(make_sae().W_dec, acts.any(0), SMALL.n_neighbours)
     by_latent = {n: {e.row for e in reader.of(n).examples if e.kind == "top"} for n in range(D)}
     n_found = 0
     for latent in reader.live():
@@ -150,10 +155,10 @@ def test_a_kept_positive_is_never_a_negative_even_if_the_second_look_differs(
     store, tmp_path, monkeypatch
 ) -> None:
     def rounded_away(*args: Any, **kwargs: Any) -> Look:
-        look = second_look(*args, **kwargs)
+        look = look_again(*args, **kwargs)
         return Look(np.zeros_like(look.acts), look.heat, Pairs(*np.zeros((2, 0), np.int64)))
 
-    monkeypatch.setattr("interp.evidence.collect.second_look", rounded_away)
+    monkeypatch.setattr("interp.evidence.collect.look_again", rounded_away)
     collect(store, make_sae(), tmp_path, SMALL)
     frame = EvidenceReader(tmp_path).examples
     positive = frame["kind"].isin(["top", "quantile"])
@@ -167,13 +172,13 @@ def test_a_kept_positive_is_never_a_negative_even_if_the_second_look_differs(
 def test_neighbours_are_the_nearest_living_rows_by_cosine() -> None:
     w_dec = torch.tensor([[1.0, 0.0], [2.0, 0.2], [0.0, 1.0], [-1.0, 0.0], [1.0, 0.01]])
     alive = np.array([True, True, True, True, False])
-    assert neighbours(w_dec, alive, 2).tolist()[0] == [1, 2]
-    assert neighbours(w_dec, alive, 9)[0].tolist() == [1, 2, 3, -1, -1, -1, -1, -1, -1]
+    assert find_neighbours(w_dec, alive, 2).tolist()[0] == [1, 2]
+    assert find_neighbours(w_dec, alive, 9)[0].tolist() == [1, 2, 3, -1, -1, -1, -1, -1, -1]
 
 
 def test_quotas_follow_the_active_images_and_add_up() -> None:
     n_active = np.array([[[30, 10], [0, 0]], [[1, 1], [1, 2]]])
-    assert quotas(n_active, 9).tolist() == [[[7, 2], [0, 0]], [[5, 4], [3, 6]]]
+    assert share_by_domain(n_active, 9).tolist() == [[[7, 2], [0, 0]], [[5, 4], [3, 6]]]
 
 
 @pytest.mark.parametrize(("t", "grid"), [(6, [2, 3]), (7, [2, 3])])
