@@ -14,16 +14,11 @@ import torch
 
 from interp.bench.truth import TruthReport, measure, read_truth
 from interp.evidence.collect import CollectConfig
-from interp.pipeline.settings import ModelSettings
-from interp.pipeline.stages import (
-    background,
-    choose_latents,
-    local_eyes,
-    newest_explanations,
-    run_collect,
-    run_explain,
-    run_score,
-)
+from interp.pipeline.clip_model import background, local_eyes
+from interp.pipeline.collect import run_collect
+from interp.pipeline.explain import ExplainStage
+from interp.pipeline.score import ScoreStage, newest_explanations
+from interp.pipeline.settings import ModelSettings, choose_latents
 from interp.report.gallery import build_gallery
 from interp.report.labels import write_labels
 from interp.run.run import Run
@@ -66,7 +61,7 @@ def run_demo(out: Path, settings: ModelSettings, json: Path | None = None) -> No
     console.say(f"{info.n_live} live latents, {info.n_dead} dead, {info.n_dense} dense")
     _explain_and_score(run, settings)
     with bar("8/8 cards", "latents") as progress:
-        gallery = build_gallery(run.path, progress)
+        gallery = build_gallery(run, progress)
     with bar("compare with the truth", "scores") as progress:
         truth = _compare(run, settings, progress)
     console.print_table(truth.table())
@@ -89,18 +84,18 @@ def _embed(world: Path, store: Path, device: str, progress: Progress) -> None:
 
 def _explain_and_score(run: Run, settings: ModelSettings) -> None:
     latents = choose_latents(run.evidence, None)
-    explained = run_explain(run, settings, latents, label="6/8 explain")
+    explained = ExplainStage(run, settings, latents).run("6/8 explain")
     console.say(
         f"{explained.n_labelled + explained.n_skipped} latents explained by {settings.model}"
     )
-    summary = run_score(run, settings, label="7/8 score")
+    summary = ScoreStage(run, settings).run("7/8 score")
     console.say(f"held-out AUROC: mean {summary.auroc:.3f}")
     if explained.usd + summary.usd > 0:
         console.say(f"cost: ${explained.usd:.4f} to explain, ${summary.usd:.4f} to score")
     if settings.is_local:  # a paid model would be asked as much again
-        control = run_score(run, settings, control="shuffled", label="7/8 control")
+        control = ScoreStage(run, settings, "shuffled").run("7/8 control")
         console.say(f"with shuffled labels: mean {control.auroc:.3f}")
-    write_labels(run.path)
+    write_labels(run)
 
 
 def _compare(run: Run, settings: ModelSettings, progress: Progress) -> TruthReport:

@@ -124,7 +124,7 @@ def collect(
     """
     from interp.evidence.collect import CollectConfig
     from interp.evidence.dense_latents import with_images
-    from interp.pipeline.stages import require_export, run_collect, run_export
+    from interp.pipeline.collect import require_export, run_collect, run_export
     from interp.run.run import run_folder
     from sae.core.progress import bar
 
@@ -165,9 +165,9 @@ def cards(run: RunOption = None, config: ConfigOption = None) -> None:
     from sae.core.progress import bar
 
     opened = Run.open(run)
-    labels = write_labels(opened.path)
+    labels = write_labels(opened)
     with bar("cards", unit="latents") as progress:
-        gallery = build_gallery(opened.path, progress)
+        gallery = build_gallery(opened, progress)
     console.finish({"labels": labels, "gallery": gallery}, [f"open {gallery} in a browser"])
 
 
@@ -186,7 +186,7 @@ def show(
     from interp.run.run import Run
 
     opened = Run.open(run)
-    written = write_sheets(opened.path, latents or choose(opened.path, n), out)
+    written = write_sheets(opened, latents or choose(opened, n), out)
     console.finish({"sheets": out}, [f"open {written[0]}"] if written else [])
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from interp.llm.types import OPENROUTER
-from interp.pipeline.settings import ModelSettings, Work
+from interp.pipeline.settings import ModelSettings, Work, choose_latents
 from sae.cli import console
 from sae.cli.console import ConfigOption, JsonOption
 from sae.cli.options import spread
@@ -18,7 +18,7 @@ from sae.core.errors import FAILURES, OK
 
 if TYPE_CHECKING:
     from interp.explain.run import ExplainSummary
-    from interp.llm.cost.estimate import Estimate
+    from interp.pipeline.stage import Stage
     from interp.score.run import ScoreSummary
 
 RunOption = Annotated[
@@ -49,25 +49,20 @@ def explain(
 
     A stopped run goes on, and nothing is paid twice. The key is read from OPENROUTER_API_KEY.
     """
-    from interp.pipeline.stages import choose_latents, run_explain
+    from interp.pipeline.explain import ExplainStage
     from interp.report.labels import write_labels
     from interp.run.run import Run
 
     opened = Run.open(run)
     chosen = choose_latents(opened.evidence, work.latents, dense)
     settings = dataclasses.replace(settings, vocabulary=vocabulary)
-    if work.estimate:
-        from interp.pipeline.preview import estimate_explain
-
-        return _say_estimate(estimate_explain(opened, settings, chosen, work), json)
-    if work.dry_run is not None:
-        from interp.pipeline.preview import dry_run_explain
-
-        return _say_written(dry_run_explain(opened, settings, chosen, work))
-    summary = run_explain(opened, settings, chosen, work)
+    stage = ExplainStage(opened, settings, chosen, work)
+    if work.sends_nothing:
+        return _preview(stage, work, json)
+    summary = stage.run()
     _say_explained(summary, settings)
     console.write_figures(json, _flat(summary))
-    written = {"labels": write_labels(opened.path), "answers": opened.explanations}
+    written = {"labels": write_labels(opened), "answers": opened.explanations}
     n_left = len(set(chosen)) - summary.n_skipped - summary.n_labelled - summary.n_failed
     if n_left:
         console.say(f"{n_left} latents are left; the same command without --limit does them")
@@ -87,24 +82,19 @@ def score(
     json: JsonOption = None,
 ) -> int:
     """Predict from each label which held-out images activate its latent: AUROC with interval."""
-    from interp.pipeline.stages import choose_latents, run_score
+    from interp.pipeline.score import ScoreStage
     from interp.report.labels import write_labels
     from interp.run.run import Run
 
     opened = Run.open(run)
     chosen = choose_latents(opened.evidence, work.latents) if work.latents else None
-    if work.estimate:
-        from interp.pipeline.preview import estimate_score
-
-        return _say_estimate(estimate_score(opened, settings, control, chosen, work), json)
-    if work.dry_run is not None:
-        from interp.pipeline.preview import dry_run_score
-
-        return _say_written(dry_run_score(opened, settings, control, chosen, work))
-    summary = run_score(opened, settings, control, chosen, work)
+    stage = ScoreStage(opened, settings, control, chosen, work)
+    if work.sends_nothing:
+        return _preview(stage, work, json)
+    summary = stage.run()
     _say_scored(summary)
     console.write_figures(json, dataclasses.asdict(summary))
-    written = {"labels": write_labels(opened.path), "scores": opened.scores}
+    written = {"labels": write_labels(opened), "scores": opened.scores}
     console.finish(written, [f"interp cards --run {opened.path}"])
     return _verdict(summary.n_missing, summary.n_images, work)
 
@@ -183,7 +173,11 @@ def _verdict(n_unusable: int, n_asked: int, work: Work) -> int:
     return FAILURES
 
 
-def _say_estimate(estimate: Estimate, json: Path | None) -> int:
+def _preview(stage: Stage[Any, Any, Any], work: Work, json: Path | None) -> int:
+    """`--estimate` or `--dry-run`."""
+    if work.dry_run is not None and not work.estimate:
+        return _say_written(stage.write_requests(work.dry_run))
+    estimate = stage.estimate()
     console.say(f"{estimate.stage} with {estimate.model}; nothing was sent")
     console.print_table(estimate.table())
     for remark in estimate.remarks():

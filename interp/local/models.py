@@ -18,7 +18,7 @@ from interp.local.clip_encoder import Eyes, embed_terms
 from interp.local.vocabulary import Term, texts_of
 from interp.pictures.cache import Images, read_images
 from interp.records.split import check_side
-from interp.records.types import Evidence, Example, Explanation
+from interp.records.types import AnsweredBy, Evidence, Example, Explanation
 from interp.score.judge import Judgement, Pictures
 from sae.core.files import sha256_hex, without_place
 
@@ -48,11 +48,17 @@ class LocalNamer:
     def __init__(
         self, eyes: Eyes, vocabulary: Sequence[Term], background: Iterable[Image.Image]
     ) -> None:
-        self.prompt = _fingerprint(eyes.clip.name, vocabulary, N_NAMING_IMAGES, SHARED_BY)
+        self.prompt = self.identify(eyes.clip.name, vocabulary).prompt
         self._eyes = eyes
         self._terms = [term.name for term in vocabulary]
         self._texts = embed_terms(eyes.clip, [term.texts for term in vocabulary])  # (c, d)
         self._usual = eyes.see(background) @ self._texts.T  # (b, c)
+
+    @classmethod
+    def identify(cls, clip_name: str, vocabulary: Sequence[Term]) -> AnsweredBy:
+        """Name and prompt of the namer with this CLIP and these terms; nothing is loaded."""
+        prompt = _fingerprint(clip_name, vocabulary, N_NAMING_IMAGES, SHARED_BY)
+        return AnsweredBy(cls.name, prompt)
 
     async def explain(self, evidence: Evidence, images: Images) -> Explanation:
         """Name the latent from its top images on the explain side; no label if they are too few."""
@@ -106,10 +112,15 @@ class LocalJudge:
     """
 
     def __init__(self, eyes: Eyes, background: Iterable[Image.Image]) -> None:
-        self.name = f"local:{without_place(eyes.clip.name)}"
-        self.prompt = _fingerprint(eyes.clip.name, JUDGE_MIDPOINT, JUDGE_STEEPNESS)
+        self.name, self.prompt = self.identify(eyes.clip.name)
         self._eyes = eyes
         self._background = eyes.see(background)  # (b, d)
+
+    @classmethod
+    def identify(cls, clip_name: str) -> AnsweredBy:
+        """Name and prompt of the judge with this CLIP; nothing is loaded."""
+        prompt = _fingerprint(clip_name, JUDGE_MIDPOINT, JUDGE_STEEPNESS)
+        return AnsweredBy(f"local:{without_place(clip_name)}", prompt)
 
     async def judge(
         self, label: str, description: str, pictures: Pictures, about: str = ""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from interp.llm.types import OPENROUTER
 from sae.core.errors import UserError
 from sae.core.files import without_place
+
+if TYPE_CHECKING:
+    from interp.evidence.reader import EvidenceReader
 
 LOCAL = "local"
 """The model name that stands for CLIP on this machine: no key, no network."""
@@ -227,6 +230,38 @@ class Work:
             rich_help_panel=_ASKING,
         ),
     ] = 0.02
+
+    @property
+    def sends_nothing(self) -> bool:
+        """Whether only cost or requests are to be shown."""
+        return self.estimate or self.dry_run is not None
+
+
+def choose_latents(reader: EvidenceReader, spec: str | None, dense: bool = False) -> list[int]:
+    """Latents to work on: those of `spec` ("3,17,100-120"), else the live ones, and the dense ones
+    too when asked.
+
+    Raises `UserError` for what is no number or no latent of the run.
+    """
+    if spec is None:
+        wanted = ("live", "dense") if dense else ("live",)
+        return [latent for latent, status in enumerate(reader.status) if status in wanted]
+    chosen: set[int] = set()
+    for part in filter(None, (part.strip() for part in spec.split(","))):
+        first, dash, last = part.partition("-")
+        try:
+            chosen |= set(range(int(first), int(last if dash else first) + 1))
+        except ValueError:
+            raise UserError(
+                f"--latents {spec!r}: {part!r} is no number or range like 100-120"
+            ) from None
+    beyond = [latent for latent in sorted(chosen) if latent >= reader.info.n_latents]
+    if beyond or not chosen:
+        what = f"there is no latent {beyond[0]}" if beyond else "it names no latent"
+        raise UserError(
+            f"--latents {spec!r}: {what}; they go from 0 to {reader.info.n_latents - 1}"
+        )
+    return sorted(chosen)
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -35,8 +35,8 @@ def read_records(path: Path, cls: type[Record]) -> Iterator[Record]:
 
     Raises `UserError` with file, line and field where a line is no such record.
     """
-    for number, values in walk_jsonl(path):
-        yield from_json(cls, values, f"{path}, line {number},")
+    for line in walk_jsonl(path):
+        yield from_json(cls, line.values, f"{path}, line {line.number},")
 
 
 @functools.cache

@@ -7,8 +7,11 @@ its place in the store. Where a number cannot be given it is NaN here and `null`
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+from sae.core.files import sha256_hex
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
@@ -214,3 +217,28 @@ class Score:
     usd: Figure
     control: str = ""
     """"" for the latent's own label; "shuffled" when another latent's label was tested here."""
+
+
+class ScoreLine(NamedTuple):
+    """A line of scores.jsonl without its verdicts, which are most of it."""
+
+    score: Score
+    """Its `verdicts` are empty."""
+    images: str
+    """`digest_of` the ids of the images that tested the label."""
+    span: tuple[int, int]
+    """Where the line lies in the file: its first byte, and the one behind its last."""
+
+
+class AnsweredBy(NamedTuple):
+    """Who answered, and how asked: with the same of both an answer is not asked for again."""
+
+    model: str
+    """Id of a vision model, or "local" and the like."""
+    prompt: str
+    """Fingerprint of the prompt, its schema and the settings that change the answer."""
+
+
+def digest_of(image_ids: Iterable[str]) -> str:
+    """sha256 (64 hex digits) of a set of images, whatever their order."""
+    return sha256_hex(" ".join(sorted(image_ids)).encode())

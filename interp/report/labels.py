@@ -7,9 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from interp.evidence.reader import EvidenceReader
 from interp.records.types import Explanation, LatentStats, Score
-from interp.run.results import EXPLANATIONS, SCORES, latest_explanations, latest_scores
+from interp.run.run import Run
 from sae.core.errors import UserError
 from sae.core.files import replacing
 
@@ -61,22 +60,19 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _SPECIAL = re.compile(r'[",\r\n]')
 
 
-def write_labels(run_dir: Path | str) -> Path:
+def write_labels(run: Run) -> Path:
     """Write `labels.csv` of a run and return its path. The same files give the same bytes.
 
     Every latent has a row, dead ones too. `interpretation` is the label, "" without one; `status`
     says why: "dead", "dense", "failed: KIND" of the explainer, "unscored: KIND" of the scorer.
     """
-    run_dir = Path(run_dir)
-    reader = EvidenceReader(run_dir)
-    explanations = latest_explanations(run_dir / EXPLANATIONS)
-    scores = latest_scores(run_dir / SCORES)
+    results = run.results
     lines = [",".join(COLUMNS)]
-    for latent in range(reader.info.n_latents):
-        stats = reader.stats(latent)
-        cells = _cells(stats, explanations.get(latent), scores.get(latent))
+    for latent in range(run.evidence.info.n_latents):
+        stats = run.evidence.stats(latent)
+        cells = _cells(stats, results.explanation(latent), results.score(latent))
         lines.append(",".join(_quoted(_written(cells[name])) for name in COLUMNS))
-    path = run_dir / FILE
+    path = run.path / FILE
     with replacing(path) as part:
         part.write_bytes("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
     return path
@@ -108,8 +104,6 @@ def read_labels(path: Path | str) -> pd.DataFrame:
 def _cells(
     stats: LatentStats, explanation: Explanation | None, score: Score | None
 ) -> dict[str, Cell]:
-    if score is not None and (explanation is None or score.label != explanation.label):
-        score = None  # of an earlier label
     label = (explanation.label if explanation else None) or ""
     usd = (explanation.usd if explanation else 0.0) + (score.usd if score else 0.0)
     return {

@@ -10,12 +10,10 @@ from typing import NamedTuple
 import pandas as pd
 
 from interp.evidence.reader import EvidenceReader
-from interp.records.codec import from_json
 from interp.records.types import Score
 from interp.report.labels import read_labels
 from interp.report.sheets import sheet_png
 from interp.run.run import Run, RunInfo
-from sae.core.files import read_jsonl
 
 
 class Card(NamedTuple):
@@ -48,14 +46,15 @@ class LoadedRun:
     @cached_property
     def scores(self) -> pd.DataFrame:
         """One line per latent, scorer and control; `verdicts` holds a record per held-out image."""
-        rows = [from_json(Score, row) for row in read_jsonl(self.files.scores)]
+        scores = self.files.results.scores_with_verdicts()
         fields = [field.name for field in dataclasses.fields(Score)]
-        return pd.DataFrame([{f: getattr(row, f) for f in fields} for row in rows], columns=fields)
+        rows = [{name: getattr(score, name) for name in fields} for score in scores]
+        return pd.DataFrame(rows, columns=fields)
 
-    @cached_property
+    @property
     def evidence(self) -> EvidenceReader:
         """Everything that was collected, latent by latent."""
-        return EvidenceReader(self.files.path)
+        return self.files.evidence
 
     @property
     def examples(self) -> pd.DataFrame:
@@ -64,7 +63,7 @@ class LoadedRun:
 
     def card(self, latent: int) -> Card:
         """The sheet of one latent, as a notebook shows it. Raises `UserError` if there is none."""
-        return Card(latent, sheet_png(self.files.path, latent))
+        return Card(latent, sheet_png(self.files, latent))
 
 
 def load(path: str | Path) -> LoadedRun:

@@ -28,7 +28,7 @@ from interp.report.canvas import (
     Paper,
     printable,
 )
-from interp.run.results import Findings, read_findings
+from interp.run.run import Run
 from sae.core.files import replacing
 
 if TYPE_CHECKING:
@@ -39,48 +39,38 @@ _GAP = 0.1
 _DOMAIN_COLOURS = ("#3d6ea8", "#c9772b", "#4d8c6a", "#8d5a9c", "#7b7f6d")
 
 
-def write_sheets(run_dir: Path, latents: Sequence[int], out: Path, per_side: int = 8) -> list[Path]:
+def write_sheets(run: Run, latents: Sequence[int], out: Path, per_side: int = 8) -> list[Path]:
     """Write `out/latent-00017.png` for each latent and return the paths.
 
     `per_side` images stand in a row: the strongest of each domain, and of the held-out test the
     active and the silent ones. Equal inputs give equal bytes. Raises `UserError` when the run is
     not collected or has no such latent.
     """
-    from interp.evidence.reader import EvidenceReader
-
-    reader = EvidenceReader(run_dir)
-    findings = read_findings(run_dir)
     paths = []
     for latent in latents:
         path = out / f"latent-{latent:05d}.png"
         with replacing(path) as part:
-            part.write_bytes(_png(reader, _sheet(reader, findings, latent), per_side))
+            part.write_bytes(sheet_png(run, latent, per_side))
         paths.append(path)
     return paths
 
 
-def sheet_png(run_dir: Path, latent: int, per_side: int = 8) -> bytes:
+def sheet_png(run: Run, latent: int, per_side: int = 8) -> bytes:
     """One latent's sheet as a PNG file's content; errors as `write_sheets`."""
-    from interp.evidence.reader import EvidenceReader
-
-    reader = EvidenceReader(run_dir)
-    return _png(reader, _sheet(reader, read_findings(run_dir), latent), per_side)
+    return _png(run.evidence, _sheet(run, latent), per_side)
 
 
-def choose(run_dir: Path, n: int = 12) -> list[int]:
+def choose(run: Run, n: int = 12) -> list[int]:
     """Up to `n` latents that show a run as it is, from the best score to the worst.
 
     Half of them lean to the first domain (or "sketch"), half away from it, as far as there are
     any. Without scores the labelled latents are taken, without labels the live ones.
     """
-    from interp.evidence.reader import EvidenceReader
-
-    reader = EvidenceReader(run_dir)
-    findings = read_findings(run_dir)
+    reader, results = run.evidence, run.results
     live = reader.live()
-    scores = {i: s.auroc for i in live if (s := findings.score(i)) and not math.isnan(s.auroc)}
+    scores = {i: s.auroc for i in live if (s := results.score(i)) and not math.isnan(s.auroc)}
     ranked = sorted(scores, key=lambda latent: (-scores[latent], latent))
-    ranked = ranked or [i for i in live if findings.label(i) is not None] or live
+    ranked = ranked or [i for i in live if results.label(i) is not None] or live
     share = reader.latents["sketch_share"].to_numpy()
     towards = [i for i in ranked if share[i] >= 1 / len(reader.store.domains)]
     away = [i for i in ranked if i not in set(towards)]
@@ -99,10 +89,11 @@ class Sheet:
     domains: list[str]
 
 
-def _sheet(reader: EvidenceReader, findings: Findings, latent: int) -> Sheet:
-    explanation = findings.explanation(latent)
-    domains = list(reader.store.domains)
-    return Sheet(reader.of(latent), explanation, findings.score(latent), domains)
+def _sheet(run: Run, latent: int) -> Sheet:
+    explanation, score = run.results.explanation(latent), None
+    if run.results.score(latent) is not None:  # one of an earlier label is not drawn
+        score = run.results.score_with_verdicts(latent)
+    return Sheet(run.evidence.of(latent), explanation, score, list(run.evidence.store.domains))
 
 
 def _png(reader: EvidenceReader, sheet: Sheet, per_side: int) -> bytes:

@@ -1,75 +1,136 @@
-"""What was said and measured of the latents so far: the last word of each file counts."""
+"""explanations.jsonl and scores.jsonl of a run -> records; each is read once and never written.
+
+The last line on a latent counts. A torn last line, which another process may be writing just now,
+is passed over: only the process that holds the run's lock mends it, before it appends.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
 
-from interp.records.codec import from_json
-from interp.records.types import Explanation, Score
-from sae.core.files import read_jsonl
-
-
-@dataclass(frozen=True)
-class Findings:
-    """Explanations and scores by latent; a latent that was not reached yet has neither.
-
-    Rows become records when they are asked for: a sheet needs one, not all 24,576.
-    """
-
-    said: dict[int, dict[str, Any]]
-    measured: dict[int, dict[str, Any]]
-
-    def explanation(self, latent: int) -> Explanation | None:
-        """What the explainer says of the latent, a failure too."""
-        row = self.said.get(latent)
-        return from_json(Explanation, row) if row else None
-
-    def label(self, latent: int) -> str | None:
-        """The latent's label; None when there is none (yet)."""
-        label: str | None = self.said.get(latent, {}).get("label")
-        return label
-
-    def any_score(self, latent: int) -> Score | None:
-        """The last score, be it of an earlier label."""
-        row = self.measured.get(latent)
-        return from_json(Score, row) if row else None
-
-    def score(self, latent: int) -> Score | None:
-        """The score of the label that the latent has now; one of an earlier label is no score."""
-        row = self.measured.get(latent)
-        return from_json(Score, row) if row and row["label"] == self.label(latent) else None
-
-
-def read_findings(run_dir: Path) -> Findings:
-    """Read explanations.jsonl and scores.jsonl; a missing file is empty, controls are left out."""
-    said = read_jsonl(run_dir / "explanations.jsonl")
-    measured = [r for r in read_jsonl(run_dir / "scores.jsonl") if not r.get("control")]
-    return Findings({r["latent"]: r for r in said}, {r["latent"]: r for r in measured})
-
+from interp.records.codec import from_json, read_records
+from interp.records.types import Explanation, Score, ScoreLine, digest_of
+from sae.core.errors import UserError
+from sae.core.files import JsonLine, parse_object, walk_jsonl
 
 EXPLANATIONS = "explanations.jsonl"
-
-
 SCORES = "scores.jsonl"
 
 
-Row = TypeVar("Row", Explanation, Score)
+class Results:
+    """What was said and measured of the latents of one run so far."""
+
+    def __init__(self, run_dir: Path) -> None:
+        """A file is read when it is first asked for; a missing one is empty."""
+        self._explanations = run_dir / EXPLANATIONS
+        self._scores = run_dir / SCORES
+        self._known: dict[Path, int] = {}  # bytes of a file when it was read or added to
+
+    @cached_property
+    def explanations(self) -> list[Explanation]:
+        """Every line of explanations.jsonl, oldest first."""
+        self._known[self._explanations] = _size(self._explanations)
+        return list(read_records(self._explanations, Explanation))
+
+    @cached_property
+    def score_lines(self) -> list[ScoreLine]:
+        """Every line of scores.jsonl, oldest first, without the verdicts."""
+        self._known[self._scores] = _size(self._scores)
+        return [self._without_verdicts(line) for line in walk_jsonl(self._scores)]
+
+    def explanation(self, latent: int) -> Explanation | None:
+        """The last word of an explainer on the latent, a failure too."""
+        return self._said.get(latent)
+
+    def label(self, latent: int) -> str | None:
+        """The latent's label; None when there is none (yet)."""
+        explanation = self.explanation(latent)
+        return explanation.label if explanation else None
+
+    def newest_explanations(self) -> dict[int, Explanation]:
+        """The last explanation of every latent that has one, in the order of the latents."""
+        return dict(sorted(self._said.items()))
+
+    def score(self, latent: int) -> Score | None:
+        """The score, without verdicts, of the label that the latent has now; no control.
+
+        A score of an earlier label is none.
+        """
+        line = self._measured.get(latent)
+        return line.score if line and line.score.label == self.label(latent) else None
+
+    def score_with_verdicts(self, latent: int) -> Score | None:
+        """The last score of the latent, be it of an earlier label; its line is read again."""
+        line = self._measured.get(latent)
+        return self._read_again(line) if line else None
+
+    def scores_with_verdicts(self) -> Iterator[Score]:
+        """Every score and control, oldest first."""
+        return map(self._read_again, self.score_lines)
+
+    def add(self, record: Explanation | Score) -> None:
+        """Take in a record that this process has just appended to its file.
+
+        Raises `RuntimeError` when the file was not read before.
+        """
+        if isinstance(record, Explanation):
+            self._require_read(self._explanations)
+            self.explanations.append(record)
+            self._said[record.latent] = record
+            self._known[self._explanations] = _size(self._explanations)
+            return
+        self._require_read(self._scores)
+        start = self.score_lines[-1].span[1] if self.score_lines else 0
+        self._known[self._scores] = _size(self._scores)
+        images = digest_of(verdict.image_id for verdict in record.verdicts)
+        bare = dataclasses.replace(record, verdicts=())
+        line = ScoreLine(bare, images, (start, self._known[self._scores]))
+        self.score_lines.append(line)
+        if not record.control:
+            self._measured[record.latent] = line
+
+    def forget_outdated(self) -> bool:
+        """Forget all that was read when another process has added to a file since; True if so."""
+        if all(_size(path) == n_bytes for path, n_bytes in self._known.items()):
+            return False
+        for name in ("explanations", "score_lines", "_said", "_measured"):
+            self.__dict__.pop(name, None)
+        self._known.clear()
+        return True
+
+    @cached_property
+    def _said(self) -> dict[int, Explanation]:
+        return {explanation.latent: explanation for explanation in self.explanations}
+
+    @cached_property
+    def _measured(self) -> dict[int, ScoreLine]:
+        own = (line for line in self.score_lines if not line.score.control)
+        return {line.score.latent: line for line in own}
+
+    def _require_read(self, path: Path) -> None:
+        if path not in self._known:
+            raise RuntimeError(f"{path} was not read before a record was added")
+
+    def _read_again(self, line: ScoreLine) -> Score:
+        start, end = line.span
+        with self._scores.open("rb") as file:
+            file.seek(start)
+            place = f"{self._scores}, byte {start},"
+            return from_json(Score, parse_object(file.read(end - start), place), place)
+
+    def _without_verdicts(self, line: JsonLine) -> ScoreLine:
+        """Verdicts are most of a line: only which images they are of is looked at."""
+        place = f"{self._scores}, line {line.number},"
+        score = from_json(Score, {**line.values, "verdicts": []}, place)
+        try:
+            images = digest_of(verdict["image_id"] for verdict in line.values["verdicts"])
+        except (KeyError, TypeError):
+            raise UserError(f"{place} has verdicts without image_id") from None
+        return ScoreLine(score, images, line.span)
 
 
-def latest_explanations(path: Path) -> dict[int, Explanation]:
-    """The last explanation of every latent; none when the file is missing."""
-    return _last(Explanation, read_jsonl(path))
-
-
-def latest_scores(path: Path) -> dict[int, Score]:
-    """The last score of every latent's own label, without its verdicts; controls do not count."""
-    rows = [{**row, "verdicts": []} for row in read_jsonl(path) if not row.get("control")]
-    return _last(Score, rows)
-
-
-def _last(cls: type[Row], rows: Iterable[dict[str, Any]]) -> dict[int, Row]:
-    last = {row["latent"]: row for row in rows}
-    return {latent: from_json(cls, row) for latent, row in last.items()}
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

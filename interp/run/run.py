@@ -19,6 +19,7 @@ from sae.core.files import FORMAT, read_config, without_place, write_json
 if TYPE_CHECKING:
     from interp.evidence.reader import EvidenceReader
     from interp.evidence.stream.activations import Encoder
+    from interp.run.results import Results
     from sae.data.store import EmbeddingStore
 
 RESULTS = Path("results")
@@ -133,6 +134,13 @@ class Run:
 
         return EvidenceReader(self.path)
 
+    @cached_property
+    def results(self) -> Results:
+        """What was said and measured so far; each file is read once."""
+        from interp.run.results import Results
+
+        return Results(self.path)
+
     @property
     def sae(self) -> Path:
         """The run's own copy of the SAE."""
@@ -142,6 +150,11 @@ class Run:
     def ledger(self) -> Path:
         """Every reply that was paid for."""
         return self.path / "calls.sqlite"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one process that works on the run; a `Ledger` holds it too."""
+        return self.path / "calls.lock"
 
     @property
     def explanations(self) -> Path:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, get_type_hints
 
 from sae.core.errors import UserError
 
@@ -152,8 +152,18 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def walk_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number, from 1, and object of every complete line, one line in memory at a time.
+class JsonLine(NamedTuple):
+    """A complete line of a JSON Lines file."""
+
+    number: int
+    """From 1."""
+    span: tuple[int, int]
+    """Its first byte in the file, and the one behind its last."""
+    values: dict[str, Any]
+
+
+def walk_jsonl(path: Path) -> Iterator[JsonLine]:
+    """Every complete line, one in memory at a time.
 
     A missing file is empty, a torn last line costs that line, an empty line counts for nothing.
     Raises `UserError` with the number of a line that holds no JSON object. Writes nothing.
@@ -161,14 +171,17 @@ def walk_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if not path.exists():
         return
     with path.open("rb") as file:
+        end = 0
         for number, line in enumerate(file, 1):
+            start, end = end, end + len(line)
             if line != b"\n" and line.endswith(b"\n"):
-                yield number, parse_object(line, f"{path}, line {number},")
+                values = parse_object(line, f"{path}, line {number},")
+                yield JsonLine(number, (start, end), values)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The objects of `walk_jsonl`, all at once."""
-    return [values for _, values in walk_jsonl(path)]
+    return [line.values for line in walk_jsonl(path)]
 
 
 def repair_jsonl(path: Path) -> None:

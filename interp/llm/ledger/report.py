@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from interp.llm.ledger.queries import ABOUT, ASKED, first_word, of_reply
+from interp.llm.ledger.queries import ABOUT, ASKED, Billed, billed_in, first_word, of_reply
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, replacing
 
@@ -103,6 +103,25 @@ def unanswered(path: Path) -> list[Unanswered]:
             "TOTAL(usd * (1 - known)) FROM risked GROUP BY 1 ORDER BY 1"
         )
         return [Unanswered(*row) for row in found]
+
+
+def read_billed(path: Path, model: str, stage: str) -> Billed:
+    """`Ledger.billed` without the run's lock; nothing where no model was asked yet."""
+    if not path.exists():
+        return Billed(0, 0, 0.0, 0, 0.0)
+    with _reading(path) as calls:
+        return billed_in(calls, model, stage)
+
+
+def read_note(path: Path, name: str) -> str | None:
+    """`Ledger.note` without the run's lock."""
+    if not path.exists():
+        return None
+    with _reading(path) as calls:
+        if not calls.execute("SELECT 1 FROM sqlite_master WHERE name = 'notes'").fetchone():
+            return None  # a ledger of the first version
+        row = calls.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
+    return None if row is None else str(row[0])
 
 
 def export(path: Path, out: Path) -> int:

@@ -19,9 +19,8 @@ class FormLadder:
     def __init__(self, ledger: Ledger, scope: str) -> None:
         """`scope`: server, model and the providers it is bound to; the memory is the ledger's."""
         self._ledger = ledger
-        self._name = f"form {scope}"
-        known = ledger.note(self._name)
-        self._step = next((n for n, form in enumerate(FORMS) if form == known), 0)
+        self._name = form_note(scope)
+        self._step = FORMS.index(known_form(ledger.note(self._name)))
         self._without: Counter[str | None] = Counter()
         self._with: Counter[str | None] = Counter()
 
@@ -50,6 +49,16 @@ class FormLadder:
         if step > self._step:
             self._step = step
             self._ledger.set_note(self._name, self.form)
+
+
+def form_note(scope: str) -> str:
+    """Under which name the ledger remembers the form for a scope."""
+    return f"form {scope}"
+
+
+def known_form(note: str | None) -> Form:
+    """The form that was remembered; the strongest one without."""
+    return next((form for form in FORMS if form == note), FORMS[0])
 
 
 def _has_object(text: str) -> bool:

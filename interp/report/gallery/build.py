@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from interp.records.types import Evidence, Explanation, Score
 from interp.report.gallery.cards import card, is_stale, number, shown
 from interp.report.gallery.thumbs import Thumbs
-from interp.run.results import Findings, read_findings
+from interp.run.results import Results
+from interp.run.run import Run
 from sae.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -27,20 +28,17 @@ SHARD_CARDS = 64
 PAGE = ("index.html", "app.css", "dom.js", "figures.js", "card.js", "list.js", "app.js")
 
 
-def build_gallery(run_dir: Path, progress: Progress | None = None) -> Path:
-    """Write `<run_dir>/gallery` anew and return its index.html; the folder is complete or absent.
+def build_gallery(run: Run, progress: Progress | None = None) -> Path:
+    """Write the run's gallery anew and return its index.html; the folder is complete or absent.
 
     Thumbnails of an earlier gallery are reused. Equal inputs give equal bytes.
     """
-    from interp.evidence.reader import EvidenceReader
-
-    reader = EvidenceReader(run_dir)
-    findings = read_findings(run_dir)
-    target = run_dir / "gallery"
+    reader, results = run.evidence, run.results
+    target = run.path / "gallery"
     with _replacing_folder(target) as folder:
         thumbs = Thumbs(reader, folder, earlier=target)
-        columns = _write_shards(reader, findings, thumbs, folder / "data", progress)
-        call = f"G.index({script_json({'meta': _meta(reader, run_dir), **columns})});\n"
+        columns = _write_shards(reader, results, thumbs, folder / "data", progress)
+        call = f"G.index({script_json({'meta': _meta(reader, run.path), **columns})});\n"
         (folder / "data" / "index.js").write_text(call, encoding="ascii")
         thumbs.prune()
         for name in PAGE:
@@ -73,7 +71,7 @@ def _meta(reader: EvidenceReader, run_dir: Path) -> dict[str, Any]:
 
 def _write_shards(
     reader: EvidenceReader,
-    findings: Findings,
+    results: Results,
     thumbs: Thumbs,
     folder: Path,
     progress: Progress | None,
@@ -85,7 +83,7 @@ def _write_shards(
     for start in range(0, n_latents, SHARD_CARDS):
         latents = range(start, min(start + SHARD_CARDS, n_latents))
         known = [
-            (reader.of(latent), findings.explanation(latent), findings.any_score(latent))
+            (reader.of(latent), results.explanation(latent), results.score_with_verdicts(latent))
             for latent in latents
         ]
         thumbs.ensure(e for one, _, score in known for e in shown(one, score, domains).examples)

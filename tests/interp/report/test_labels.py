@@ -15,6 +15,7 @@ import pytest
 from interp.records.codec import to_json
 from interp.records.types import Explanation, Score
 from interp.report.labels import COLUMNS, read_labels, write_labels
+from interp.run.run import Run
 from sae.core.errors import UserError
 from sae.core.files import append_jsonl
 from tests.support.interp.synthetic_run import (
@@ -53,7 +54,7 @@ def a_score(tmp_path: Path, latent: int = 0, label: str = "wheel", **changes: An
 
 
 def rows_of(run_dir: Path) -> list[dict[str, str]]:
-    with write_labels(run_dir).open(encoding="utf-8", newline="") as file:
+    with write_labels(Run(run_dir)).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -141,7 +142,7 @@ NASTY = [
 @pytest.mark.parametrize("label", NASTY)
 def test_any_label_comes_back_as_it_was(run_dir: Path, label: str) -> None:
     explain(run_dir, explanation(0, label))
-    table = read_labels(write_labels(run_dir))
+    table = read_labels(write_labels(Run(run_dir)))
     assert table.loc[0, "interpretation"] == label
     assert table.loc[0, "label"] == label
     assert table.loc[1, "interpretation"] == ""
@@ -158,7 +159,7 @@ def test_no_text_cell_begins_like_a_formula(run_dir: Path, label: str) -> None:
 def test_a_negative_number_stays_a_number(run_dir: Path, tmp_path: Path) -> None:
     explain(run_dir, explanation(0, "wheel"))
     add_scores(run_dir, a_score(tmp_path, spearman=-0.4))
-    assert b",-0.4," in write_labels(run_dir).read_bytes()
+    assert b",-0.4," in write_labels(Run(run_dir)).read_bytes()
     assert read_labels(run_dir).loc[0, "spearman"] == -0.4
 
 
@@ -167,7 +168,7 @@ def test_numbers_are_read_as_numbers_and_missing_ones_as_missing(
 ) -> None:
     explain(run_dir, explanation(0, "wheel"))
     add_scores(run_dir, a_score(tmp_path))
-    write_labels(run_dir)
+    write_labels(Run(run_dir))
     table = read_labels(run_dir)
     assert table["auroc"].dtype == "float64"
     assert table["n_positive"].dtype == "Int64"
@@ -178,8 +179,8 @@ def test_numbers_are_read_as_numbers_and_missing_ones_as_missing(
 
 def test_the_same_files_give_the_same_bytes_with_plain_line_ends(run_dir: Path) -> None:
     explain(run_dir, explanation(0, "wheel"))
-    first = write_labels(run_dir).read_bytes()
-    assert write_labels(run_dir).read_bytes() == first
+    first = write_labels(Run(run_dir)).read_bytes()
+    assert write_labels(Run(run_dir)).read_bytes() == first
     assert b"\r" not in first
     assert first.startswith(b"latent_id,interpretation,label,")
     assert [path.name for path in run_dir.glob("*.part")] == []
@@ -194,7 +195,9 @@ def test_labels_are_written_without_torch_and_without_pandas(run_dir: Path) -> N
     code = (
         "import sys\n"
         "from interp.report.labels import write_labels\n"
-        f"write_labels({str(run_dir)!r})\n"
+        "from interp.run.run import Run\n"
+        "from pathlib import Path\n"
+        f"write_labels(Run(Path({str(run_dir)!r})))\n"
         "print([name for name in ('torch', 'pandas', 'openai') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from interp.records.types import Evidence
 from interp.report.sheets import choose, sheet_png, write_sheets
+from interp.run.run import Run
 from sae.core.errors import UserError
 from tests.support.interp import synthetic_run as synthetic
 
@@ -56,12 +57,12 @@ def words_drawn(monkeypatch: pytest.MonkeyPatch, run: Path, latent: int) -> list
     monkeypatch.setattr(
         "interp.report.canvas.Paper.text", lambda _, x, y, text, *a, **k: words.append(text)
     )
-    sheet_png(run, latent)
+    sheet_png(Run(run), latent)
     return words
 
 
 def test_choice_runs_from_best_to_worst_and_takes_both_domains(run_dir: Path) -> None:
-    chosen = choose(run_dir, 6)
+    chosen = choose(Run(run_dir), 6)
     assert chosen == sorted(chosen, reverse=True)  # in order of the score
     assert {12, 11, 1, 0} <= set(chosen)  # best and worst of each domain
     assert sum(latent % 2 for latent in chosen) == 3
@@ -72,7 +73,7 @@ def test_choice_runs_from_best_to_worst_and_takes_both_domains(run_dir: Path) ->
 def test_choice_has_as_many_as_asked_or_all_that_are_scored(
     run_dir: Path, n: int, expected: int
 ) -> None:
-    chosen = choose(run_dir, n)
+    chosen = choose(Run(run_dir), n)
     assert len(set(chosen)) == len(chosen) == expected
 
 
@@ -82,17 +83,17 @@ def test_choice_without_scores_takes_labels_then_live_latents(tmp_path: Path) ->
     evidence = synthetic.make_evidence(tmp_path / "images", images, 5, special=special)
     parts = (tmp_path / "images", images, evidence)
     bare = synthetic.write_run(tmp_path / "a/run", *parts)
-    assert choose(bare, 9) == [0, 3, 4]
+    assert choose(Run(bare), 9) == [0, 3, 4]
     said = [synthetic.explanation(3, "wheel"), synthetic.explanation(4, None)]
     labelled = synthetic.write_run(tmp_path / "b/run", *parts, said)
-    assert choose(labelled, 9) == [3]
+    assert choose(Run(labelled), 9) == [3]
 
 
 def test_sheets_are_the_same_bytes_again_and_differ_by_latent(
     run_dir: Path, tmp_path: Path
 ) -> None:
-    first = write_sheets(run_dir, [2, 3], tmp_path / "a", per_side=4)
-    again = write_sheets(run_dir, [2, 3], tmp_path / "b", per_side=4)
+    first = write_sheets(Run(run_dir), [2, 3], tmp_path / "a", per_side=4)
+    again = write_sheets(Run(run_dir), [2, 3], tmp_path / "b", per_side=4)
     assert [path.name for path in first] == ["latent-00002.png", "latent-00003.png"]
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in again]
     assert first[0].read_bytes() != first[1].read_bytes()
@@ -108,7 +109,7 @@ def test_an_image_of_the_run_is_really_on_the_sheet(run_dir: Path, tmp_path: Pat
     top = next(e for e in reader.of(2).of("explain", "top") if e.domain == "photo")
     picture = np.asarray(reader.image(top))
     colours = (tuple(picture[2, 2]), tuple(picture[-16, picture.shape[1] // 2]))
-    sheet = pixels(write_sheets(run_dir, [2], tmp_path)[0]).astype(int)
+    sheet = pixels(write_sheets(Run(run_dir), [2], tmp_path)[0]).astype(int)
     for colour in colours:
         near = np.abs(sheet - np.array(colour, dtype=int)).max(axis=2) <= 3
         assert near.sum() > 200
@@ -132,7 +133,7 @@ def test_a_sheet_says_what_there_is_and_what_is_missing(
 
 
 def test_any_label_can_be_drawn(run_dir: Path) -> None:
-    with Image.open(io.BytesIO(sheet_png(run_dir, 1))) as image:
+    with Image.open(io.BytesIO(sheet_png(Run(run_dir), 1))) as image:
         assert image.width == 1430
 
 
@@ -149,5 +150,5 @@ def test_an_image_that_has_gone_leaves_an_empty_cell(
 
 def test_an_unknown_latent_is_refused_and_nothing_is_written(run_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="99"):
-        write_sheets(run_dir, [99], tmp_path / "out")
+        write_sheets(Run(run_dir), [99], tmp_path / "out")
     assert not list(tmp_path.rglob("*.png*"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from interp.evidence.reader import EvidenceReader
-from interp.pipeline.stages import ModelSettings, choose_latents
+from interp.pipeline.settings import ModelSettings, choose_latents
 from interp.run.run import Run, run_folder
 from sae.core.errors import UserError
 from sae.core.files import without_place

@@ -7,12 +7,9 @@ from typing import Any
 
 import pytest
 
-from interp.score.run import (
-    n_questions,
-    pending_tests,
-    score_run,
-)
+from interp.score.run import n_questions
 from interp.score.sampling import SampleConfig
+from tests.support.interp.asking import pending_tests, score_run
 from tests.support.interp.latents import Source, explained, make_evidence
 from tests.support.interp.scoring import EVIDENCE, LATENTS, Scripted, named, redness, run, score
 

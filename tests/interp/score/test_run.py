@@ -8,14 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from interp.records.types import Score
-from interp.score.run import (
-    score_run,
-    stored_summary,
-    summarise,
-)
+from interp.records.types import AnsweredBy, Score
+from interp.score.run import summarise
 from interp.score.sampling import SampleConfig
 from sae.core.errors import UserError
+from tests.support.interp.asking import score_run, stored_summary
 from tests.support.interp.latents import Source, explained
 from tests.support.interp.scoring import (
     EVIDENCE,
@@ -122,12 +119,15 @@ def test_an_unknown_control_is_refused(tmp_path: Path) -> None:
         run(tmp_path / "scores.jsonl", Scripted(redness), control="random")
 
 
+SCRIPTED = AnsweredBy("scripted", "p1")
+
+
 @pytest.mark.parametrize(("n_missing", "alarm"), [(0, False), (2, False), (3, True)])
 def test_more_than_two_in_a_hundred_missing_answers_raise_the_alarm(
     n_missing: int, alarm: bool
 ) -> None:
     one = dataclasses.replace(score(Scripted(redness)), n_positive=60, n_negative=40)
-    summary = summarise([dataclasses.replace(one, n_missing=n_missing)], "scripted")
+    summary = summarise([dataclasses.replace(one, n_missing=n_missing)], SCRIPTED, "", range(100))
     assert (summary.missing_rate, summary.missing_alarm) == (n_missing / 100, alarm)
 
 
@@ -137,6 +137,6 @@ def test_a_summary_means_over_scored_latents_and_the_last_row_of_each() -> None:
     two = dataclasses.replace(one, latent=8, auroc=0.7)
     failed = dataclasses.replace(one, latent=9, auroc=math.nan, failure="timeout")
     control = dataclasses.replace(one, auroc=0.5, control="shuffled")
-    summary = summarise([old, one, two, failed, control], "scripted")
+    summary = summarise([old, one, two, failed, control], SCRIPTED, "", range(100))
     assert summary.auroc == pytest.approx(0.8)
     assert (summary.n_scored, summary.n_failed) == (2, 1)

@@ -12,11 +12,12 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from interp.explain.explainer import VlmExplainer
-from interp.explain.run import ExplainSummary, explain_run
+from interp.explain.run import ExplainSummary
 from interp.llm.ledger.ledger import Ledger
 from interp.llm.server.client import ChatModel, ClientConfig
 from interp.records.split import split_of
 from interp.records.types import Evidence, Example, Kind, LatentStats, Side
+from tests.support.interp.asking import explain_run
 from tests.support.servers.loopback_answers import COLOURS
 
 NAMES = tuple(COLOURS)

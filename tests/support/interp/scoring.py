@@ -13,12 +13,10 @@ from interp.records.codec import from_json
 from interp.records.types import Evidence, Example, Explanation, Score
 from interp.score.judge import Judge, Judgement, Pictures
 from interp.score.latent import score_latent
-from interp.score.run import (
-    ScoreSummary,
-    score_run,
-)
+from interp.score.run import ScoreSummary
 from interp.score.sampling import SampleConfig
 from sae.core.files import read_jsonl
+from tests.support.interp.asking import score_run
 from tests.support.interp.latents import Source, explained, make_evidence, paint
 
 

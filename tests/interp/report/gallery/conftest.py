@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from interp.report.gallery import build_gallery
+from interp.run.run import Run
 from tests.support.interp import synthetic_run as synthetic
 from tests.support.interp.galleries import (
     DEAD,
@@ -44,5 +45,5 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
             scores.append(synthetic.scored(one, earlier, 0.5 + latent / 200))
     made = base / "results" / "run"
     synthetic.write_run(made, base / "images", images, evidence, explanations, scores)
-    build_gallery(made)
+    build_gallery(Run(made))
     return made

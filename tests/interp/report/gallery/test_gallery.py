@@ -17,7 +17,8 @@ from interp.records.types import Evidence
 from interp.report.gallery import build_gallery
 from interp.report.gallery.build import PAGE, script_json
 from interp.report.gallery.cards import N_PER_STRATUM, N_TOP
-from interp.run.results import read_findings
+from interp.run.results import Results
+from interp.run.run import Run
 from sae.core.errors import UserError
 from sae.core.files import append_jsonl
 from tests.support.interp import synthetic_run as synthetic
@@ -112,7 +113,7 @@ def test_the_last_row_of_a_latent_counts_and_controls_do_not(tmp_path: Path) -> 
     append_jsonl(tmp_path / "explanations.jsonl", map(to_json, said))
     control = to_json(synthetic.scored(one, "new", 0.1)) | {"control": "shuffled"}
     append_jsonl(tmp_path / "scores.jsonl", [*map(to_json, scores), control])
-    findings = read_findings(tmp_path)
+    findings = Results(tmp_path)
     assert findings.label(0) == "new"
     score = findings.score(0)
     assert score is not None
@@ -137,12 +138,12 @@ def test_a_second_build_gives_the_same_bytes_and_reads_no_image_again(
 ) -> None:
     first = tree(run_dir / "gallery")
     monkeypatch.setattr("interp.evidence.reader.EvidenceReader.image", None)
-    build_gallery(run_dir)
+    build_gallery(Run(run_dir))
     assert tree(run_dir / "gallery") == first
     assert set(PAGE) < set(first)
     monkeypatch.undo()
     shutil.copytree(run_dir.parents[1], tmp_path / "copy", ignore=shutil.ignore_patterns("gallery"))
-    build_gallery(tmp_path / "copy/results/run")
+    build_gallery(Run(tmp_path / "copy/results/run"))
     assert tree(tmp_path / "copy/results/run/gallery") == first
 
 
@@ -150,20 +151,20 @@ def test_an_interrupted_build_leaves_the_earlier_gallery_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = small_run(tmp_path)
-    build_gallery(run)
+    build_gallery(Run(run))
     before = tree(run / "gallery")
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_gallery(run, progress=stop)
+        build_gallery(Run(run), progress=stop)
     assert tree(run / "gallery") == before
     (run / "gallery").rename(run / "gallery.old")  # as if stopped between the two renames
     monkeypatch.setattr(
         "interp.evidence.reader.EvidenceReader.image", None
     )  # thumbs must be reused
-    build_gallery(run)
+    build_gallery(Run(run))
     assert tree(run / "gallery") == before
     assert not list(run.glob("gallery.*"))
 
@@ -173,7 +174,7 @@ def test_an_image_that_has_gone_is_marked_and_not_linked(tmp_path: Path) -> None
     gone = next((tmp_path / "images").rglob("*.png"))
     image_id = hashlib.sha256(gone.read_bytes()).hexdigest()
     gone.unlink()
-    build_gallery(run)
+    build_gallery(Run(run))
     there = {image[0]: image[4] for card in cards_of(run) for image in card["images"]}
     assert there[image_id] == 0
     assert sum(there.values()) == len(there) - 1
@@ -187,13 +188,13 @@ def test_an_image_id_that_is_a_path_is_refused(tmp_path: Path) -> None:
     evidence = [Evidence(one.stats, (bad, *one.examples[1:]))]
     run = synthetic.write_run(tmp_path / "results/r", tmp_path / "images", images, evidence)
     with pytest.raises(UserError, match="escaped"):
-        build_gallery(run)
+        build_gallery(Run(run))
     assert not list(tmp_path.rglob("escaped*"))
 
 
 def test_heat_maps_go_with_active_images_only(tmp_path: Path) -> None:
     run = small_run(tmp_path, grid=(7, 7))
-    build_gallery(run)
+    build_gallery(Run(run))
     card = cards_of(run)[0]
     assert all(len(heat) == 4 * math.ceil(49 / 3) for *_, heat in card["top"][0])
     assert all((heat is not None) == bool(truth) for _, truth, *_, heat in card["verdicts"])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from interp.report.gallery import build_gallery
+from interp.run.run import Run
 from tests.support.interp.galleries import (
     DEAD,
     FAILED,
@@ -158,7 +159,7 @@ def test_hostile_text_is_shown_as_text_and_nothing_runs(browser: Any, run_dir: P
 
 def test_heat_maps_are_drawn_and_can_be_hidden(browser: Any, tmp_path: Path) -> None:
     run = small_run(tmp_path, grid=(7, 7))
-    build_gallery(run)
+    build_gallery(Run(run))
     shown = Watched(browser, run, "#/0")
     shown.page.wait_for_selector("canvas.heat")
     drawn = """() => document.querySelector('canvas.heat').getContext('2d')

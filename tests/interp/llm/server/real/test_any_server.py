@@ -26,7 +26,6 @@ import pytest
 from PIL import Image
 
 from interp.explain.explainer import VlmExplainer
-from interp.explain.run import explain_run
 from interp.llm.ledger.ledger import Ledger
 from interp.llm.replies.schemas import parse_object
 from interp.llm.server.client import ChatModel
@@ -35,6 +34,7 @@ from interp.llm.types import Picture, Reply, ReplyError
 from sae.core.errors import FAILURES
 from sae.core.files import read_jsonl
 from tests.support.commands import interp
+from tests.support.interp.asking import explain_run
 from tests.support.interp.explaining import ColourSource
 from tests.support.servers.colour_questions import COLOURS, ask, config_of, label, picture, question
 from tests.support.servers.real_servers import Served, tiny_model

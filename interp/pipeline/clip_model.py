@@ -1,0 +1,61 @@
+"""Settings -> the CLIP that stands in for a vision model, and the images that it compares with."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from interp.evidence.reader import EvidenceReader
+from interp.pictures.cache import read_images
+from interp.pipeline.settings import ModelSettings
+from interp.records.types import Example
+from interp.run.run import Run
+from sae.core.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from interp.local.clip_encoder import Eyes
+
+N_BACKGROUND = 1024
+"""Images of the explain side that tell the local model what is usual."""
+
+
+def clip_name(run: Run, settings: ModelSettings) -> str:
+    """The name under which the local model's CLIP is recorded; nothing is loaded."""
+    if settings.clip:
+        from sae.clip.names import resolve_name
+
+        return resolve_name(settings.clip).name
+    from sae.data.store import EmbeddingStore
+
+    name = EmbeddingStore.open(run.store).info.clip
+    if not name:
+        raise UserError(
+            f"{run.store} does not say which CLIP it is of; name one that sees the images: "
+            "--clip ViT-B-32/openai, or --clip tiny, which needs no download"
+        )
+    return name
+
+
+def local_eyes(run: Run, settings: ModelSettings) -> Eyes:
+    """The local model's CLIP; in one process every stage sees with the same, each image once."""
+    return _eyes(clip_name(run, settings), settings.device)
+
+
+def background(reader: EvidenceReader) -> Iterator[Image.Image]:
+    """An even sample of the explain side's images, the same whenever it is asked for."""
+    examples = reader.examples
+    silent = examples[(examples["side"] == "explain") & (examples["kind"] == "silent")]
+    chosen = silent.drop_duplicates("image_id").sort_values("image_id")[:N_BACKGROUND]
+    for values in chosen.itertuples(index=False):
+        yield from read_images(reader.image, [Example(*values)]).values()
+
+
+@functools.cache
+def _eyes(clip: str, device: str) -> Eyes:
+    from interp.local.clip_encoder import Eyes
+    from sae.clip.model import load_clip
+
+    return Eyes(load_clip(clip, device))

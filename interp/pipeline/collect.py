@@ -1,0 +1,59 @@
+"""An SAE and a store -> a run with its evidence; and the files of an export."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from interp.run.run import Run
+from sae.core.errors import UserError
+from sae.core.progress import Progress
+
+if TYPE_CHECKING:
+    from interp.evidence.collect import CollectConfig
+    from interp.evidence.config import CollectInfo
+
+
+def run_collect(
+    sae_dir: Path,
+    store_dir: Path | None,
+    run_dir: Path,
+    config: CollectConfig,
+    device: str,
+    progress: Progress | None = None,
+    overwrite: bool = False,
+) -> tuple[Run, CollectInfo]:
+    """Make the run and collect its evidence; without a store, of written latents in `sae_dir`."""
+    from interp.evidence.collect import collect
+    from interp.evidence.dense_latents import subject
+    from sae.clip.model import resolve_device
+
+    store, model = subject(sae_dir, store_dir)
+    run = Run.create(run_dir, sae_dir, model, store)
+    info = collect(store, model, run_dir, config, resolve_device(device), progress, overwrite)
+    run.remember("collect", dataclasses.asdict(config))
+    return run, info
+
+
+def require_export(kind: str) -> None:
+    """Raise `UserError` when `collect --export KIND` cannot be written."""
+    if kind != "patchsae":
+        raise UserError(f"--export {kind!r} is not known; write --export patchsae DIR")
+
+
+def run_export(
+    sae_dir: Path,
+    store_dir: Path | None,
+    out: Path,
+    threshold: float,
+    device: str,
+    progress: Progress | None = None,
+) -> None:
+    """Write PatchSAE's files of an SAE to `out`, in a pass of its own."""
+    from interp.evidence.dense_latents import subject
+    from interp.evidence.patchsae_export import export_patchsae
+    from sae.clip.model import resolve_device
+
+    store, model = subject(sae_dir, store_dir)
+    export_patchsae(store, model, out, resolve_device(device), threshold, progress)

@@ -1,0 +1,97 @@
+"""Evidence -> explanations.jsonl: the stage of explaining."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from interp.explain.examples import choose
+from interp.explain.explainer import ExplainConfig, Explainer, VlmExplainer, explain_prompt
+from interp.explain.run import ExplainSummary, pending_latents, summarise
+from interp.llm.types import Question, VisionModel
+from interp.pictures.cache import EvidenceSource, PictureCache
+from interp.pipeline.clip_model import background, clip_name, local_eyes
+from interp.pipeline.dry_run import Unasked
+from interp.pipeline.paid_model import EXPLAIN_SHAPE
+from interp.pipeline.settings import ModelSettings, Work
+from interp.pipeline.stage import Stage
+from interp.records.types import AnsweredBy, Explanation
+from interp.run.run import Run
+
+if TYPE_CHECKING:
+    from interp.local.vocabulary import Term
+
+
+class ExplainStage(Stage[int, Explanation, ExplainSummary]):
+    """Names latents; an item is a latent."""
+
+    shape = EXPLAIN_SHAPE
+    name = "explain"
+
+    def __init__(
+        self, run: Run, settings: ModelSettings, latents: Sequence[int], work: Work | None = None
+    ) -> None:
+        super().__init__(run, settings, work or Work())
+        self._latents = latents
+        self._config = ExplainConfig(layout=self._layout)
+
+    @property
+    def file(self) -> Path:
+        return self._run.explanations
+
+    @cached_property
+    def by(self) -> AnsweredBy:
+        if not self._settings.is_local:
+            return AnsweredBy(self._settings.model, explain_prompt(self._config))
+        from interp.local.models import LocalNamer
+
+        return LocalNamer.identify(clip_name(self._run, self._settings), self._vocabulary)
+
+    def questions(self, items: Iterable[int]) -> Iterator[Question]:
+        source = PictureCache(self._run.evidence)
+        explainer = self._paid_answerer(Unasked(self._settings.model))
+        for latent in items:
+            question = explainer.question(source.of(latent), source.image)
+            if question is not None:
+                yield question
+
+    def summary(self, made: Sequence[Explanation]) -> ExplainSummary:
+        n_skipped = len(set(self._latents)) - len(self.all_pending)
+        return summarise(self._run.results.explanations, self.by, self._latents, made, n_skipped)
+
+    def _find_pending(self) -> list[int]:
+        again = self._work.retry_failed and not self._settings.is_local
+        known = self._run.results.explanations
+        return pending_latents(known, self.by, self._latents, retry_failed=again)
+
+    def _askable(self) -> list[int]:
+        return [latent for latent in self.pending if self._n_requests(latent)]
+
+    def _n_requests(self, item: int) -> int:
+        show = self._config.show
+        shown = choose(self._run.evidence.of(item), show)
+        return int(len(shown.positives) >= show.min_positives)
+
+    @cached_property
+    def _vocabulary(self) -> list[Term]:
+        from interp.local.vocabulary import load_vocabulary
+
+        return load_vocabulary(self._settings.vocabulary, clip_name(self._run, self._settings))
+
+    def _local_answerer(self) -> Explainer:
+        from interp.local.models import LocalNamer
+
+        eyes = local_eyes(self._run, self._settings)
+        return LocalNamer(eyes, self._vocabulary, background(self._run.evidence))
+
+    def _paid_answerer(self, model: VisionModel) -> VlmExplainer:
+        grid = self._run.evidence.info.grid
+        patch_grid = (grid[0], grid[1]) if grid else None
+        return VlmExplainer(model, self._config, patch_grid, again=self._work.retry_failed)
+
+    def _worker(
+        self, answerer: Explainer, source: EvidenceSource
+    ) -> Callable[[int], Awaitable[Explanation]]:
+        return lambda latent: answerer.explain(source.of(latent), source.image)

@@ -1,0 +1,225 @@
+"""A run and its settings -> one stage of asking: what is pending, questions, cost, the run itself.
+
+A stage is made once. What it would ask, what that would cost, the first requests as files and the
+run itself all follow from the same `pending`. Behind it is CLIP on this machine, or a paid model.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from interp.llm.cost.estimate import N_SAMPLE, Estimate, estimate
+from interp.llm.cost.tariff import Tariff
+from interp.llm.ledger.ledger import Ledger
+from interp.llm.ledger.lock import hold
+from interp.llm.ledger.report import read_billed, read_note
+from interp.llm.scheduler import append_run
+from interp.llm.server.client import ChatModel
+from interp.llm.server.http import form_scope
+from interp.llm.server.json_mode import form_note, known_form
+from interp.llm.server.preflight import preflight
+from interp.llm.types import Question, Width
+from interp.pictures.cache import EvidenceSource, PictureCache
+from interp.pipeline.dry_run import FOLDER, write_requests
+from interp.pipeline.live_view import Meter, live
+from interp.pipeline.paid_model import (
+    Shape,
+    client_config,
+    known_price,
+    layout_of,
+    listed_model,
+    paid_model,
+    watched,
+)
+from interp.pipeline.settings import N_AT_WORK, ModelSettings, Work
+from interp.records.types import AnsweredBy, Explanation, Score
+from interp.run.run import Run
+from sae.core.errors import UserError
+from sae.core.progress import bar
+
+Item = TypeVar("Item")
+"""What one record is made of: a latent, or a label to test."""
+Record = TypeVar("Record", Explanation, Score)
+Summary = TypeVar("Summary")
+
+
+class Stage(ABC, Generic[Item, Record, Summary]):
+    """Explaining or scoring in one run, with one model and one choice of latents."""
+
+    shape: ClassVar[Shape]
+    """The pictures of one question, by which the layout is chosen."""
+
+    def __init__(self, run: Run, settings: ModelSettings, work: Work) -> None:
+        self._run = run
+        self._settings = settings
+        self._work = work
+        self._layout = layout_of(settings, self.shape)
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What questions are filed under in the ledger, and settings in run.json."""
+
+    @property
+    @abstractmethod
+    def file(self) -> Path:
+        """The JSON Lines file that records go to."""
+
+    @property
+    @abstractmethod
+    def by(self) -> AnsweredBy:
+        """Who answers; known before any model is loaded."""
+
+    @cached_property
+    def all_pending(self) -> list[Item]:
+        """What was still to be done when this was first asked for."""
+        return self._find_pending()
+
+    @property
+    def pending(self) -> list[Item]:
+        """The same, at most `--limit` of it."""
+        return self.all_pending[: self._work.limit]
+
+    @abstractmethod
+    def questions(self, items: Iterable[Item]) -> Iterator[Question]:
+        """What a paid model would be asked about these items; nothing where images are too few."""
+
+    @abstractmethod
+    def summary(self, made: Sequence[Record]) -> Summary:
+        """Of this run of the stage, which made these records, and of all before it."""
+
+    def run(self, label: str = "") -> Summary:
+        """Do what is pending, going on where an earlier call stopped; nothing is asked twice.
+
+        `label` stands before the progress. Raises `UserError` while another process is at work.
+        """
+        made: list[Record] = []
+        if self.pending:
+            ask = self._ask_clip if self._settings.is_local else self._ask_paid_model
+            ask(label or self.name, made)
+        return self.summary(made)
+
+    def estimate(self) -> Estimate:
+        """What `run` would ask for and what that would cost. Opens no socket, takes no lock."""
+        self._require_paid()
+        askable = self._askable()
+        n_requests = [self._n_requests(item) for item in askable]
+        step = max(1, len(askable) // N_SAMPLE)
+        sample = list(self.questions(askable[::step][:N_SAMPLE]))  # evenly spread
+        info = listed_model(self._settings)
+        price = known_price(self._settings, info)
+        tariff = Tariff(self._settings.model, price, info.context if info else None)
+        return estimate(
+            self.name,
+            self._settings.model,
+            self._layout,
+            (sum(n > 0 for n in n_requests), sum(n_requests)),
+            sample,
+            price,
+            read_billed(self._run.ledger, self._settings.model, self.name),
+            [tariff.worst(question) for question in sample],
+        )
+
+    def write_requests(self, n: int) -> list[Path]:
+        """Write the first `n` requests of `run` as files. Opens no socket, takes no lock."""
+        self._require_paid()
+        config = client_config(self._settings)
+        form = known_form(read_note(self._run.ledger, form_note(form_scope(config))))
+        first = itertools.islice(self.questions(self.pending), n)
+        return write_requests(self._run.path / FOLDER, config, first, form)
+
+    @abstractmethod
+    def _find_pending(self) -> list[Item]: ...
+
+    @abstractmethod
+    def _n_requests(self, item: Item) -> int: ...
+
+    @abstractmethod
+    def _local_answerer(self) -> Any:
+        """CLIP in the place of a vision model: an `Explainer` or a `Judge`."""
+
+    @abstractmethod
+    def _paid_answerer(self, model: ChatModel) -> Any: ...
+
+    @abstractmethod
+    def _worker(
+        self, answerer: Any, source: EvidenceSource
+    ) -> Callable[[Item], Awaitable[Record]]: ...
+
+    def _askable(self) -> list[Item]:
+        """The pending items that questions are counted over."""
+        return self.pending
+
+    def _require_paid(self) -> None:
+        if self._settings.is_local:
+            raise UserError("--model local sends nothing and costs nothing; name a vision model")
+
+    def _ask_clip(self, label: str, made: list[Record]) -> None:
+        with closing(hold(self._run.lock)):
+            self._look_again()
+            answerer = self._local_answerer()
+            with bar(label, unit="latents") as progress:
+
+                def count(_record: Record) -> None:
+                    progress(len(made), len(self.pending))
+
+                self._append(answerer, self._run.evidence, N_AT_WORK, made, count)
+
+    def _ask_paid_model(self, label: str, made: list[Record]) -> None:
+        with Ledger(self._run.ledger) as ledger:
+            self._look_again()
+            model = paid_model(self._settings, ledger, self.name)
+            meter = Meter(n_total=len(self.pending))
+            with live(label, meter):
+                self._append(
+                    self._paid_answerer(model),
+                    PictureCache(self._run.evidence),
+                    model.gate.room,
+                    made,
+                    partial(_count, meter),
+                    (watched(model, meter), preflight(model)),
+                )
+
+    def _look_again(self) -> None:
+        """Under the lock: what another process did since we looked is not done again."""
+        if self._run.results.forget_outdated():
+            del self.all_pending
+
+    def _append(
+        self,
+        answerer: Any,
+        source: EvidenceSource,
+        width: Width,
+        made: list[Record],
+        count: Callable[[Record], None],
+        opened: Iterable[object] = (),
+    ) -> None:
+        self._run.remember(self.name, self._settings.recorded())
+
+        def note(record: Record) -> None:
+            made.append(record)
+            self._run.results.add(record)
+            count(record)
+
+        append_run(
+            self.file,
+            self.pending,
+            self._worker(answerer, source),
+            concurrency=width,
+            on_record=note,
+            opened=(answerer, *opened),
+        )
+
+
+def _count(meter: Meter, record: Explanation | Score) -> None:
+    refused = record.failure in ("refused", "moderated")
+    meter.n_done += 1
+    meter.n_ok += record.failure is None
+    meter.n_refused += refused
+    meter.n_failed += record.failure is not None and not refused
