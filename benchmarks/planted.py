@@ -7,11 +7,13 @@ tokens share; unit length at the end.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,6 +21,7 @@ from sae.core.files import sha256_hex
 from sae.data.store import EmbeddingStore
 from sae.data.store_format import ImageRow
 from sae.data.store_writer import Plan, StoreWriter
+from sae.evaluation.dictionary import TWIN, nearest_cosine, unit_rows
 
 D = 512
 N_DIRECTIONS = 2000
@@ -34,6 +37,18 @@ _MOST_OFTEN = 0.5, 0.6  # before and after the rates are brought to N_ACTIVE
 _CHUNK = 5000
 
 Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """How much of a planted dictionary is found. Cosines with the nearest live decoder row."""
+
+    mean: float
+    """Mean over the planted directions."""
+    weighted: float
+    """The same, weighted by how often each direction is active in the data."""
+    found: float
+    """Share of the planted directions with a cosine above .9."""
 
 
 class Planted(NamedTuple):
@@ -124,3 +139,22 @@ def _tokens(
 def _unit_rows(x: Array) -> Array:
     rows: Array = x / np.linalg.norm(x, axis=1, keepdims=True)
     return rows
+
+
+def recovery(
+    W_dec: Tensor, directions: Tensor, live: Tensor | None = None, weights: Tensor | None = None
+) -> Recovery:
+    """How well the live rows of `W_dec` (n_latents, d) give the planted `directions` (m, d) back.
+
+    `live` (n_latents,) is a mask, None: all; `weights` (m,) are how often each direction is active,
+    None: equally. Without a live row every cosine is 0.
+    """
+    rows = unit_rows(W_dec, live)
+    planted = F.normalize(directions.to(rows), dim=1)
+    cosine = nearest_cosine(planted, rows) if len(rows) else planted.new_zeros(len(planted))
+    weights = torch.ones_like(cosine) if weights is None else weights.to(cosine)
+    return Recovery(
+        mean=float(cosine.mean()),
+        weighted=float((cosine * weights).sum() / weights.sum()),
+        found=float((cosine > TWIN).float().mean()),
+    )

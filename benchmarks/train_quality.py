@@ -22,11 +22,9 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
 import torch  # noqa: E402
-from planted import Planted, planted  # noqa: E402
+from planted import Planted, planted, recovery  # noqa: E402
 from quality_systems import LEARNERS, PACKAGES, Budget, Dictionary  # noqa: E402
 from versions import is_installed, versions  # noqa: E402
-
-from sae.evaluation.dictionary import recovery  # noqa: E402
 
 _AT_ONCE = 1000
 

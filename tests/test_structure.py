@@ -19,8 +19,6 @@ ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 ALLOWED = structure.read_table(ARCHITECTURE)
 UNMENDED = {
     "sae/data/store.py",
-    "sae.cli.app.embed",
-    "sae.cli.app.evaluate",
     "interp.cli.app.collect",
     "sae.data.store_format",
     "interp.explain.explainer",

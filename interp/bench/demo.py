@@ -31,7 +31,7 @@ from sae.data.store import EmbeddingStore
 from sae.data.store_format import Source
 from sae.evaluation.evaluate import evaluate_run
 from sae.interchange.load import load
-from sae.training.train import TrainConfig, train
+from sae.training.train import TrainConfig, TrainContext, train
 from sae.world import write_world
 
 N_IMAGES = 8000
@@ -52,7 +52,7 @@ def run_demo(out: Path, settings: ModelSettings, json: Path | None = None) -> No
         _embed(world, store, settings.device, progress)
     with bar("3/8 train", "steps") as progress:
         device = resolve_device(settings.device)
-        train(EmbeddingStore.open(store), sae, TRAINING, device, progress)
+        train(EmbeddingStore.open(store), sae, TRAINING, TrainContext(device, progress))
     with bar("4/8 evaluate", "images") as progress:
         report = evaluate_run(load(sae), EmbeddingStore.open(store), sae, device, 500, progress)
     console.print_table(*report.table())

@@ -9,6 +9,7 @@ import typer
 
 from sae.cli import console
 from sae.cli.console import ConfigOption
+from sae.core.progress import bar
 
 
 def adopt(
@@ -44,7 +45,6 @@ def adopt(
     be shown; without, by its place alone. Every command takes the foreign folder itself, too, as
     FOLDER or FOLDER@10,cls (layer and tokens).
     """
-    from sae.core.progress import bar
     from sae.data.adopt import adopt as adopt_store
     from sae.data.formats.layout import Choice
     from sae.data.images import parse_domains

@@ -12,9 +12,12 @@ from sae.cli import adopt, console, hub, interchange
 from sae.cli.console import ConfigOption, JsonOption
 from sae.cli.options import spread
 from sae.core.errors import UserError
+from sae.core.progress import bar
 from sae.training.config import TrainConfig
 
 if TYPE_CHECKING:
+    from sae.data.store_format import StoreInfo
+    from sae.evaluation.report import EvalReport
     from sae.training.sweep.run import Sweep
     from sae.training.train import TrainResult
 
@@ -57,7 +60,6 @@ def world(
     config: ConfigOption = None,
 ) -> None:
     """Draw the built-in world: sketches and photos whose truth is known (truth.parquet)."""
-    from sae.core.progress import bar
     from sae.world import write_world
 
     with bar("draw") as progress:
@@ -108,7 +110,6 @@ def embed(
     """
     from sae.clip.embed import embed as embed_images
     from sae.clip.model import load_clip
-    from sae.core.progress import bar
     from sae.data.images import find_images, parse_domains
     from sae.data.store_format import Source
 
@@ -129,14 +130,7 @@ def embed(
             allow_skipped=allow_skipped,
             progress=progress,
         )
-    console.say(
-        f"embedded {info.n_images} images ({', '.join(info.roots)}), "
-        f"{info.tokens_per_image} x {info.d} each; skipped {info.n_skipped}"
-    )
-    console.finish(
-        {"store": out} | ({"skipped": out / "skipped.csv"} if info.n_skipped else {}),
-        [f"sae train {out} --out {out.parent}/sae"],
-    )
+    _report_embedding(info, out)
 
 
 @app.command()
@@ -174,21 +168,21 @@ def train(
     torchrun --nproc-per-node N -m sae train STORE --out DIR.
     """
     from sae.clip.model import resolve_device
-    from sae.core.progress import bar
     from sae.data.store import EmbeddingStore
+    from sae.training.train import TrainContext
     from sae.training.train import train as train_sae
 
     if more and not sweep:
         raise UserError(f"unexpected argument {more[0]!r}; values of a sweep follow --sweep")
     opened = EmbeddingStore.open(store)
     with bar("train", unit="steps") as progress:
-        how = (resolve_device(device), progress, overwrite, log)
+        context = TrainContext(resolve_device(device), progress, overwrite, log)
         if not sweep:
-            result = train_sae(opened, out, settings, *how)
+            result = train_sae(opened, out, settings, context)
         else:
             from sae.training.sweep.run import run_sweep
 
-            found = run_sweep(opened, out, settings, [*sweep, *(more or [])], *how)
+            found = run_sweep(opened, out, settings, [*sweep, *(more or [])], context)
     if sweep:
         _report_sweep(found, store, json)
     else:
@@ -225,7 +219,6 @@ def evaluate(
     Another lab's SAE is evaluated as it lies there, and nothing is written beside it.
     """
     from sae.clip.model import resolve_device
-    from sae.core.progress import bar
     from sae.data.store import EmbeddingStore
     from sae.evaluation.evaluate import evaluate_run
     from sae.evaluation.report import plot_report
@@ -250,10 +243,7 @@ def evaluate(
             ks=_whole_numbers("--k", k),
             against=load(against) if against else None,
         )
-    console.print_table(*report.table())
-    if report.variants_table()[0]:
-        console.print_table(*report.variants_table())
-    console.write_figures(json, report.flat())
+    _report_evaluation(report, json)
     wrote = {"report": folder / "eval.json"} if folder else {}
     if folder and plots:
         wrote |= plot_report(report, folder)
@@ -265,6 +255,24 @@ app.command(name="export")(interchange.export_sae)
 app.command()(adopt.adopt)
 for _command in (hub.push, hub.pull):
     app.command()(_command)
+
+
+def _report_embedding(info: StoreInfo, out: Path) -> None:
+    console.say(
+        f"embedded {info.n_images} images ({', '.join(info.roots)}), "
+        f"{info.tokens_per_image} x {info.d} each; skipped {info.n_skipped}"
+    )
+    console.finish(
+        {"store": out} | ({"skipped": out / "skipped.csv"} if info.n_skipped else {}),
+        [f"sae train {out} --out {out.parent}/sae"],
+    )
+
+
+def _report_evaluation(report: EvalReport, json: Path | None) -> None:
+    console.print_table(*report.table())
+    if report.variants_table()[0]:
+        console.print_table(*report.variants_table())
+    console.write_figures(json, report.flat())
 
 
 def _report_training(result: TrainResult, store: Path, json: Path | None) -> None:

@@ -1,5 +1,4 @@
-"""What the directions of a dictionary tell, without data: how alike they are, and whether another
-SAE, or the truth, has the same ones."""
+"""Decoder rows -> how alike they are, and which of another dictionary are the same ones."""
 
 from __future__ import annotations
 
@@ -45,18 +44,6 @@ class Stability:
     """Mean cosine with the nearest of the other's latents, which may be the nearest of many."""
 
 
-@dataclass(frozen=True)
-class Recovery:
-    """How much of a planted dictionary is found. Cosines with the nearest live decoder row."""
-
-    mean: float
-    """Mean over the planted directions."""
-    weighted: float
-    """The same, weighted by how often each direction is active in the data."""
-    found: float
-    """Share of the planted directions with a cosine above .9."""
-
-
 class Matching(NamedTuple):
     """Pairs of rows, one of each matrix."""
 
@@ -71,7 +58,7 @@ class Matching(NamedTuple):
 @torch.no_grad()
 def coherence(W_dec: Tensor, live: Tensor | None = None) -> Coherence:
     """Of the rows of `W_dec` (n_latents, d) that the mask `live` (n_latents,) keeps; all: None."""
-    rows = _directions(W_dec, live)
+    rows = unit_rows(W_dec, live)
     if len(rows) < 2:
         return Coherence(float("nan"), float("nan"), float("nan"))
     largest = []
@@ -94,7 +81,7 @@ def stability(
     W_dec: Tensor, other: Tensor, live: Tensor | None = None, live_other: Tensor | None = None
 ) -> Stability:
     """Compare the live rows of `W_dec` (n_latents, d) with those of `other`, of the same width."""
-    ours, theirs = _directions(W_dec, live), _directions(other.to(W_dec.device), live_other)
+    ours, theirs = unit_rows(W_dec, live), unit_rows(other.to(W_dec.device), live_other)
     if min(len(ours), len(theirs)) == 0:
         nan = float("nan")
         return Stability(len(ours), len(theirs), nan, nan, nan, nan)
@@ -106,25 +93,6 @@ def stability(
         matched_0_7=int((cosine > ALIKE).sum()) / len(ours),
         matched_0_9=int((cosine > TWIN).sum()) / len(ours),
         nearest_cosine=float(nearest_cosine(ours, theirs).mean()),
-    )
-
-
-def recovery(
-    W_dec: Tensor, directions: Tensor, live: Tensor | None = None, weights: Tensor | None = None
-) -> Recovery:
-    """How well the live rows of `W_dec` (n_latents, d) give the planted `directions` (m, d) back.
-
-    `live` (n_latents,) is a mask, None: all; `weights` (m,) are how often each direction is active,
-    None: equally. Without a live row every cosine is 0.
-    """
-    rows = _directions(W_dec, live)
-    planted = F.normalize(directions.to(rows), dim=1)
-    cosine = nearest_cosine(planted, rows) if len(rows) else planted.new_zeros(len(planted))
-    weights = torch.ones_like(cosine) if weights is None else weights.to(cosine)
-    return Recovery(
-        mean=float(cosine.mean()),
-        weighted=float((cosine * weights).sum() / weights.sum()),
-        found=_share(cosine > TWIN),
     )
 
 
@@ -178,8 +146,8 @@ def _nearest_suitor(cosine: Tensor, wanted: Tensor) -> Tensor:
     return order[first]
 
 
-def _directions(W_dec: Tensor, live: Tensor | None) -> Tensor:
-    """The live rows, of unit length."""
+def unit_rows(W_dec: Tensor, live: Tensor | None) -> Tensor:
+    """The rows of `W_dec` that the mask `live` keeps (None: all), of unit length."""
     rows = W_dec.detach().float()
     return F.normalize(rows if live is None else rows[live.to(rows.device)], dim=1)
 

@@ -72,7 +72,7 @@ def save(out: Path, trainer: Trainer) -> Path:
     write_json(part / INFO, CheckpointInfo(trainer.n_done, trainer.n_steps, trainer.engine.name))
     discard(final)
     os.replace(part, final)
-    for old in _finished(out)[:-N_KEPT]:
+    for old in _complete(out)[:-N_KEPT]:
         discard(old)
     return final
 
@@ -83,7 +83,7 @@ def newest(out: Path, device: torch.device) -> Checkpoint | None:
     Raises `UserError` when there are some, and all are damaged.
     """
     damage = None
-    for path in reversed(_finished(out)):
+    for path in reversed(_complete(out)):
         try:
             return _read(path, device)
         except UserError as error:  # a power cut can take the newest: the one before is older
@@ -95,7 +95,7 @@ def newest(out: Path, device: torch.device) -> Checkpoint | None:
 
 def last_good(out: Path) -> Path | None:
     """The newest checkpoint's folder."""
-    return _finished(out)[-1] if _finished(out) else None
+    return _complete(out)[-1] if _complete(out) else None
 
 
 def discard(folder: Path) -> None:
@@ -103,7 +103,7 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _finished(out: Path) -> list[Path]:
+def _complete(out: Path) -> list[Path]:
     """Oldest first."""
     return sorted(path for path in (out / FOLDER).glob("[0-9]*") if path.suffix != ".part")
 

@@ -28,7 +28,7 @@ LR = "lr.json"
 LOG = "train.jsonl"
 
 
-def finished(
+def load_finished(
     out: Path, config: TrainConfig, store: EmbeddingStore, device: torch.device
 ) -> SAE | None:
     """The SAE in `out`; None where there is none yet.
@@ -43,7 +43,7 @@ def finished(
     return model
 
 
-def unfinished(
+def load_unfinished(
     out: Path, config: TrainConfig, store: EmbeddingStore, device: torch.device
 ) -> Checkpoint | None:
     """Where a stopped training was. Raises `UserError` when its settings or store are others."""
@@ -84,11 +84,11 @@ def _require_same(
     before = dataclasses.asdict(read_config(out / SETTINGS, TrainConfig, remedy))
     for name, value in dataclasses.asdict(config).items():
         if name not in UNRECORDED and before[name] != value:
-            was, now = (_said(name, given) for given in (before[name], value))
+            was, now = (_typed(name, given) for given in (before[name], value))
             raise UserError(f"{out} holds {what} trained with {name} {was}, not {now}; {remedy}")
 
 
-def _said(name: str, value: object) -> object:
+def _typed(name: str, value: object) -> object:
     """A setting as a user would type it."""
     if value == "":
         return "unset"

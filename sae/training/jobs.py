@@ -1,4 +1,4 @@
-"""SAEs on their way through one pass over the data: each with its folder, its steps and its end."""
+"""Settings and a store -> trained SAEs in their folders, several of them on one pass."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from sae.core import interrupts
 from sae.core.distributed import Ranks
 from sae.core.errors import UserError
 from sae.core.files import append_jsonl, package_version, read_config, read_jsonl, write_json
-from sae.core.progress import Bar
 from sae.data.store import EmbeddingStore
 from sae.model.init import start
 from sae.model.sae import SAE, SAEConfig
 from sae.training import checkpoint, folder, trackers
 from sae.training.config import AUTO_LR, TrainConfig, resolve
+from sae.training.context import TrainContext
 from sae.training.engines.interface import Reduce
 from sae.training.feed import batches
-from sae.training.loop import NotFinite, Trainer, TrainRow, run_all
+from sae.training.loop import NotFinite, Trainer, TrainRow, run
 from sae.training.lr_search import LrChoice, choose
 
 VOTE_STEPS = 16
@@ -49,6 +49,33 @@ class TrainResult(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Pass:
+    """One pass over the data, which several SAEs may share."""
+
+    store: EmbeddingStore
+    rows: batches.Rows
+    """The images to train on, ascending."""
+    group: Ranks
+    context: TrainContext
+
+    def batches(self, config: TrainConfig, n_skipped: int = 0) -> Generator[Tensor, None, None]:
+        """This process's part of every batch after the first `n_skipped`; `config` is resolved."""
+        return batches.batches(
+            self.store,
+            self.rows,
+            config.batch_size,
+            config.seed,
+            self.group.device,
+            n_skipped=n_skipped,
+            part=self.group.part,
+        )
+
+    def reduce(self) -> Reduce | None:
+        """What sums over all processes; None where there is one alone."""
+        return self.group.sum if self.group.n > 1 else None
+
+
+@dataclass(frozen=True)
 class Lane:
     """One of the SAEs that are trained, and its folder."""
 
@@ -66,7 +93,7 @@ def already_trained(
     """The jobs that are done. Raises `UserError` where one was done with other settings."""
     results: dict[Path, TrainResult | NotFinite] = {}
     for out, config in jobs.items():
-        model = folder.finished(out, config, store, device)
+        model = folder.load_finished(out, config, store, device)
         if model is not None:
             last = TrainRow(**read_jsonl(out / folder.LOG)[-1])
             choice = _known_choice(out, config)
@@ -74,17 +101,10 @@ def already_trained(
     return results
 
 
-def lane_of(
-    out: Path,
-    config: TrainConfig,
-    store: EmbeddingStore,
-    rows: batches.Rows,
-    group: Ranks,
-    progress: Bar | None,
-    overwrite: bool,
-) -> Lane:
+def lane_of(out: Path, config: TrainConfig, shared: Pass) -> Lane:
     """Ready for the next step: where a stopped training was, else at the start."""
-    found = None if overwrite else folder.unfinished(out, config, store, group.device)
+    store, rows, group, context = shared.store, shared.rows, shared.group, shared.context
+    found = None if context.overwrite else folder.load_unfinished(out, config, store, group.device)
     resolved = resolve(config, n_train=len(rows) * store.info.tokens_per_image)
     if resolved.batch_size < group.n:
         raise UserError(f"{group.n} processes cannot share batches of {resolved.batch_size} tokens")
@@ -99,38 +119,32 @@ def lane_of(
     group.share(list(model.state_dict().values()))
     choice = _known_choice(out, config) if found else None
     if resolved.lr == AUTO_LR:
-        again = partial(_batches, store, rows, resolved, group)
-        choice = choice or choose(model, resolved, again, _reduce(group), progress)
+        again = partial(shared.batches, resolved)
+        choice = choice or choose(model, resolved, again, shared.reduce(), context.progress)
         resolved = replace(resolved, lr=choice.lr)
-    trainer = Trainer(model, resolved, reduce=_reduce(group))
+    trainer = Trainer(model, resolved, reduce=shared.reduce())
     if found is not None:
         trainer.restore(found.state)
     return Lane(out, config, trainer, choice, trainer.n_done)
 
 
-def train_lanes(
-    lanes: Sequence[Lane],
-    store: EmbeddingStore,
-    rows: batches.Rows,
-    group: Ranks,
-    progress: Bar | None,
-    log: str,
-) -> dict[Path, TrainResult | NotFinite]:
+def train_lanes(lanes: Sequence[Lane], shared: Pass) -> dict[Path, TrainResult | NotFinite]:
     """Take the steps that are left to each; only the first process writes and shows."""
+    group = shared.group
     group.wait()  # all have read what is there: now the first one may write
     n_done = min(lane.n_before for lane in lanes)
-    stream = _batches(store, rows, lanes[0].trainer.config, group, n_done)
+    stream = shared.batches(lanes[0].trainer.config, n_done)
     trainers = [lane.trainer for lane in lanes]
     with ExitStack() as stack:
         stack.enter_context(closing(stream))  # a thread may be reading ahead
         if group.is_first:
-            on_row = _log_of(lanes, log, stack)
+            on_row = _log_of(lanes, shared.context.log, stack)
         stop = stack.enter_context(interrupts.noted())
         keep = _keeper(lanes, group, stop)
         if group.is_first:
-            rows_of = run_all(trainers, stream, on_row, progress, keep)
+            rows_of = run(trainers, stream, on_row, shared.context.progress, keep)
         else:
-            rows_of = run_all(trainers, stream, after_step=keep)
+            rows_of = run(trainers, stream, after_step=keep)
     results = {lane.out: _result(lane, row) for lane, row in zip(lanes, rows_of, strict=True)}
     for result in results.values():
         if group.is_first and isinstance(result, TrainResult):
@@ -178,20 +192,6 @@ def _log_of(lanes: Sequence[Lane], log: str, stack: ExitStack) -> Callable[[int,
         tracks[number](row)
 
     return on_row
-
-
-def _batches(
-    store: EmbeddingStore, rows: batches.Rows, config: TrainConfig, group: Ranks, n_skipped: int = 0
-) -> Generator[Tensor, None, None]:
-    """This process's part of every batch after the first `n_skipped`."""
-    size, seed = config.batch_size, config.seed
-    yield from batches.batches(
-        store, rows, size, seed, group.device, n_skipped=n_skipped, part=group.part
-    )
-
-
-def _reduce(group: Ranks) -> Reduce | None:
-    return group.sum if group.n > 1 else None
 
 
 def _keeper(lanes: Sequence[Lane], group: Ranks, stop: Callable[[], bool]) -> Callable[[], None]:

@@ -22,12 +22,10 @@ __all__ = [
     "TrainConfig",
     "TrainRow",
     "Trainer",
-    "fit",
     "k_at",
     "objective",
     "resolve",
     "run",
-    "run_all",
     "schedule",
 ]
 
@@ -160,49 +158,20 @@ class Trainer:
         )
 
 
-def fit(
-    model: SAE,
-    batches: Iterator[Tensor],
-    config: TrainConfig,
-    on_row: Callable[[TrainRow], None] = lambda row: None,
-    progress: Bar | None = None,
-) -> TrainRow:
-    """Train `model` in place on batches (batch_size, d) of raw embeddings; return the last row.
-
-    `config` is a resolved one. Raises `NotFinite` when the loss is not finite.
-    """
-    return run(Trainer(model, config), batches, on_row, progress)
-
-
 def run(
-    trainer: Trainer,
-    batches: Iterator[Tensor],
-    on_row: Callable[[TrainRow], None] = lambda row: None,
-    progress: Bar | None = None,
-    after_step: Callable[[], None] = lambda: None,
-) -> TrainRow:
-    """Take the steps that are left; `batches` begin with the one that `trainer` needs next.
-
-    `after_step` is called between two steps, and may raise to stop.
-    """
-    [row] = run_all([trainer], batches, lambda _, row: on_row(row), progress, after_step)
-    if isinstance(row, NotFinite):
-        raise row
-    return row
-
-
-def run_all(
     trainers: Sequence[Trainer],
     batches: Iterator[Tensor],
     on_row: Callable[[int, TrainRow], None] = lambda number, row: None,
     progress: Bar | None = None,
     after_step: Callable[[], None] = lambda: None,
 ) -> list[TrainRow | NotFinite]:
-    """The same for several trainers of as many steps; every batch is given to each of them.
+    """Take the steps that are left to trainers of as many steps; return the last row of each.
 
-    `batches` begin with the one that the trainer with the fewest steps done needs next; the others
-    join when theirs comes. One whose loss is not finite stops there, and gives the error instead
-    of its last row; `on_row` is told the number of the trainer.
+    Every batch (batch_size, d) of raw embeddings is given to each of them. `batches` begin with the
+    one that the trainer with the fewest steps done needs next; the others join when theirs comes.
+    One whose loss is not finite stops there, and gives the error instead of its last row. `on_row`
+    is told the number of the trainer; `after_step` is called between two steps, and may raise to
+    stop.
     """
     n_steps = trainers[0].n_steps
     if any(trainer.n_steps != n_steps for trainer in trainers):

@@ -85,7 +85,10 @@ def choose(
     """
     n_steps = -(-config.n_tokens // config.batch_size)
     n_trial = min(n_steps, max(MIN_STEPS, min(MAX_STEPS, round(TRIAL_SHARE * n_steps))))
-    trial = _Trial(model, config, batches, n_trial, reduce, progress)
+    n_tokens = n_trial * config.batch_size
+    dead_after = min(config.dead_after, max(1, n_tokens // 10))
+    shorter = replace(config, n_tokens=n_tokens, dead_after=dead_after)
+    trial = _Trial(model, shorter, batches, n_trial, reduce, progress)
     middle = first_guess(model.d, config.batch_size)
     losses = trial.losses([middle / 2, middle, middle * 2])
     for _ in range(N_FURTHER):
@@ -105,7 +108,7 @@ def choose(
         best=_rounded(best),
         n_steps=n_steps,
         n_trial_steps=n_trial,
-        n_trial_tokens=n_trial * config.batch_size,
+        n_trial_tokens=n_tokens,
         lrs=lrs,
         losses=[losses[lr] if math.isfinite(losses[lr]) else None for lr in lrs],
     )
@@ -138,38 +141,32 @@ def _beyond(losses: Mapping[float, float]) -> float | None:
     return best * 2 if best == lrs[-1] else None
 
 
+@dataclass(frozen=True)
 class _Trial:
     """What the trials have in common."""
 
-    def __init__(
-        self,
-        model: SAE,
-        config: TrainConfig,
-        batches: Callable[[], Generator[Tensor, None, None]],
-        n_steps: int,
-        reduce: Reduce | None,
-        progress: Bar | None,
-    ) -> None:
-        n_tokens = n_steps * config.batch_size
-        dead_after = min(config.dead_after, max(1, n_tokens // 10))
-        self._config = replace(config, n_tokens=n_tokens, dead_after=dead_after)
-        self._model, self._batches, self._reduce = model, batches, reduce
-        self._n_steps, self._progress = n_steps, progress
+    model: SAE
+    config: TrainConfig
+    """Of a training as long as a trial."""
+    batches: Callable[[], Generator[Tensor, None, None]]
+    n_steps: int
+    reduce: Reduce | None
+    progress: Bar | None
 
     def losses(self, lrs: Sequence[float]) -> dict[float, float]:
         """Mean loss at the end of a trial of each rate; infinite where it is no number."""
         trainers = [self._trainer(lr) for lr in lrs]
-        weight = self._config.ghost_weight if self._config.ghost else self._config.alpha
-        n_last = max(1, round(LAST * self._n_steps))
-        sums = torch.zeros(len(lrs), device=self._model.W_dec.device)
+        weight = self.config.ghost_weight if self.config.ghost else self.config.alpha
+        n_last = max(1, round(LAST * self.n_steps))
+        sums = torch.zeros(len(lrs), device=self.model.W_dec.device)
         text = f"trying lr {', '.join(f'{lr:.3g}' for lr in lrs)}"
-        with closing(self._batches()) as batches:  # a thread may be reading ahead
-            for step, x in enumerate(islice(batches, self._n_steps), start=1):
+        with closing(self.batches()) as batches:  # a thread may be reading ahead
+            for step, x in enumerate(islice(batches, self.n_steps), start=1):
                 results = [trainer.step(x) for trainer in trainers]
-                if step > self._n_steps - n_last:
+                if step > self.n_steps - n_last:
                     sums += torch.stack([result.loss - weight * result.aux for result in results])
-                if self._progress is not None:
-                    self._progress(step, self._n_steps, text)
+                if self.progress is not None:
+                    self.progress(step, self.n_steps, text)
         means = (sums / n_last).tolist()
         return {
             lr: mean if math.isfinite(mean) else math.inf
@@ -177,8 +174,8 @@ class _Trial:
         }
 
     def _trainer(self, lr: float) -> Trainer:
-        model = copy.deepcopy(self._model)
-        return Trainer(model, replace(self._config, lr=lr), reduce=self._reduce)
+        model = copy.deepcopy(self.model)
+        return Trainer(model, replace(self.config, lr=lr), reduce=self.reduce)
 
 
 def _rounded(lr: float) -> float:

@@ -13,16 +13,25 @@ import torch
 
 from sae.core import distributed
 from sae.core.errors import UserError
-from sae.core.progress import Bar
 from sae.data.split import holdout_rows
 from sae.data.store import EmbeddingStore
 from sae.model.init import start
 from sae.training import trackers
 from sae.training.config import TrainConfig
-from sae.training.jobs import TrainResult, already_trained, lane_of, sae_config, train_lanes
+from sae.training.context import TrainContext
+from sae.training.jobs import Pass, TrainResult, already_trained, lane_of, sae_config, train_lanes
 from sae.training.loop import NotFinite, TrainRow
 
-__all__ = ["TrainConfig", "TrainResult", "TrainRow", "sae_config", "start", "train", "train_all"]
+__all__ = [
+    "TrainConfig",
+    "TrainContext",
+    "TrainResult",
+    "TrainRow",
+    "sae_config",
+    "start",
+    "train",
+    "train_all",
+]
 
 ORDER = ("seed", "batch_size", "epochs", "n_tokens", "holdout")
 """The settings that decide which tokens come when: SAEs that share a pass share them."""
@@ -32,21 +41,17 @@ def train(
     store: EmbeddingStore,
     out: Path,
     config: TrainConfig | None = None,
-    device: torch.device | str = "cpu",
-    progress: Bar | None = None,
-    overwrite: bool = False,
-    log: str = "",
+    context: TrainContext = TrainContext(),
 ) -> TrainResult:
     """Train an SAE on the images of `store` that are not held out, and write it to `out`.
 
-    `sae_folder` says what `out` gets; `log` names a tracker to send the figures to as well. A
-    stopped training goes on from its last checkpoint; a finished SAE of the same settings and
-    store is left as it is; raises `UserError` when either has other settings, unless `overwrite`,
-    and when the loss is not finite. The first SIGINT saves a checkpoint and raises
-    `KeyboardInterrupt`. Under `torchrun` each process trains on its part of every batch.
+    `sae.training.folder` says what `out` gets. A stopped training goes on from its last checkpoint;
+    a finished SAE of the same settings and store is left as it is; raises `UserError` when either
+    has other settings, unless `context.overwrite`, and when the loss is not finite. The first
+    SIGINT saves a checkpoint and raises `KeyboardInterrupt`. Under `torchrun` each process trains
+    on its part of every batch.
     """
-    jobs = {Path(out): config or TrainConfig()}
-    [result] = train_all(store, jobs, device, progress, overwrite, log)
+    [result] = train_all(store, {Path(out): config or TrainConfig()}, context)
     if isinstance(result, NotFinite):
         raise result
     return result
@@ -55,10 +60,7 @@ def train(
 def train_all(
     store: EmbeddingStore,
     jobs: Mapping[Path, TrainConfig],
-    device: torch.device | str = "cpu",
-    progress: Bar | None = None,
-    overwrite: bool = False,
-    log: str = "",
+    context: TrainContext = TrainContext(),
 ) -> list[TrainResult | NotFinite]:
     """Train an SAE in each folder of `jobs`, on one pass over the data, as `train` would each.
 
@@ -74,11 +76,12 @@ def train_all(
     rows = np.flatnonzero(~holdout_rows(store.images, holdout))
     if len(rows) == 0:
         raise UserError(f"{store.path} has no image to train on with holdout {holdout}")
-    trackers.require(log)
-    with distributed.joined(torch.device(device)) as group:
-        results = {} if overwrite else already_trained(jobs, store, group.device)
+    trackers.require(context.log)
+    with distributed.joined(torch.device(context.device)) as group:
+        results = {} if context.overwrite else already_trained(jobs, store, group.device)
+        shared = Pass(store, rows, group, context)
         left = [(out, config) for out, config in jobs.items() if out not in results]
-        lanes = [lane_of(*job, store, rows, group, progress, overwrite) for job in left]
+        lanes = [lane_of(out, config, shared) for out, config in left]
         if lanes:
-            results |= train_lanes(lanes, store, rows, group, progress, log)
+            results |= train_lanes(lanes, shared)
     return [results[out] for out in jobs]

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from sae.core import distributed
 from sae.core.errors import UserError
 from sae.core.files import replacing
-from sae.core.progress import Bar
 from sae.data.split import holdout_rows
 from sae.data.store import EmbeddingStore
 from sae.evaluation.evaluate import evaluate
@@ -28,6 +27,7 @@ from sae.evaluation.plots import Point, plot_pareto
 from sae.evaluation.reconstruction import Fit
 from sae.model.sae import CONFIG
 from sae.training.config import TrainConfig
+from sae.training.context import TrainContext
 from sae.training.loop import NotFinite
 from sae.training.sweep.grid import Value, Variant, variants_of
 from sae.training.train import TrainResult, train_all
@@ -119,10 +119,7 @@ def run_sweep(
     out: Path,
     base: TrainConfig,
     words: Sequence[str],
-    device: torch.device | str = "cpu",
-    progress: Bar | None = None,
-    overwrite: bool = False,
-    log: str = "",
+    context: TrainContext = TrainContext(),
 ) -> Sweep:
     """Train an SAE in `out` for each combination that `words` ask for; `base` has all else.
 
@@ -133,13 +130,15 @@ def run_sweep(
     variants = variants_of(words, base)
     if (out / CONFIG).exists():
         raise UserError(f"{out} holds an SAE; give the sweep a folder of its own")
-    if log not in ("", "tensorboard"):
-        raise UserError(f"--log {log} follows one SAE at a time; with --sweep use tensorboard")
-    with distributed.joined(torch.device(device)) as group:
+    if context.log not in ("", "tensorboard"):
+        raise UserError(
+            f"--log {context.log} follows one SAE at a time; with --sweep use tensorboard"
+        )
+    with distributed.joined(torch.device(context.device)) as group:
         results: dict[str, TrainResult | NotFinite] = {}
         for same in _by_seed(variants):
             jobs = {out / variant.name: variant.config for variant in same}
-            trained = train_all(store, jobs, device, progress, overwrite, log)
+            trained = train_all(store, jobs, context)
             results |= dict(zip([variant.name for variant in same], trained, strict=True))
         rows, are_held_out = _measured_rows(store, base.holdout)
         found = [_row(v, results[v.name], store, rows, group.device) for v in variants]

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.planted import recovery
 from sae.evaluation import dictionary as room
-from sae.evaluation.dictionary import coherence, match, nearest_cosine, recovery, stability
+from sae.evaluation.dictionary import coherence, match, nearest_cosine, stability
 
 
 def directions(n: int, d: int, seed: int = 0) -> Tensor:

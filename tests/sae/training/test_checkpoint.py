@@ -21,6 +21,7 @@ from sae.data.store import EmbeddingStore
 from sae.model.sae import SAE, SAEConfig
 from sae.training import checkpoint
 from sae.training.config import TrainConfig
+from sae.training.context import TrainContext
 from sae.training.loop import NotFinite, Trainer, resolve
 from sae.training.train import start, train
 from tests.support.sae.stores import oracle, write_store
@@ -142,7 +143,7 @@ def test_a_training_stopped_anywhere_ends_with_the_same_files(
     for step in (1, 17, 59):
         out = tmp_path / f"stopped {step}"
         with pytest.raises(KeyboardInterrupt):
-            train(store, out, SMALL, progress=stop_at(step))
+            train(store, out, SMALL, TrainContext(progress=stop_at(step)))
         assert [path.name for path in (out / "checkpoints").iterdir()] == [f"{step:09d}"]
         assert not (out / "config.json").exists()
         result = train(store, out, SMALL)
@@ -158,7 +159,7 @@ def test_rows_that_are_later_than_the_checkpoint_come_once(
     monkeypatch.setattr("sae.training.loop.SHOW_SECONDS", 0)
     out = tmp_path / "sae"
     with pytest.raises(KeyboardInterrupt):
-        train(store, out, SMALL, progress=stop_at(10))
+        train(store, out, SMALL, TrainContext(progress=stop_at(10)))
     with (out / "train.jsonl").open("a") as file:
         file.write('{"step": 11, "fvu": 0.5}\n{"step": 12, "fv')
     train(store, out, SMALL)
@@ -171,7 +172,7 @@ def test_other_settings_do_not_go_on_from_a_checkpoint(
     monkeypatch.setattr("sae.training.loop.SHOW_SECONDS", 0)
     out = tmp_path / "sae"
     with pytest.raises(KeyboardInterrupt):
-        train(store, out, SMALL, progress=stop_at(10))
+        train(store, out, SMALL, TrainContext(progress=stop_at(10)))
     other = dataclasses.replace(SMALL, lr=1e-3)
     with pytest.raises(UserError, match=r"an unfinished SAE trained with lr 0\.004, not 0\.001"):
         train(store, out, other)
@@ -180,7 +181,7 @@ def test_other_settings_do_not_go_on_from_a_checkpoint(
         train(elsewhere, out, SMALL)
     often = dataclasses.replace(SMALL, checkpoint_every=1e-9)  # changes nothing of the result
     assert train(store, out, often).n_before == 10
-    assert train(store, out, other, overwrite=True).n_before == 0
+    assert train(store, out, other, TrainContext(overwrite=True)).n_before == 0
 
 
 def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(

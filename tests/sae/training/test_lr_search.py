@@ -18,6 +18,7 @@ from sae.model.init import start
 from sae.model.sae import SAE, SAEConfig
 from sae.training import folder, jobs, lr_search
 from sae.training.config import AUTO_LR, TrainConfig, resolve
+from sae.training.context import TrainContext
 from sae.training.loop import Trainer
 from sae.training.lr_search import LrChoice, best_between, choose
 from sae.training.train import train
@@ -136,7 +137,7 @@ def test_a_stopped_training_goes_on_with_the_rate_that_was_chosen(
 
     monkeypatch.setattr("sae.training.loop.SHOW_SECONDS", 0)
     with pytest.raises(KeyboardInterrupt):
-        train(store, tmp_path / "sae", AUTO, progress=stop_at(20))
+        train(store, tmp_path / "sae", AUTO, TrainContext(progress=stop_at(20)))
     monkeypatch.setattr(jobs, "choose", None)
     assert train(store, tmp_path / "sae", AUTO).n_before == 20
     assert files(tmp_path / "sae") == files(tmp_path / "whole")

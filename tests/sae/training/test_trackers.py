@@ -12,6 +12,7 @@ from sae.core.files import read_jsonl
 from sae.data.store import EmbeddingStore
 from sae.training import trackers
 from sae.training.config import TrainConfig
+from sae.training.context import TrainContext
 from sae.training.loop import TrainRow
 from sae.training.train import train
 from tests.support.commands import sae
@@ -60,7 +61,7 @@ def test_a_tracker_gets_settings_once_and_every_row_with_its_step(
 ) -> None:
     calls = installed(monkeypatch, kind)
     out = tmp_path / "mine"
-    train(store, out, SMALL, log=kind)
+    train(store, out, SMALL, TrainContext(log=kind))
     (settings,) = calls.opened
     assert settings["name"].startswith("mine-")
     assert settings["config"]["k"] == 4

@@ -18,10 +18,12 @@ from sae.data.store import EmbeddingStore
 from sae.interchange.load import load
 from sae.model import init
 from sae.model.sae import SAE, SAEConfig
+from sae.training.context import TrainContext
 from sae.training.engines.interface import Engine, StepResult
-from sae.training.loop import NotFinite, Trainer, fit, resolve
+from sae.training.loop import NotFinite, Trainer, resolve
 from sae.training.train import TrainConfig, start, train
 from tests.support.sae.stores import image_ids, oracle, write_store
+from tests.support.sae.trainings import fit
 
 SMALL = TrainConfig(n_latents=24, k=4, batch_size=64, n_tokens=64 * 40, holdout=0.2)
 
@@ -161,7 +163,7 @@ def test_training_leaves_held_out_images_alone_and_writes_the_folder(
     def progress(done: int, total: int, text: str = "") -> None:
         seen.append((done, total))
 
-    result = train(store, out, SMALL, progress=progress)
+    result = train(store, out, SMALL, TrainContext(progress=progress))
     names = ["config.json", "sae.safetensors", "train.json", "train.jsonl"]
     assert sorted(path.name for path in out.iterdir()) == names
     rows = read_jsonl(out / "train.jsonl")
@@ -210,7 +212,7 @@ def test_a_finished_sae_is_left_alone_and_other_settings_are_refused(
         train(elsewhere, out, SMALL)
     assert before == {path.name: path.read_bytes() for path in out.iterdir()}
 
-    assert train(store, out, other, overwrite=True).trained
+    assert train(store, out, other, TrainContext(overwrite=True)).trained
     assert len(read_jsonl(out / "train.jsonl")) == 40
     assert not train(store, out, other).trained
 
@@ -226,7 +228,7 @@ def test_a_stopped_training_leaves_no_config(
     out = tmp_path / "sae"
     train(store, out, SMALL)
     with pytest.raises(KeyboardInterrupt):
-        train(store, out, SMALL, progress=stop, overwrite=True)
+        train(store, out, SMALL, TrainContext(progress=stop, overwrite=True))
     with pytest.raises(UserError, match="unfinished"):
         SAE.load(out)
     assert train(store, out, SMALL).trained
@@ -251,7 +253,12 @@ def test_more_kept_than_latents_leaves_a_finished_sae_alone(
 ) -> None:
     train(store, tmp_path / "sae", SMALL)
     with pytest.raises(UserError, match="k 4 is larger than n_latents 3"):
-        train(store, tmp_path / "sae", dataclasses.replace(SMALL, n_latents=3), overwrite=True)
+        train(
+            store,
+            tmp_path / "sae",
+            dataclasses.replace(SMALL, n_latents=3),
+            TrainContext(overwrite=True),
+        )
     assert not train(store, tmp_path / "sae", SMALL).trained
 
 

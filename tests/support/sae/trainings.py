@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from sae.core.progress import Bar
 from sae.data.store import EmbeddingStore
+from sae.model.sae import SAE
 from sae.training.config import TrainConfig
-from sae.training.loop import Trainer
+from sae.training.loop import NotFinite, Trainer, TrainRow, run
 from tests.support.sae.stores import oracle, write_store
 
 SMALL = TrainConfig(n_latents=48, k=3, batch_size=64, n_tokens=64 * 40, holdout=0.2)
@@ -26,6 +27,16 @@ def small_store(path: Path) -> EmbeddingStore:
 
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def fit(
+    model: SAE, batches: Iterator[Tensor], config: TrainConfig, progress: Bar | None = None
+) -> TrainRow:
+    """Train `model` in place on raw embeddings; the last row. Raises `NotFinite`."""
+    [row] = run([Trainer(model, config)], batches, progress=progress)
+    if isinstance(row, NotFinite):
+        raise row
+    return row
 
 
 def stop_at(step: int, when: Callable[[], bool] = lambda: True) -> Bar:

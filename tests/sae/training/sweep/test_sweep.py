@@ -14,6 +14,7 @@ from sae.data.store import EmbeddingStore
 from sae.evaluation.plots import Point, plot_pareto
 from sae.model.sae import SAE
 from sae.training.config import AUTO_LR
+from sae.training.context import TrainContext
 from sae.training.loop import NotFinite, Trainer
 from sae.training.sweep.grid import variants_of
 from sae.training.sweep.run import run_sweep
@@ -155,7 +156,7 @@ def test_a_stopped_sweep_goes_on_and_a_finished_one_is_left_alone(
 
     second_pass = stop_at(20, lambda: (out / "lr0.002-seed0" / "config.json").exists())
     with pytest.raises(KeyboardInterrupt):
-        run_sweep(store, out, SMALL, words, progress=second_pass)
+        run_sweep(store, out, SMALL, words, TrainContext(progress=second_pass))
     for name in ("lr0.002-seed1", "lr0.008-seed1"):
         assert [path.name for path in (out / name / "checkpoints").iterdir()] == ["000000020"]
     assert not (out / "sweep.csv").exists()
@@ -177,7 +178,7 @@ def test_saes_that_were_stopped_at_different_steps_join_when_their_batch_comes(
 
     for name, step in (("a", 10), ("b", 30)):
         with pytest.raises(KeyboardInterrupt):
-            train(store, tmp_path / name, configs[name], progress=stop_at(step))
+            train(store, tmp_path / name, configs[name], TrainContext(progress=stop_at(step)))
     jobs = {tmp_path / name: config for name, config in configs.items()}
     results = train_all(store, jobs)
     assert [r.n_before for r in results if not isinstance(r, NotFinite)] == [10, 30]
@@ -241,6 +242,6 @@ def test_a_stop_saves_the_others_of_one_that_is_no_longer_finite(
     monkeypatch.setattr("sae.training.loop.N_ROWS", 2)  # no look between step 20 and 40
     poison(monkeypatch, rate=3e-3, at_step=20)
     with pytest.raises(KeyboardInterrupt):
-        run_sweep(store, tmp_path, SMALL, ["lr=3e-3,4e-3"], progress=stop_at(30))
+        run_sweep(store, tmp_path, SMALL, ["lr=3e-3,4e-3"], TrainContext(progress=stop_at(30)))
     assert [path.name for path in (tmp_path / "lr0.004/checkpoints").iterdir()] == ["000000030"]
     assert not (tmp_path / "lr0.003" / "checkpoints").exists()
