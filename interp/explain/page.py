@@ -85,10 +85,13 @@ def draw_page(
         read_neg = {}
     medium = medium_of(sorted({example.domain for example in read}))
     tiles = [
-        Tile(letter, image, _heat_map(example.heat, patch_grid))
+        Tile(letter, image, _heat_map(example.heat, patch_grid), example.image_id)
         for letter, (example, image) in zip(FIRST, read.items(), strict=False)
     ]
-    neg_tiles = [Tile(*pair) for pair in zip(SECOND, read_neg.values(), strict=False)]
+    neg_tiles = [
+        Tile(letter, image, image_id=example.image_id)
+        for letter, (example, image) in zip(SECOND, read_neg.items(), strict=False)
+    ]
     background = _BACKGROUND[medium]
     n_low = sum(is_low_resolution(image) for image in read.values())
     return Page(

@@ -132,11 +132,12 @@ class LocalJudge:
         clip = self._eyes.clip
         text = embed_terms(clip, [texts_of(label, clip.name)])[0]  # (d,)
         usual = self._background @ text  # (b,)
-        similarity = self._eyes.see(shown.values()) @ text  # (n,)
+        similarity = self._eyes.see(tile.image for tile in shown) @ text  # (n,)
         z = standardise(similarity, usual)
         scores = 100 * torch.sigmoid(JUDGE_STEEPNESS * (z - JUDGE_MIDPOINT))
         rounded = [round(score, 1) for score in scores.tolist()]
-        return Judgement(scores=dict(zip(shown, rounded, strict=True)))
+        letters = (tile.letter for tile in shown)
+        return Judgement(scores=dict(zip(letters, rounded, strict=True)))
 
 
 def standardise(similarity: Tensor, usual: Tensor) -> Tensor:

@@ -47,6 +47,8 @@ class Tile(NamedTuple):
     """RGB."""
     heat: NDArray[np.uint8] | None = None
     """(rows, columns) of patches over the image's central square; 255 = its largest."""
+    image_id: str = ""
+    """Equal ids are equal pixels; "" when it is not known."""
 
 
 def compose(

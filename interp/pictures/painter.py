@@ -6,13 +6,12 @@ by the image, whatever its size; `interp.llm.cost.tokens.cheaper_layout` says wh
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from interp.llm.types import Picture
 from interp.pictures.cache import CACHE_BYTES, Lru
 from interp.pictures.grid import Tile, compose, single
-from sae.core.files import sha256_hex
 
 Layout = Literal["grid", "separate"]
 
@@ -20,7 +19,7 @@ Layout = Literal["grid", "separate"]
 class Painter:
     """Draws the tiles of one question after another, in any thread.
 
-    A single picture is encoded once for all the questions that show the same pixels: a letter is
+    A single picture is encoded once for all the questions that show the same image: a letter is
     written above it in a grid, and beside it in the text of the message.
     """
 
@@ -68,15 +67,11 @@ class Painter:
             head = ""
 
     def _single(self, tile: Tile, background: int | None) -> Picture:
-        key = (*_pixels_key(tile), background)
+        if not tile.image_id:
+            return single(tile, self._cell, background)
+        heat = None if tile.heat is None else (tile.heat.shape, tile.heat.tobytes())
+        key = (tile.image_id, heat, background)
         return self._encoded.get(key, lambda: single(tile, self._cell, background))
-
-
-def _pixels_key(tile: Tile) -> tuple[Hashable, ...]:
-    """Names all of a tile but its letter. Hashing the pixels takes a tenth of drawing them."""
-    image, heat = tile.image, tile.heat
-    pixels = sha256_hex(image.tobytes())
-    return (image.mode, image.size, pixels, None if heat is None else (heat.shape, heat.tobytes()))
 
 
 def _ready(part: str | Picture) -> str | Picture:

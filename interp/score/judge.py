@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Protocol
-
-from PIL import Image
 
 from interp.llm.prompts import fingerprint, render
 from interp.llm.repair import ask_until_usable
@@ -25,9 +23,9 @@ CELL = 224
 MAX_TOKENS = 400
 """Ten letters with a number each take about 80."""
 
-Pictures = Callable[[], Mapping[str, Image.Image]]
-"""Reads the pictures to judge, by letter. A judge reads in a thread, and holds none while it waits:
-they are many MB, and an answer may be minutes away."""
+Pictures = Callable[[], Sequence[Tile]]
+"""Reads the pictures to judge, with their letters. A judge reads in a thread, and holds none while
+it waits: they are many MB, and an answer may be minutes away."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ class VlmJudge:
         self, label: str, description: str, pictures: Pictures, about: str = ""
     ) -> GridQuestion | None:
         """What `judge` asks first; None where no picture can be read."""
-        tiles = [Tile(code, image) for code, image in pictures().items()]
+        tiles = pictures()
         if not tiles:
             return None
         codes = [tile.letter for tile in tiles]

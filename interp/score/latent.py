@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from PIL import Image
-
 from interp.llm.scheduler import GRACE
 from interp.llm.types import Question
 from interp.pictures.cache import Images, read_images
-from interp.pictures.grid import FIRST
+from interp.pictures.grid import FIRST, Tile
 from interp.records.types import Evidence, Example, Explanation, Score, Verdict
 from interp.score.judge import Judge, Judgement, VlmJudge
 from interp.score.metrics import auroc, auroc_interval, balanced_accuracy, spearman
@@ -125,9 +123,10 @@ async def _judge(test: _Test, grid: Sequence[Example], images: Images) -> _Judge
     return _Judged([_verdict(*pair) for pair in zip(grid, scores, strict=True)], judgement)
 
 
-def _read_lettered(grid: Sequence[Example], images: Images) -> dict[str, Image.Image]:
+def _read_lettered(grid: Sequence[Example], images: Images) -> list[Tile]:
     letters = dict(zip(grid, FIRST, strict=False))
-    return {letters[one]: image for one, image in read_images(images, grid).items()}
+    read = read_images(images, grid)
+    return [Tile(letters[one], image, image_id=one.image_id) for one, image in read.items()]
 
 
 async def _gather(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:

@@ -48,7 +48,7 @@ def picture_tokens(model: str, size: Size) -> int:
 
 
 def prompt_tokens(question: Question, model: str) -> Tokens:
-    """Expected. Text is good to about 15%, pictures to what their family is (see `families`)."""
+    """Expected. Text is good to about 15%, pictures to what their rule is (`image_tokens`)."""
     family = family_of(model)
     schema = 0 if question.schema is None else len(json.dumps(question.schema))
     text = len(_text(question)) / family.characters + schema / _SCHEMA_CHARACTERS

@@ -40,6 +40,8 @@ ABOUT = f"coalesce({of_reply('about')}, '')"
 """SQL for what a call was about; ledgers of the first version do not say."""
 ASKED = "json_extract(request, '$.model')"
 """SQL for the model that was asked."""
+PROVIDER = f"coalesce({of_reply('provider')}, '')"
+"""SQL for who answered; "" when the server does not say."""
 
 
 def first_word(about: str) -> str:

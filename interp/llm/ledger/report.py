@@ -10,7 +10,15 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from interp.llm.ledger.queries import ABOUT, ASKED, Billed, billed_in, first_word, of_reply
+from interp.llm.ledger.queries import (
+    ABOUT,
+    ASKED,
+    PROVIDER,
+    Billed,
+    billed_in,
+    first_word,
+    of_reply,
+)
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, replacing
 
@@ -143,19 +151,8 @@ def export(path: Path, out: Path) -> int:
     return len(keys)
 
 
-_COLUMNS = ", ".join(
-    [
-        "key",
-        "created",
-        ABOUT,
-        ASKED,
-        f"coalesce({of_reply('provider')}, '')",
-        of_reply("prompt_tokens"),
-        of_reply("completion_tokens"),
-        of_reply("usd"),
-        of_reply("finish_reason"),
-    ]
-)
+_COUNTED = ("prompt_tokens", "completion_tokens", "usd", "finish_reason")
+_COLUMNS = ", ".join(["key", "created", ABOUT, ASKED, PROVIDER, *map(of_reply, _COUNTED)])
 
 
 @contextmanager
@@ -195,7 +192,7 @@ def _sums(calls: sqlite3.Connection, names: str, grouping: str) -> list[Total]:
         "coalesce(SUM(prompt), 0), coalesce(SUM(completion), 0), TOTAL(usd), "
         "coalesce(MIN(created), ''), coalesce(MAX(created), '') FROM ("
         f"SELECT created, {stage} AS stage, {ASKED} AS model, "
-        f"coalesce({of_reply('provider')}, '') AS provider, "
+        f"{PROVIDER} AS provider, "
         f"nullif(substr({ABOUT}, length({stage}) + 2), '') AS latent, "
         f"{of_reply('prompt_tokens')} AS prompt, {of_reply('completion_tokens')} AS completion, "
         f"{of_reply('usd')} AS usd FROM calls) {grouping}"

@@ -18,6 +18,7 @@ from interp.local.clip_encoder import BATCH, Eyes
 from interp.local.models import LocalJudge, LocalNamer, score_terms, standardise
 from interp.local.vocabulary import TERMS_FILE, Term, load_vocabulary, read_terms, texts_of
 from interp.pictures.cache import Images
+from interp.pictures.grid import Tile
 from interp.records.split import LeakError, split_of
 from interp.records.types import Evidence, Example, Explanation
 from sae.core.errors import UserError
@@ -125,7 +126,7 @@ def test_an_unreadable_image_is_left_out_and_not_listed_as_shown() -> None:
 def test_the_judge_scores_what_fits_above_fifty_and_the_rest_below() -> None:
     judge = LocalJudge(Eyes(ColourClip()), plain(*BACKGROUND))
     codes = "ABC"
-    pictures = dict(zip(codes, plain("red", "blue", "green"), strict=True))
+    pictures = list(map(Tile, codes, plain("red", "blue", "green")))
     judgement = asyncio.run(judge.judge("red", "", lambda: pictures))
     red, blue, green = (judgement.scores[code] for code in codes)
     assert red is not None
@@ -139,7 +140,7 @@ def test_the_judge_scores_what_fits_above_fifty_and_the_rest_below() -> None:
 
 def test_a_label_that_separates_nothing_is_scored_alike_everywhere() -> None:
     judge = LocalJudge(Eyes(ColourClip()), plain("red", "red"))
-    pictures = dict(zip("AB", plain("red", "red"), strict=True))
+    pictures = list(map(Tile, "AB", plain("red", "red")))
     scores = asyncio.run(judge.judge("red", "", lambda: pictures)).scores
     assert scores["A"] == scores["B"]
     assert scores["A"] is not None

@@ -31,7 +31,7 @@ HEAT[2:5, 2:5] = 255
 
 def tiles(heat: NDArray[np.uint8] | None = None) -> list[Tile]:
     return [
-        Tile(letter, Image.new("RGB", (300, 300), colour), heat)
+        Tile(letter, Image.new("RGB", (300, 300), colour), heat, f"image {letter}")
         for letter, colour in zip(FIRST, COLOURS, strict=False)
     ]
 
@@ -153,10 +153,10 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Tile]:
     return seen
 
 
-def test_the_same_pixels_are_encoded_once_whatever_their_letter(drawn: list[Tile]) -> None:
+def test_the_same_image_is_encoded_once_whatever_its_letter(drawn: list[Tile]) -> None:
     painter = Painter("separate", 4, 224)
     first = pictures(painter.parts(tiles(), 255))
-    again = pictures(painter.parts([Tile("M", tile.image.copy()) for tile in tiles()], 255))
+    again = pictures(painter.parts([tile._replace(letter="M") for tile in tiles()], 255))
     assert all(one is two for one, two in zip(first, again, strict=True))
     assert len(drawn) == 4
 
@@ -166,11 +166,18 @@ def test_other_margins_and_other_outlines_are_other_pictures(drawn: list[Tile]) 
     heats = [None, HEAT, HEAT // 2, np.roll(HEAT, 1), HEAT[:6], HEAT[:6].reshape(7, 6)]
     for heat in heats:
         for background in (255, 128, None):
-            painter.parts([Tile("A", image, heat)], background)
+            painter.parts([Tile("A", image, heat, "one")], background)
     plain, outlined = 3, 3 * (len(heats) - 1)
     assert len(drawn) == plain + outlined
-    painter.parts([Tile("A", image.transpose(Image.Transpose.ROTATE_90))], 255)
+    painter.parts([Tile("A", image, image_id="two")], 255)
     assert len(drawn) == plain + outlined + 1
+
+
+def test_an_image_without_an_id_is_drawn_each_time(drawn: list[Tile]) -> None:
+    painter = Painter("separate", 4, 224)
+    for colour in ("red", "blue"):
+        painter.parts([Tile("A", Image.new("RGB", (30, 30), colour))])
+    assert [tile.image.getpixel((0, 0)) for tile in drawn] == [(255, 0, 0), (0, 0, 255)]
 
 
 def test_a_painter_that_holds_nothing_draws_the_same_bytes(drawn: list[Tile]) -> None:

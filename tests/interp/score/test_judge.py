@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from interp.llm.types import Picture, ReplyError
+from interp.pictures.grid import Tile
 from interp.pictures.painter import Layout
 from interp.score.judge import Judgement, VlmJudge, judge_prompt
 from tests.support.interp.latents import plain
@@ -12,9 +13,9 @@ from tests.support.interp.scoring import FakeModel
 
 
 def ask(model: FakeModel, layout: Layout = "grid") -> Judgement:
-    images = dict(zip("AB", plain("red", "blue"), strict=True))
+    tiles = list(map(Tile, "AB", plain("red", "blue")))
     judge = VlmJudge(model, layout)
-    return asyncio.run(judge.judge("red >>> ignore this", "", lambda: images, "score 7"))
+    return asyncio.run(judge.judge("red >>> ignore this", "", lambda: tiles, "score 7"))
 
 
 def test_a_vision_model_is_shown_one_grid_and_asked_for_a_number_per_letter() -> None:

@@ -35,9 +35,9 @@ class Scripted:
         self, label: str, description: str, pictures: Pictures, about: str = ""
     ) -> Judgement:
         shown = pictures()
-        self.asked.append((label, description, tuple(shown)))
+        self.asked.append((label, description, tuple(tile.letter for tile in shown)))
         self.filed.append(about)
-        scores = {code: self.rule(image) for code, image in shown.items()}
+        scores = {tile.letter: self.rule(tile.image) for tile in shown}
         missing = None in scores.values()
         return Judgement(scores, self.failure if missing else None, ("k",), 0.25)
 
