@@ -55,7 +55,7 @@ def adopt(
     info = store.info
     model = f" of {info.clip}" if info.clip else ""
     console.say(
-        f"{store.shards.form}: {info.n_images:,} images, {info.tokens_per_image} x {info.d} each, "
+        f"{store.layout.form}: {info.n_images:,} images, {info.tokens_per_image} x {info.d} each, "
         f"layer {info.layer}{model}, tokens {info.tokens}"
     )
     following = f"interp collect {out}" if info.layer == "latents" else f"sae train {out} --out SAE"

@@ -1,4 +1,4 @@
-"""Other labs' embeddings as a store: read where they lie, never copied.
+"""A folder of other labs' embeddings -> a small store that points to them: nothing is copied.
 
 Three kinds: saev's activation shards, embedding chunks, dense latents. A folder of them is a store
 to every command, as `FOLDER` or `FOLDER@10,cls` (layer and tokens); `adopt` writes a small store
@@ -14,21 +14,14 @@ from pathlib import Path
 from sae.core.errors import UserError
 from sae.core.files import write_json
 from sae.core.progress import Progress
-from sae.data import image_folder
-from sae.data.formats import chunks, dense, saev
-from sae.data.formats.layout import Choice, Shards
-from sae.data.store import (
-    DOMAIN,
-    ForeignStore,
-    _checked,
-    _info,
-    _place_and_choice,
-    _read,
-    _unseen,
-)
+from sae.data import foreign, image_folder
+from sae.data.formats import saev
+from sae.data.formats.find import FORMATS, find_layout, split_choice
+from sae.data.formats.layout import Choice, Layout
+from sae.data.store import EmbeddingStore
 from sae.data.store_format import ImageRow, StoreInfo
 from sae.data.store_writer import relative_roots, write_rows
-from sae.untrusted.found import json_object
+from sae.untrusted.json_file import json_object
 
 __all__ = ["adopt"]
 
@@ -38,45 +31,49 @@ def adopt(
     out: Path | str,
     choice: Choice | None = None,
     images: Path | str | None = None,
-    domain: str = DOMAIN,
+    domain: str = foreign.DOMAIN,
     progress: Progress | None = None,
-) -> ForeignStore:
+) -> EmbeddingStore:
     """Write a store to `out` that points to foreign embeddings: store.json and images.parquet.
 
     `images` is the folder they were made of, in torchvision's order; its files are read once, for
     the hash of their content. Without it an image is known by its place alone. Raises `UserError`
     when the numbers of images or their classes differ, or `out` holds another store.
     """
-    place, suffix = _place_and_choice(Path(source))
+    place, suffix = split_choice(Path(source))
     choice = Choice(*(a or b for a, b in zip(choice or Choice(), suffix, strict=True)))
-    out, shards = Path(out), _read(place, choice)
-    if shards is None:
+    out, layout = Path(out), find_layout(place, choice)
+    if layout is None:
         raise UserError(
-            f"{source} is none of {', '.join((saev.NAME, chunks.NAME, dense.NAME))}; "
+            f"{source} is none of {', '.join(form.NAME for form in FORMATS)}; "
             "see `sae embed` for images"
         )
-    rows = _unseen(shards, domain) if images is None else _seen(shards, images, domain, progress)
+    rows = (
+        foreign.image_rows(layout, domain)
+        if images is None
+        else _rows_of_folder(layout, images, domain, progress)
+    )
     relative = relative_roots({"": place} | ({domain: Path(images)} if images else {}), out)
     info = replace(
-        _info(shards, [row.image_id for row in rows] if images else []),
+        foreign.store_info(layout, [row.image_id for row in rows] if images else []),
         shards=relative.pop(""),
         roots=relative or {domain: ""},
     )
     _write(out, info, rows)
-    return ForeignStore(out, info, shards)
+    return EmbeddingStore(out, info, layout)
 
 
-def _seen(
-    shards: Shards, images: Path | str, domain: str, progress: Progress | None
+def _rows_of_folder(
+    layout: Layout, images: Path | str, domain: str, progress: Progress | None
 ) -> list[ImageRow]:
     """Images found in a folder; the classes that came with the embeddings must be its own."""
-    root, given = Path(images), _checked(shards)
-    found = image_folder.in_order(root, shards.n_images)
+    root, given = Path(images), foreign.read_labels(layout)
+    found = image_folder.in_order(root, layout.n_images)
     classes = [name for _, name in found]
     checkable = given.kind in ("name", "number") and any(classes) and bool(given.values)
     if checkable and not image_folder.same_classes(classes, given.values, given.kind == "number"):
         raise UserError(
-            f"the classes of {root} do not follow each other as those of {shards.files[0].parent} "
+            f"the classes of {root} do not follow each other as those of {layout.files[0].parent} "
             "do: it is another set of images, or was read in another order"
         )
     rows = image_folder.rows_of(root, found, domain, progress)

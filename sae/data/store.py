@@ -1,4 +1,4 @@
-"""The on-disk form of embeddings. Never imports open_clip.
+"""A store folder, ours or another lab's -> its embeddings by row. Never imports open_clip.
 
 store/
     store.json             what this is (`StoreInfo`); written last: without it, unfinished
@@ -7,37 +7,37 @@ store/
     plan.json              the settings (store_writer.py); a run that goes on must have the same
     00000.safetensors      x: (images, t, d), raw embeddings; CLS is token 0 when tokens = all
 
-Other labs' embeddings are stores too, read where they lie: interchange/stores.py.
+Other labs' embeddings are stores too, read where they lie: formats/.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 
 from sae.core.errors import UserError
-from sae.core.files import FORMAT, package_version, read_config, sha256_hex
-from sae.data.formats import chunks, dense, saev
-from sae.data.formats.layout import Choice, Labels, Shards
-from sae.data.store_format import ImageRow, StoreInfo, shard_path, torch_dtype
-from sae.untrusted.found import one_line
-from sae.untrusted.unpickle import DAMAGE
-
-if TYPE_CHECKING:
-    import pandas as pd
+from sae.core.files import read_config
+from sae.data import foreign
+from sae.data.formats import ours
+from sae.data.formats.find import find_layout, split_choice
+from sae.data.formats.layout import Choice, Layout
+from sae.data.store_format import ImageRow, StoreInfo, torch_dtype
+from sae.untrusted.damage import errors_in_one_line
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
+
+MAX_HELD = 256 << 20
+"""Bytes of foreign files that stay in memory; the last one stays in any case."""
+MAX_OPEN = 256
+"""Foreign files that stay mapped."""
 
 
 class Batch(NamedTuple):
@@ -50,12 +50,13 @@ class Batch(NamedTuple):
 class EmbeddingStore:
     """A finished store, read-only. Only the list of images is held in memory, once asked for.
 
-    The shards are mapped when first read, and stay so.
+    The files are mapped when first read.
     """
 
-    def __init__(self, path: Path, info: StoreInfo) -> None:
+    def __init__(self, path: Path, info: StoreInfo, layout: Layout) -> None:
         self.path = path
         self.info = info
+        self.layout = layout
         self._starts = np.cumsum([0, *info.shard_rows])  # (n_shards + 1,) first row of each shard
         self._shards: dict[int, NDArray[Any]] = {}
 
@@ -66,24 +67,25 @@ class EmbeddingStore:
         Raises `UserError` when it is unfinished, damaged, or of an unknown format.
         """
         path = Path(path)
-        if not (path / "store.json").exists() and (foreign := _open_foreign(path)):
-            return foreign
+        if not (path / "store.json").exists() and (path.exists() or "@" in path.name):
+            layout = find_layout(*split_choice(path))
+            if layout is not None:
+                return cls(path, foreign.store_info(layout), layout)
         remedy = f"run `sae embed --out {path}` again to finish it"
         info = read_config(path / "store.json", StoreInfo, remedy)
-        if info.shards:
-            pass
-
-            return reopen(path, info)
-        for shard in range(len(info.shard_rows)):
-            if not shard_path(path, shard).exists():
-                raise UserError(f"{shard_path(path, shard)} is missing; delete {path} and {remedy}")
-        return cls(path, info)
+        layout = _adopted(path, info) if info.shards else ours.read(path, info, remedy)
+        return cls(path, info, layout)
 
     @cached_property
     def images(self) -> pd.DataFrame:
-        """One line per global row: image_id, path, domain, label, width, height."""
+        """One line per global row: image_id, path, domain, label, width, height.
+
+        Of foreign images that nobody has shown, `path` is the row's number.
+        """
         import pandas as pd
 
+        if self.layout.form != ours.NAME and not self.info.shards:
+            return pd.DataFrame(foreign.image_rows(self.layout), columns=list(ImageRow._fields))
         frame = pd.read_parquet(self.path / "images.parquet")
         if len(frame) != self.info.n_images:
             raise UserError(
@@ -122,7 +124,15 @@ class EmbeddingStore:
         self._copy(tokens, self._starts * self.info.tokens_per_image, out)
 
     def image_path(self, row: int) -> Path:
-        """Where the image lies now. Raises `UserError` when its domain's folder has gone."""
+        """Where the image lies now. Raises `UserError` when its domain's folder has gone, or
+        foreign embeddings do not say which images they are of.
+        """
+        if not any(self.info.roots.values()):
+            raise UserError(
+                f"{self.path} does not say which images it is of; run `interp collect` with "
+                f"--images FOLDER, the folder that it was made of, or `sae adopt {self.path} "
+                "--images FOLDER --out STORE`"
+            )
         image = self.images.iloc[row]
         root = Path(os.path.normpath(self.path.resolve() / self.info.roots[image["domain"]]))
         if not root.is_dir():
@@ -159,106 +169,31 @@ class EmbeddingStore:
         """Copy items of a shard, counted from its first, of the shape that `out` has: tokens
         (n, d) or whole images (n, t, d).
         """
-        x = self._shard(shard).reshape(-1, *out.shape[1:])
-        # "clip" copies straight into `out`; the default mode would make a copy first.
-        np.take(x, numbers, axis=0, out=out, mode="clip")
-
-    def _shard(self, shard: int) -> NDArray[Any]:
-        """The shard's embeddings (rows, t, d), mapped: the system reads what is looked at."""
-        if shard not in self._shards:
-            shape = [self.info.shard_rows[shard], self.info.tokens_per_image, self.info.d]
-            self._shards[shard] = _mapped(shard_path(self.path, shard), shape)
-        return self._shards[shard]
-
-
-def _open_foreign(path: Path) -> EmbeddingStore | None:
-    if not path.exists() and "@" not in path.name:
-        return None
-    pass
-
-    return open_foreign(path)
-
-
-def _mapped(path: Path, shape: list[int]) -> NDArray[Any]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            x: Tensor = file.get_tensor("x")
-    except (SafetensorError, FileNotFoundError) as error:
-        raise UserError(f"{path} is damaged or missing ({error}); embed the images again") from None
-    if list(x.shape) != shape:
-        raise UserError(f"{path} holds {list(x.shape)}, but store.json says {shape}")
-    array: NDArray[Any] = x.numpy()
-    return array
-
-
-DOMAIN = "images"
-"""Of images about which nothing is known."""
-
-
-MAX_HELD = 256 << 20
-"""Bytes of shards that stay open or in memory; the last one stays in any case."""
-
-
-MAX_OPEN = 256
-
-
-_LAYER = re.compile(r"-?\d{1,6}|projected")
-
-
-class _Form(Protocol):
-    def find(self, path: Path) -> Path | None: ...
-    def read(self, path: Path, choice: Choice) -> Shards: ...
-
-
-_FORMS = cast("tuple[_Form, ...]", (saev, chunks, dense))
-
-
-class ForeignStore(EmbeddingStore):
-    """A store whose embeddings lie in foreign files. All else is as in any store."""
-
-    def __init__(self, path: Path, info: StoreInfo, shards: Shards) -> None:
-        super().__init__(path, info)
-        self.shards = shards
-
-    @cached_property
-    def images(self) -> pd.DataFrame:
-        """As in any store. Of images that nobody has shown, `path` is the row's number."""
-        if self.info.shards:
-            return super().images
-        import pandas as pd
-
-        return pd.DataFrame(_unseen(self.shards, DOMAIN), columns=list(ImageRow._fields))
-
-    def image_path(self, row: int) -> Path:
-        if not any(self.info.roots.values()):
-            raise UserError(
-                f"{self.path} does not say which images it is of; run `interp collect` with "
-                f"--images FOLDER, the folder that it was made of, or `sae adopt {self.path} "
-                "--images FOLDER --out STORE`"
-            )
-        return super().image_path(row)
-
-    def _take(self, shard: int, numbers: NDArray[np.int64], out: NDArray[Any]) -> None:
-        """Both tokens (n, d) and whole images (n, t, d) are taken vector by vector."""
-        shards, t = self.shards, self.info.tokens_per_image
-        if out.ndim == 3:
-            numbers = (numbers[:, None] * t + np.arange(t)).ravel()
-        vectors = numbers // t * shards.stride + shards.first + numbers % t
-        stored, target = self._shard(shard), out.reshape(-1, self.info.d)
-        if stored.dtype == target.dtype and stored.flags.c_contiguous:
-            np.take(stored, vectors, axis=0, out=target, mode="clip")
+        stored, t = self._shard(shard), self.info.tokens_per_image  # (vectors, d)
+        if self.layout.stride == t:  # nothing lies between the images
+            stored = stored.reshape(-1, *out.shape[1:])
+        else:
+            if out.ndim == 3:
+                numbers = (numbers[:, None] * t + np.arange(t)).ravel()
+                out = out.reshape(-1, self.info.d)
+            numbers = numbers // t * self.layout.stride + self.layout.first + numbers % t
+        if stored.dtype == out.dtype and stored.flags.c_contiguous:
+            # "clip" copies straight into `out`; the default mode would make a copy first.
+            np.take(stored, numbers, axis=0, out=out, mode="clip")
         else:  # `take` would first make a copy of all that is stored
-            target[...] = stored[vectors]
+            out[...] = stored[numbers]
 
     def _shard(self, shard: int) -> NDArray[Any]:
+        """All vectors of a file (n, d)."""
         if shard not in self._shards:
-            with _mended(self.shards.files[shard]):
-                self._shards[shard] = self.shards.vectors(shard)
-            self._forget()
+            file = self.layout.files[shard]
+            with errors_in_one_line(f"{file} is damaged", "; fetch it again"):
+                self._shards[shard] = self.layout.vectors(shard)
+            if not self.layout.may_stay_open:
+                self._close_oldest()
         return self._shards[shard]
 
-    def _forget(self) -> None:
-        """Let go of the shards that were opened first: a chunk is in memory, a map takes a file."""
+    def _close_oldest(self) -> None:
         held = list(self._shards.items())
         in_memory = sum(x.nbytes for _, x in held if not isinstance(x, np.memmap))
         while len(held) > 1 and (len(held) > MAX_OPEN or in_memory > MAX_HELD):
@@ -267,101 +202,15 @@ class ForeignStore(EmbeddingStore):
             self._shards.pop(shard, None)
 
 
-def open_foreign(path: Path) -> ForeignStore | None:
-    """The store that foreign files at `path` are; None when there are none of a known kind.
-
-    Raises `UserError` when they are damaged, or lack the layer or tokens that are asked for.
-    """
-    place, choice = _place_and_choice(path)
-    shards = _read(place, choice)
-    return None if shards is None else ForeignStore(path, _info(shards), shards)
-
-
-def reopen(path: Path, info: StoreInfo) -> ForeignStore:
-    """A store that `adopt` has written. Raises `UserError` when the embeddings have changed."""
+def _adopted(path: Path, info: StoreInfo) -> Layout:
+    """What a store that `adopt` has written points to. Raises `UserError` when it has changed."""
     place = Path(os.path.normpath(path.resolve() / info.shards))
     remedy = f"put them back, or change `shards` in {path / 'store.json'}"
     if not place.exists():
         raise UserError(f"the embeddings of {path} are no longer at {place}; {remedy}")
-    shards = _read(place, Choice(info.layer, info.tokens, info.clip))
-    if shards is None or _fields(shards) != {name: getattr(info, name) for name in _fields(shards)}:
-        raise UserError(f"{place} no longer holds the embeddings that {path} is of; {remedy}")
-    return ForeignStore(path, info, shards)
-
-
-def _place_and_choice(path: Path) -> tuple[Path, Choice]:
-    """Cut `@10,cls` off a path that does not exist as it stands."""
-    name, at, words = path.name.rpartition("@")
-    if not at or path.exists():
-        return path, Choice()
-    choice = Choice()
-    for word in words.split(","):
-        if word in saev.TOKENS:
-            choice = choice._replace(tokens=word)
-        elif _LAYER.fullmatch(word):
-            choice = choice._replace(layer=word)
-        else:
-            raise UserError(f"{path}: {word!r} is neither a layer nor cls, patch or all")
-    return path.with_name(name), choice
-
-
-def _read(place: Path, choice: Choice) -> Shards | None:
-    with _mended(place):
-        for form in _FORMS:
-            if (found := form.find(place)) is not None:
-                return form.read(found, choice)
-    return None
-
-
-@contextmanager
-def _mended(place: Path) -> Iterator[None]:
-    """Turn what damaged files may raise into one line."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(one_line(str(error)), error.exit_code) from None
-    except (OSError, *DAMAGE) as error:
-        raise UserError(one_line(f"{place} is damaged ({error!r:.200}); fetch it again")) from None
-
-
-def _fields(shards: Shards) -> dict[str, Any]:
-    """What store.json says of the embeddings themselves."""
-    return {
-        "clip": shards.clip,
-        "layer": shards.layer,
-        "tokens": shards.tokens,
-        "dtype": shards.dtype,
-        "d": shards.d,
-        "tokens_per_image": shards.tokens_per_image,
-        "grid": shards.grid,
-        "n_images": shards.n_images,
-        "shard_rows": list(shards.rows),
-        "shards_sha256": shards.fingerprint,
-    }
-
-
-def _info(shards: Shards, image_ids: Sequence[str] = ()) -> StoreInfo:
-    parts = (shards.fingerprint, shards.layer, shards.tokens, shards.dtype, *image_ids)
-    return StoreInfo(
-        format=FORMAT,
-        clip_sha="",
-        n_skipped=0,
-        roots={DOMAIN: ""},
-        identity=sha256_hex("".join(f"{part}\n" for part in parts).encode()),
-        version=package_version(),
-        **_fields(shards),
-    )
-
-
-def _unseen(shards: Shards, domain: str) -> list[ImageRow]:
-    """Images known by their place in these files alone."""
-    labels = _checked(shards).values or [""] * shards.n_images
-    return [
-        ImageRow(sha256_hex(f"{shards.fingerprint} {row}".encode()), str(row), domain, label, 0, 0)
-        for row, label in enumerate(labels)
-    ]
-
-
-def _checked(shards: Shards) -> Labels:
-    with _mended(shards.files[0].parent):
-        return shards.labels()
+    layout = find_layout(place, Choice(info.layer, info.tokens, info.clip))
+    if layout is not None:
+        there = foreign.checked_fields(layout)
+        if there == {name: getattr(info, name) for name in there}:
+            return layout
+    raise UserError(f"{place} no longer holds the embeddings that {path} is of; {remedy}")

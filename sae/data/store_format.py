@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    pass
-if TYPE_CHECKING:
     import torch
 
 DTYPES = ("float16", "float32")
@@ -32,9 +30,11 @@ class StoreInfo:
     format: int
     clip: str
     clip_sha: str
+    """First hex digits over the model's weights; "" where another lab's files do not tell."""
     layer: str
     tokens: str
     dtype: str
+    """One of `DTYPES`."""
     d: int
     tokens_per_image: int
     grid: list[int]

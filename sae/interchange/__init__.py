@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast
@@ -16,8 +14,8 @@ from sae.interchange.describe import Maths, maths_of
 from sae.interchange.export import make_room, require_room
 from sae.interchange.foreign import Foreign, Rule, to_sae
 from sae.model.sae import SAE, is_ours
-from sae.untrusted.found import Found, one_line
-from sae.untrusted.unpickle import DAMAGE
+from sae.untrusted.damage import errors_in_one_line, one_line
+from sae.untrusted.found import Found
 
 __all__ = ["FORMATS", "Format", "Imported", "Maths", "detect", "import_sae", "read", "read_as"]
 
@@ -82,7 +80,7 @@ def read(
 
 def read_as(form: Format, found: Found) -> Foreign:
     """Read what is of a format, if its `detect` says so; of damage, only `UserError` comes out."""
-    with _mended(found, f"no whole {form.NAME} file"):
+    with errors_in_one_line(f"{found.path}: no whole {form.NAME} file"):
         if form.detect(found):
             return form.read(found)
     raise UserError(f"{found.path} is no {form.NAME} file")
@@ -123,7 +121,7 @@ def _read(found: Found, store: Path | str | None, form: str, k: int) -> Imported
     x = None if store is None else measure.sample(store, foreign.W_enc.shape[1])
     if foreign.lacks:
         foreign = calibrate.completed(foreign, x, found.path)
-    with _mended(found, "damaged"):
+    with errors_in_one_line(f"{found.path}: damaged"):
         model = to_sae(foreign)
     notes = tuple(map(one_line, foreign.notes))
     imported = Imported(model, foreign.format, notes, maths_of(foreign))
@@ -136,7 +134,7 @@ def _forced(form: str, found: Found) -> Foreign:
     if form not in FORMATS:
         near = did_you_mean(form, FORMATS)
         raise UserError(f"--format {form!r} is none of {', '.join(FORMATS)}{near}")
-    with _mended(found, f"it cannot be read as {form}"):
+    with errors_in_one_line(f"{found.path}: it cannot be read as {form}"):
         return _format(form).read(found)
 
 
@@ -153,17 +151,6 @@ def _with_k(foreign: Foreign, k: int) -> Foreign:
     notes = (*foreign.notes, f"k is {k} as asked for; {told}")
     rule: Rule = "topk" if foreign.rule == "relu" else foreign.rule
     return replace(foreign, rule=rule, k=k, notes=notes)
-
-
-@contextmanager
-def _mended(found: Found, what: str) -> Iterator[None]:
-    """Turn what damage may raise into one line; none of a file's bytes reach a terminal as such."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(one_line(str(error)), error.exit_code) from None
-    except DAMAGE as error:
-        raise UserError(one_line(f"{found.path}: {what} ({error!r:.200})")) from None
 
 
 def _format(name: str) -> Format:
@@ -188,7 +175,7 @@ def _detect(found: Found) -> Format:
     form = _format_of(found)
     if form is not None:
         return form
-    with _mended(found, "damaged"):
+    with errors_in_one_line(f"{found.path}: damaged"):
         summary = _summary(found)
     raise UserError(
         one_line(
@@ -199,7 +186,7 @@ def _detect(found: Found) -> Format:
 
 
 def _format_of(found: Found) -> Format | None:
-    with _mended(found, "damaged"):
+    with errors_in_one_line(f"{found.path}: damaged"):
         forms = (_format(name) for name in FORMATS)
         return next((form for form in forms if form.detect(found)), None)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sae.core.errors import UserError
 from sae.model.sae import SAE, SAEConfig
-from sae.untrusted.finite import n_not_finite
+from sae.untrusted.finite import require_finite
 
 __all__ = ["Foreign", "InputNorm", "Lacks", "Rule", "gated", "to_sae"]
 
@@ -86,11 +86,7 @@ class Foreign:
                 f"{tuple(self.W_enc.shape)}, so it should be {shape}; the file is damaged or of "
                 "another kind"
             )
-        if n_bad := n_not_finite(value):
-            raise UserError(
-                f"{self.format}: {name} {tuple(value.shape)} has {n_bad} values that are not "
-                "finite (NaN or infinite); the file is damaged"
-            )
+        require_finite(self.format, name, value)
 
 
 def to_sae(foreign: Foreign, seed: int = 0) -> SAE:

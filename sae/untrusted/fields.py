@@ -1,18 +1,16 @@
-"""What every reader asks of a foreign file: a tensor, a number, or one line that says it lacks."""
+"""A state dict and settings -> a tensor or a number; a `UserError` says what lacks or differs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from sae.core.errors import UserError
+from sae.untrusted.pickle_names import Stub
 
-if TYPE_CHECKING:
-    from sae.untrusted.found import Found
-
-__all__ = ["number", "only_one", "require_size", "tensor"]
+__all__ = ["number", "require_size", "settings_of", "tensor"]
 
 
 def tensor(state: Mapping[str, Any], name: str, source: str, ndim: int = 1) -> Tensor:
@@ -45,13 +43,13 @@ def require_size(source: str, name: str, told: object, found: int) -> None:
         )
 
 
-def only_one(found: Found, weights: str, config: str) -> str:
-    """The one file `weights` that has a `config` beside it; several are refused, as hook points."""
-    names = [n for n in found.names if n.rpartition("/")[2] == weights and found.beside(n, config)]
-    if len(names) > 1:
-        some = ", ".join(n.rpartition("/")[0] or "." for n in names[:4])
-        raise UserError(f"{found.path} holds {len(names)} SAEs ({some}); name one of the folders")
-    return names[0]
+def settings_of(config: object) -> dict[str, Any]:
+    """A pickled config as plain values: a dict stays, a stub gives what it holds."""
+    if isinstance(config, Stub):
+        return config.settings
+    if isinstance(config, Mapping):
+        return {str(name): value for name, value in config.items()}
+    return {}
 
 
 def _some(state: Mapping[str, Any]) -> str:

@@ -1,18 +1,25 @@
-"""Are all values of a tensor numbers?"""
+"""A tensor of a foreign file -> a refusal when not all its values are numbers."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-__all__ = ["n_not_finite"]
+from sae.core.errors import UserError
+
+__all__ = ["require_finite"]
 
 ROWS = 1024
 
 
-def n_not_finite(value: Tensor) -> int:
-    """How many values are NaN or infinite, found without a second tensor of that size."""
+def require_finite(source: str, name: str, value: Tensor) -> None:
+    """Raise `UserError` for a NaN or an infinity; no second tensor of that size is made."""
     if not value.is_floating_point() or torch.isfinite(value.sum()):
-        return 0
+        return
     parts = torch.split(value, ROWS) if value.ndim else (value,)
-    return sum(int(part.numel() - torch.isfinite(part).sum()) for part in parts)
+    n_bad = sum(int(part.numel() - torch.isfinite(part).sum()) for part in parts)
+    if n_bad:
+        raise UserError(
+            f"{source}: {name} {tuple(value.shape)} has {n_bad} values that are not finite "
+            "(NaN or infinite); the file is damaged"
+        )

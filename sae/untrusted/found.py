@@ -1,13 +1,12 @@
-"""Everything that opens a foreign file: nothing is executed, nothing huge is allocated.
+"""A path -> the foreign files there, each opened when asked for: nothing of them is executed.
 
 Every error is one line: an unreadable, truncated, hostile or oversized file is a `UserError`.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -16,14 +15,12 @@ from torch import Tensor
 
 from sae.core.errors import UserError
 from sae.core.files import sha256_of
+from sae.untrusted.json_file import first_line, json_object
 from sae.untrusted.safetensors_file import tensor_file
 from sae.untrusted.torch_file import first_bytes, torch_dict
-from sae.untrusted.unpickle import Stub, Unfit
 
-__all__ = ["Found", "json_object", "one_line", "settings_of", "tensor_file", "torch_dict"]
+__all__ = ["Found"]
 
-MAX_JSON = 1 << 20
-"""Bytes of a JSON file or line: the peers' are under 10 kB, and a value can cost 30 for one."""
 MAX_FILES = 10_000
 
 
@@ -62,7 +59,7 @@ class Found:
 
     def find(self, *names: str) -> str:
         """The shortest relative path of a file with one of these names, or ""."""
-        hits = [n for n in self.names if n.rpartition("/")[2] in names]
+        hits = [n for n in self.names if _base(n) in names]
         return min(hits, key=lambda n: (n.count("/"), n), default="")
 
     def beside(self, name: str, other: str) -> str:
@@ -71,13 +68,23 @@ class Found:
         wanted = f"{path}/{other}" if path else other
         return wanted if wanted in self.names else ""
 
+    def only_one(self, weights: str, config: str) -> str:
+        """The one file `weights` with a `config` beside it; several are refused, as hook points."""
+        names = [n for n in self.names if _base(n) == weights and self.beside(n, config)]
+        if len(names) > 1:
+            some = ", ".join(n.rpartition("/")[0] or "." for n in names[:4])
+            raise UserError(
+                f"{self.path} holds {len(names)} SAEs ({some}); name one of the folders"
+            )
+        return names[0]
+
     def json(self, name: str) -> dict[str, Any]:
         """A JSON object."""
         return cast(dict[str, Any], self._once(name, lambda: json_object(self.folder / name)))
 
     def header(self, name: str) -> dict[str, Any]:
         """The JSON object that is a file's first line, as saev writes it; empty if it has none."""
-        return _header(self.folder / name)
+        return first_line(self.folder / name)
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """All tensors of a safetensors file."""
@@ -101,52 +108,14 @@ class Found:
         largest = max(names, key=lambda name: ((self.folder / name).stat().st_size, name))
         return sha256_of(self.folder / largest)
 
-    def _once(self, name: str, read: Any) -> Any:
+    def _once(self, name: str, read: Callable[[], Any]) -> Any:
         if name not in self._read:
             self._read[name] = read()
         return self._read[name]
 
 
-def json_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of reasonable size."""
-    first_bytes(path)
-    try:
-        if path.stat().st_size > MAX_JSON:
-            raise Unfit(f"{path.stat().st_size} bytes are too many for settings")
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, RecursionError, ValueError) as error:
-        raise UserError(f"{path} is not valid JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} does not hold a JSON object")
-    return values
-
-
-def one_line(text: str, n_max: int = 600) -> str:
-    """What a foreign file says, fit for a terminal: one line, printable, not endless."""
-    line = " ".join(text[: 4 * n_max].split())
-    line = "".join(sign if sign.isprintable() else "?" for sign in line)
-    return line if len(line) <= n_max else line[:n_max] + "..."
-
-
-def settings_of(config: object) -> dict[str, Any]:
-    """A pickled config as plain values: a dict stays, a stub gives what it holds."""
-    if isinstance(config, Stub):
-        return config.settings
-    if isinstance(config, Mapping):
-        return {str(name): value for name, value in config.items()}
-    return {}
-
-
-def _header(path: Path) -> dict[str, Any]:
-    if not first_bytes(path).startswith(b"{"):
-        return {}
-    with path.open("rb") as file:
-        line = file.readline(MAX_JSON)
-    try:
-        header = json.loads(line)
-    except (RecursionError, ValueError):
-        return {}  # what follows decides: a text file, or a damaged one
-    return header if isinstance(header, dict) else {}
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def _names(folder: Path) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A pickle as data: a stack machine that builds plain values and calls only what `Names` gives.
+"""The codes of a pickle -> plain values, on a stack machine that calls only what `Names` gives.
 
 Python's own unpickler is not used: it can import, call, set attributes and allocate at a file's
 word. Codes that no checkpoint uses are refused.
@@ -10,7 +10,9 @@ import pickletools
 import warnings
 from typing import IO, Any, Protocol, cast
 
-__all__ = ["Budget", "Names", "Readable", "Unfit", "interpret", "require_key"]
+from sae.untrusted.damage import Unfit
+
+__all__ = ["Budget", "Names", "Readable", "interpret", "require_key"]
 
 MAX_CODES = 1 << 17
 """Of a file: a checkpoint has some hundred; a byte of code can make an object of a hundred."""
@@ -24,10 +26,6 @@ _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, 
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _PUT = ("PUT", "BINPUT", "LONG_BINPUT")
 _GET = ("GET", "BINGET", "LONG_BINGET")
-
-
-class Unfit(ValueError):
-    """The file asks for what is not allowed, or for more bytes than there are."""
 
 
 class Budget:

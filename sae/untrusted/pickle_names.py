@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from sae.core.errors import UserError
-from sae.untrusted.pickle_machine import Budget, Unfit, require_key
+from sae.untrusted.damage import Unfit
+from sae.untrusted.pickle_machine import Budget, require_key
 
 __all__ = ["Blob", "PeerNames", "ReadStorage", "Storage", "Stub"]
 

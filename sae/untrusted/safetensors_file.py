@@ -1,4 +1,4 @@
-"""safetensors files, read into memory of their own: half precision becomes float32 on the way."""
+"""A safetensors file -> its tensors, in memory of their own; half precision becomes float32."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sae.core.errors import UserError
-from sae.untrusted.finite import n_not_finite
+from sae.untrusted.damage import DAMAGE, Unfit, reason
+from sae.untrusted.finite import require_finite
 from sae.untrusted.torch_file import first_bytes
-from sae.untrusted.unpickle import DAMAGE, Unfit
 
 __all__ = ["tensor_file"]
 
@@ -44,15 +44,12 @@ def tensor_file(path: Path) -> dict[str, Tensor]:
     first_bytes(path)
     try:
         state = _read(path)
-    except (SafetensorError, OSError, *DAMAGE) as error:
-        reason = " ".join(str(error)[:1000].split())[:200]
-        raise UserError(f"{path} is truncated or damaged ({reason}); fetch it again") from None
+    except (SafetensorError, *DAMAGE) as error:
+        raise UserError(
+            f"{path} is truncated or damaged ({reason(error)}); fetch it again"
+        ) from None
     for name, value in state.items():
-        if n_bad := n_not_finite(value):
-            raise UserError(
-                f"{path}: {name} {tuple(value.shape)} has {n_bad} values that are not finite "
-                "(NaN or infinite); the file is damaged"
-            )
+        require_finite(str(path), name, value)
     return state
 
 

@@ -1,4 +1,4 @@
-"""Torch files and pickles of tensors, opened so that nothing runs and no size told is believed."""
+"""A torch file, or a pickle of tensors -> what it holds; no size that it tells is believed."""
 
 from __future__ import annotations
 
@@ -12,17 +12,10 @@ from typing import IO, Any, cast
 import torch
 
 from sae.core.errors import UserError
+from sae.untrusted.damage import DAMAGE, Unfit, reason
 from sae.untrusted.pickle_machine import Budget
-from sae.untrusted.unpickle import (
-    DAMAGE,
-    ReadStorage,
-    Storage,
-    Unfit,
-    is_legacy,
-    load_legacy,
-    load_pickle,
-    tensors_in,
-)
+from sae.untrusted.pickle_names import ReadStorage, Storage
+from sae.untrusted.unpickle import is_legacy, load_legacy, load_pickle, tensors_in
 
 __all__ = ["first_bytes", "torch_dict"]
 
@@ -30,7 +23,6 @@ MAX_AT_ONCE = 1 << 20
 """Bytes of a zip that are read at once, and of its table of contents: torch needs 100 an entry."""
 _LFS = b"version https://git-lfs"
 _GZIP = b"\x1f\x8b"
-_ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError, *DAMAGE)
 
 
 def torch_dict(source: Path | bytes, wide: bool = False) -> Any:
@@ -47,9 +39,10 @@ def torch_dict(source: Path | bytes, wide: bool = False) -> Any:
             return _load(_Bounded(file), wide)
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
-    except _ZIP_DAMAGE as error:
-        reason = " ".join(str(error)[:1000].split())[:200] or type(error).__name__
-        raise UserError(f"{name} is truncated or damaged ({reason}); fetch it again") from None
+    except (zipfile.BadZipFile, zlib.error, *DAMAGE) as error:
+        raise UserError(
+            f"{name} is truncated or damaged ({reason(error)}); fetch it again"
+        ) from None
 
 
 def first_bytes(path: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""Pickled checkpoints, read as data. Nothing of a pickle is ever executed.
+"""The bytes of a pickled checkpoint -> plain values and tensors; nothing of it is executed.
 
 Stricter than `torch.load(weights_only=True)`, whose rules it follows: a pickle may name only what
 `names` knows, or a class of a peer's config, for which an empty stub is made. Tensors are only
@@ -16,36 +16,11 @@ from typing import Any, Protocol
 
 import torch
 
-from sae.untrusted.pickle_machine import Budget, Readable, Unfit, interpret
+from sae.untrusted.damage import Unfit
+from sae.untrusted.pickle_machine import Budget, Readable, interpret
 from sae.untrusted.pickle_names import Blob, PeerNames, ReadStorage, Storage, Stub
 
-__all__ = [
-    "DAMAGE",
-    "Blob",
-    "ReadStorage",
-    "Storage",
-    "Stub",
-    "Unfit",
-    "is_legacy",
-    "load_legacy",
-    "load_pickle",
-    "tensors_in",
-]
-
-DAMAGE = (
-    ArithmeticError,
-    AttributeError,
-    AssertionError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    RecursionError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
-"""What reading a damaged or hostile pickle may raise."""
+__all__ = ["is_legacy", "load_legacy", "load_pickle", "tensors_in"]
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sae.core.errors import UserError
-from sae.data.formats.layout import Choice, Labels, Shards
+from sae.data.formats.layout import Choice, Labels, Layout
 from sae.untrusted.torch_file import torch_dict
 
 __all__ = ["NAME", "find", "read"]
@@ -35,7 +35,7 @@ def find(path: Path) -> Path | None:
     return path if path.is_dir() and any(map(_number_of, path.iterdir())) else None
 
 
-def read(path: Path, choice: Choice) -> Shards:
+def read(path: Path, choice: Choice) -> Layout:
     """Look at the first and the last chunk, and at the sizes of all.
 
     A chunk between them that has the first one's size has its shape; that is checked when it is
@@ -49,7 +49,7 @@ def read(path: Path, choice: Choice) -> Shards:
     rows = [n if f.stat().st_size == size else len(_chunk(f)["embeddings"]) for f in files[:-1]]
     rows.append(len(last["embeddings"]))
     d = first["embeddings"].shape[1]
-    return Shards(
+    return Layout(
         form=NAME,
         files=files,
         rows=tuple(rows),

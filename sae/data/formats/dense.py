@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sae.core.errors import UserError
-from sae.data.formats.layout import Choice, Labels, Shards
-from sae.untrusted.found import json_object
-from sae.untrusted.unpickle import DAMAGE
+from sae.data.formats.layout import Choice, Labels, Layout
+from sae.untrusted.damage import DAMAGE
+from sae.untrusted.json_file import json_object
 
 __all__ = ["LAYER", "NAME", "find", "read"]
 
@@ -37,7 +37,7 @@ def find(path: Path) -> Path | None:
     return path / ARRAY if (path / ARRAY).is_file() else None
 
 
-def read(path: Path, choice: Choice) -> Shards:
+def read(path: Path, choice: Choice) -> Layout:
     """Raises `UserError` for an array of objects, of other axes, or with other captions."""
     if choice.tokens not in ("", "cls") or choice.layer not in ("", LAYER):
         raise UserError(
@@ -48,7 +48,7 @@ def read(path: Path, choice: Choice) -> Shards:
     digest.update(np.ascontiguousarray(array[:_N_HASHED]).tobytes())
     digest.update(np.ascontiguousarray(array[-_N_HASHED:]).tobytes())
     labels = _labels(path.with_name(CAPTIONS), len(array))
-    return Shards(
+    return Layout(
         form=NAME,
         files=(path,),
         rows=(len(array),),
@@ -75,7 +75,7 @@ def _mapped(path: Path) -> NDArray[Any]:
     try:
         # Only .npy, never a pickle: an array of objects and a header above 10 kB are refused.
         array = np.lib.format.open_memmap(path, mode="r")
-    except (*DAMAGE, OSError, SyntaxError, tokenize.TokenError) as error:
+    except (*DAMAGE, SyntaxError, tokenize.TokenError) as error:
         raise UserError(f"{path} is no array of numbers, or is damaged ({error!s:.200})") from None
     if array.ndim != 2 or 0 in array.shape or array.dtype.kind != "f":
         raise UserError(

@@ -1,4 +1,4 @@
-"""Foreign embeddings in one form: which vectors of which files are the tokens of which images."""
+"""Embeddings on disk in one form: which vectors of which files are the tokens of which images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Choice", "Labels", "Shards", "grid_of"]
+__all__ = ["Choice", "Labels", "Layout", "grid_of"]
 
 
 class Choice(NamedTuple):
@@ -34,8 +34,8 @@ class Labels(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Shards:
-    """Foreign embeddings that lie where they are. Nothing of them is read until it is looked at."""
+class Layout:
+    """How embeddings lie on disk. Nothing of them is read until it is looked at."""
 
     form: str
     """For people: "saev shards 2.1"."""
@@ -59,6 +59,9 @@ class Shards:
     vectors: Callable[[int], NDArray[Any]]
     """Of a file: all its vectors (n, d), mapped where that is possible."""
     labels: Callable[[], Labels]
+    """Of all images, in the order of the files."""
+    may_stay_open: bool = False
+    """An open file costs neither memory nor a file handle."""
 
     @property
     def n_images(self) -> int:

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sae.core.errors import UserError
-from sae.data.formats.layout import Choice, Labels, Shards, grid_of
+from sae.data.formats.layout import Choice, Labels, Layout, grid_of
 from sae.untrusted.fields import number
-from sae.untrusted.found import json_object
+from sae.untrusted.json_file import json_object
 
 __all__ = ["NAME", "find", "read"]
 
@@ -88,7 +88,7 @@ def find(path: Path) -> Path | None:
     return found[0] if found else None
 
 
-def read(folder: Path, choice: Choice) -> Shards:
+def read(folder: Path, choice: Choice) -> Layout:
     """Check all files of a folder, and choose a layer and a kind of tokens.
 
     Raises `UserError` when a file lacks or has another size, or the two JSON files disagree.
@@ -108,7 +108,7 @@ def read(folder: Path, choice: Choice) -> Shards:
     tokens = _chosen_tokens(metadata, choice.tokens, folder)
     n_kept = {"cls": 1, "patch": metadata.n_patches, "all": metadata.n_tokens}[tokens]
     beyond_cls = int(tokens == "patch" and metadata.has_cls)
-    return Shards(
+    return Layout(
         form=f"{NAME} {metadata.protocol or '(legacy)'}",
         files=files,
         rows=rows,

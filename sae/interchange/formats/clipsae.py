@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from sae.interchange.foreign import Foreign
-from sae.untrusted.fields import number, require_size, tensor
-from sae.untrusted.found import Found, settings_of
+from sae.untrusted.fields import number, require_size, settings_of, tensor
+from sae.untrusted.found import Found
 
 __all__ = ["NAME", "detect", "read"]
 

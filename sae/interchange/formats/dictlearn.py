@@ -17,8 +17,9 @@ from torch import Tensor
 
 from sae.core.errors import UserError
 from sae.interchange.foreign import Foreign, Rule, gated
-from sae.untrusted.fields import number, require_size, tensor
-from sae.untrusted.found import Found, json_object, settings_of
+from sae.untrusted.fields import number, require_size, settings_of, tensor
+from sae.untrusted.found import Found
+from sae.untrusted.json_file import json_object
 
 __all__ = ["NAME", "detect", "read"]
 

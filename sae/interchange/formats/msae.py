@@ -18,8 +18,8 @@ from torch import Tensor
 
 from sae.core.errors import UserError
 from sae.interchange.foreign import Foreign, Rule
-from sae.untrusted.fields import require_size, tensor
-from sae.untrusted.found import Found, settings_of
+from sae.untrusted.fields import require_size, settings_of, tensor
+from sae.untrusted.found import Found
 
 __all__ = ["NAME", "detect", "read"]
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sae.core.errors import UserError
 from sae.interchange.foreign import Foreign, Rule
-from sae.untrusted.fields import number, tensor
-from sae.untrusted.found import Found, settings_of
+from sae.untrusted.fields import number, settings_of, tensor
+from sae.untrusted.found import Found
 
 __all__ = ["NAME", "detect", "read"]
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from sae.core.errors import UserError
 from sae.interchange.foreign import Foreign, Rule
 from sae.untrusted.fields import tensor
-from sae.untrusted.found import Found, json_object
+from sae.untrusted.found import Found
+from sae.untrusted.json_file import json_object
 
 __all__ = ["NAME", "detect", "read"]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from sae.core.errors import UserError
 from sae.interchange.foreign import Foreign, InputNorm, Rule, gated
-from sae.untrusted.fields import number, require_size, tensor
-from sae.untrusted.found import Found, settings_of
-from sae.untrusted.unpickle import Stub
+from sae.untrusted.fields import number, require_size, settings_of, tensor
+from sae.untrusted.found import Found
+from sae.untrusted.pickle_names import Stub
 
 __all__ = ["NAME", "detect", "read"]
 

@@ -20,8 +20,8 @@ from sae.interchange.fold import NOWHERE, raw_weights, rule_in_words, saelens_ha
 from sae.interchange.foreign import Foreign, InputNorm, Rule, gated
 from sae.interchange.formats.saelens_folds import Folded, fold
 from sae.model.sae import SAE, SAEConfig
-from sae.untrusted.fields import number, only_one, require_size, tensor
-from sae.untrusted.found import Found, settings_of
+from sae.untrusted.fields import number, require_size, settings_of, tensor
+from sae.untrusted.found import Found
 
 __all__ = ["NAME", "detect", "read", "write"]
 
@@ -59,7 +59,7 @@ def detect(found: Found) -> bool:
 
 def read(found: Found) -> Foreign:
     """The SAE. Raises `UserError` for a transcoder, hook_z, and other maths than these rules'."""
-    name = only_one(found, WEIGHTS, CFG)
+    name = found.only_one(WEIGHTS, CFG)
     config = _settings(found.json(found.beside(name, CFG)))
     _require_known(config)
     folded = fold(found, name, config, NAME)

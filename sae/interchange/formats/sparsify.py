@@ -12,7 +12,7 @@ from sae.core.errors import UserError
 from sae.interchange.fold import NOWHERE, raw_weights, rule_in_words, saelens_has, write_folder
 from sae.interchange.foreign import Foreign
 from sae.model.sae import SAE
-from sae.untrusted.fields import number, only_one, require_size, tensor
+from sae.untrusted.fields import number, require_size, tensor
 from sae.untrusted.found import Found
 
 __all__ = ["NAME", "detect", "read", "write"]
@@ -30,7 +30,7 @@ def detect(found: Found) -> bool:
 
 def read(found: Found) -> Foreign:
     """The SAE. Raises `UserError` for a transcoder, for groupmax, and for several hook points."""
-    name = only_one(found, WEIGHTS, CFG)
+    name = found.only_one(WEIGHTS, CFG)
     config, state = found.json(found.beside(name, CFG)), found.tensors(name)
     activation = config.get("activation", "topk")
     if activation != "topk":

@@ -21,8 +21,10 @@ from sae.core.errors import USAGE, Notice, UserError
 from sae.interchange import foreign
 from sae.interchange.formats import patchsae, sparsify
 from sae.model.sae import SAE, SAEConfig
-from sae.untrusted.found import Found, settings_of, torch_dict
-from sae.untrusted.unpickle import Stub
+from sae.untrusted.fields import settings_of
+from sae.untrusted.found import Found
+from sae.untrusted.pickle_names import Stub
+from sae.untrusted.torch_file import torch_dict
 from tests.support.paths import DATA
 
 FIXTURES = {

@@ -1,0 +1,61 @@
+"""A store of our own -> its `Layout`: 00000.safetensors with x (images, t, d), one file a shard."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from sae.core.errors import UserError
+from sae.data.formats.layout import Labels, Layout
+from sae.data.store_format import StoreInfo, shard_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["NAME", "read"]
+
+NAME = "embedding store"
+
+
+def read(store: Path, info: StoreInfo, remedy: str) -> Layout:
+    """All shards of a finished store. Raises `UserError`, with `remedy`, when one is missing."""
+    files = tuple(shard_path(store, shard) for shard in range(len(info.shard_rows)))
+    for file in files:
+        if not file.exists():
+            raise UserError(f"{file} is missing; delete {store} and {remedy}")
+    return Layout(
+        form=NAME,
+        files=files,
+        rows=tuple(info.shard_rows),
+        stride=info.tokens_per_image,
+        first=0,
+        d=info.d,
+        tokens_per_image=info.tokens_per_image,
+        grid=info.grid,
+        dtype=info.dtype,
+        clip=info.clip,
+        layer=info.layer,
+        tokens=info.tokens,
+        fingerprint=info.identity,
+        vectors=functools.partial(_mapped, files, info),
+        labels=lambda: Labels([], "name"),  # they stand in images.parquet
+        may_stay_open=True,
+    )
+
+
+def _mapped(files: tuple[Path, ...], info: StoreInfo, shard: int) -> NDArray[Any]:
+    """(n, d), mapped: the system reads what is looked at."""
+    path, shape = files[shard], [info.shard_rows[shard], info.tokens_per_image, info.d]
+    try:
+        with safe_open(path, framework="pt") as file:
+            x: Tensor = file.get_tensor("x")
+    except (SafetensorError, FileNotFoundError) as error:
+        raise UserError(f"{path} is damaged or missing ({error}); embed the images again") from None
+    if list(x.shape) != shape:
+        raise UserError(f"{path} holds {list(x.shape)}, but store.json says {shape}")
+    array: NDArray[Any] = x.view(-1, info.d).numpy()
+    return array

@@ -1,0 +1,53 @@
+"""What reading a damaged or hostile file may raise -> a `UserError` of one printable line."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sae.core.errors import UserError
+
+__all__ = ["DAMAGE", "Unfit", "errors_in_one_line", "one_line", "reason"]
+
+DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RecursionError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
+class Unfit(ValueError):
+    """The file asks for what is not allowed, or for more bytes than there are."""
+
+
+@contextmanager
+def errors_in_one_line(what: str, remedy: str = "") -> Iterator[None]:
+    """Turn what damage may raise into one line; none of a file's bytes reach a terminal as such."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(one_line(str(error)), error.exit_code) from None
+    except DAMAGE as error:
+        raise UserError(one_line(f"{what} ({error!r:.200}){remedy}")) from None
+
+
+def one_line(text: str, n_max: int = 600) -> str:
+    """What a foreign file says, fit for a terminal: one line, printable, not endless."""
+    line = " ".join(text[: 4 * n_max].split())
+    line = "".join(sign if sign.isprintable() else "?" for sign in line)
+    return line if len(line) <= n_max else line[:n_max] + "..."
+
+
+def reason(error: Exception) -> str:
+    """An error's text in at most 200 letters."""
+    return " ".join(str(error)[:1000].split())[:200] or type(error).__name__
