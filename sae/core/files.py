@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import reprlib
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -46,6 +47,30 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(target: Path, resume: bool = False) -> Iterator[Path]:
+    """Yield an empty `<target>.part` to fill; it becomes `target` only when the block ends well.
+
+    With `resume` an unfinished folder is kept, and given to the next call as it is.
+    """
+    part, old = (target.with_name(f"{target.name}.{end}") for end in ("part", "old"))
+    if old.exists() and not target.exists():  # stopped between the two renames below
+        old.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+    if not resume:
+        shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True, exist_ok=resume)
+    try:
+        yield part
+        if target.exists():
+            target.rename(old)
+        part.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        if not resume:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:

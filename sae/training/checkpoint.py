@@ -11,7 +11,6 @@ No random state is among them: the order of the data and every draw follow from 
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sae.core.errors import UserError
-from sae.core.files import FORMAT, read_config, write_json
+from sae.core.files import FORMAT, read_config, replacing_folder, write_json
 from sae.model.sae import SAE
 from sae.training.loop import Trainer
 
@@ -63,15 +62,12 @@ def save(out: Path, trainer: Trainer) -> Path:
     """
     trainer.require_finite()
     final = out / FOLDER / f"{trainer.n_done:09d}"
-    part = final.with_name(final.name + ".part")
-    discard(part)
-    part.mkdir(parents=True)
-    trainer.model.save(part)
+    info = CheckpointInfo(trainer.n_done, trainer.n_steps, trainer.engine.name)
     state = {name: value.detach().cpu().contiguous() for name, value in trainer.state().items()}
-    save_file(state, part / STATE)
-    write_json(part / INFO, CheckpointInfo(trainer.n_done, trainer.n_steps, trainer.engine.name))
-    discard(final)
-    os.replace(part, final)
+    with replacing_folder(final) as part:
+        trainer.model.save(part)
+        save_file(state, part / STATE)
+        write_json(part / INFO, info)
     for old in _complete(out)[:-N_KEPT]:
         discard(old)
     return final
@@ -105,7 +101,7 @@ def discard(folder: Path) -> None:
 
 def _complete(out: Path) -> list[Path]:
     """Oldest first."""
-    return sorted(path for path in (out / FOLDER).glob("[0-9]*") if path.suffix != ".part")
+    return sorted(path for path in (out / FOLDER).glob("[0-9]*") if not path.suffix)
 
 
 def _read(path: Path, device: torch.device) -> Checkpoint:

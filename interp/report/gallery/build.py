@@ -9,8 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +17,7 @@ from interp.report.gallery.cards import card, is_stale, number, shown
 from interp.report.gallery.thumbs import Thumbs
 from interp.run.results import Results
 from interp.run.run import Run
+from sae.core.files import replacing_folder
 from sae.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -35,7 +34,10 @@ def build_gallery(run: Run, progress: Progress | None = None) -> Path:
     """
     reader, results = run.evidence, run.results
     target = run.path / "gallery"
-    with _replacing_folder(target) as folder:
+    # An interrupted build leaves whole thumbnails behind: they are used again.
+    with replacing_folder(target, resume=True) as folder:
+        shutil.rmtree(folder / "data", ignore_errors=True)
+        (folder / "data").mkdir()
         thumbs = Thumbs(reader, folder, earlier=target)
         columns = _write_shards(reader, results, thumbs, folder / "data", progress)
         call = f"G.index({script_json({'meta': _meta(reader, run.path), **columns})});\n"
@@ -131,22 +133,3 @@ def _state(said: Explanation | None) -> str:
 
 def _base64(image_id: str) -> str:
     return base64.b64encode(bytes.fromhex(image_id)).decode("ascii").rstrip("=")
-
-
-@contextmanager
-def _replacing_folder(target: Path) -> Iterator[Path]:
-    """Yield a sibling folder to fill; it takes the place of `target` only when the block ends well.
-
-    An interrupted build leaves the sibling behind: its thumbnails are whole and are used again.
-    """
-    part, old = target.with_name("gallery.part"), target.with_name("gallery.old")
-    if old.exists() and not target.exists():  # stopped between the two renames below
-        old.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(part / "data", ignore_errors=True)
-    (part / "data").mkdir(parents=True)
-    yield part
-    if target.exists():
-        target.rename(old)
-    part.rename(target)
-    shutil.rmtree(old, ignore_errors=True)

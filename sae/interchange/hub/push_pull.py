@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sae.core.errors import UserError
-from sae.core.files import read_config
+from sae.core.files import read_config, replacing_folder
 from sae.interchange.hub.client import (
     TIMEOUT,
     Listing,
@@ -117,7 +116,7 @@ def pull(repo: str, out: Path, revision: str | None = None, overwrite: bool = Fa
     listing = list_files(repo, revision)
     files = _ours(listing)
     config, weights = (next(f for f in files if f.name == name) for name in (CONFIG, WEIGHTS))
-    with _new_folder(out) as part:
+    with replacing_folder(out) as part:
         _fetch_into(part, listing, [config])
         _require_plausible(part / CONFIG, weights, listing)
         (part / CONFIG).rename(part / f"{CONFIG}.last")
@@ -253,24 +252,6 @@ def _fetch_into(folder: Path, listing: Listing, files: Sequence[RepoFile]) -> No
         target = folder / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-
-
-@contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `out`, which takes its place only when the block ends well."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part, old = (out.with_name(f"{out.name}.{end}") for end in ("part", "old"))
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    try:
-        yield part
-        if out.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            out.rename(old)
-        part.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _is_safe(name: str) -> bool:
