@@ -191,15 +191,6 @@ class Clip:
                 rows.append(self._encode_texts(tokens).float())
         return torch.cat(rows)
 
-    def class_embeddings(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """(len(names), d_embed) unit rows: each the mean over the templates ("a photo of {}")."""
-        for template in templates:
-            if "{}" not in template:
-                raise UserError(f"the template {template!r} has no {{}} for the class's name")
-        texts = [template.replace("{}", name) for name in names for template in templates]
-        rows = self.embed_texts(texts).view(len(names), len(templates), self.d_embed)
-        return F.normalize(rows.mean(dim=1), dim=-1)
-
     def _encode_texts(self, tokens: Tensor) -> Tensor:
         """(n, d_embed) unit rows, without the padding that would be nine tenths of the work.
 

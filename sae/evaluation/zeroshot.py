@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from sae.clip.class_vectors import class_vectors
 from sae.core.errors import UserError
 from sae.core.progress import Progress
 from sae.data.images import BadImage, read_image
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 TEMPLATES = {"1": ("a photo of a {}",)}
 """By name; "80" are those of CLIP's authors, see `openai_templates`."""
 BATCH_IMAGES = 64
-SOUNDS_LIKE_VOWEL = re.compile(r"(?!uni|use|usu|eu|one\b|once)[aeiou]|hour|honest|heir", re.I)
 
 
 @dataclass(frozen=True)
@@ -125,22 +125,6 @@ def class_name(label: str) -> str:
 def class_names(labels: Iterable[str]) -> list[str]:
     """The different classes among labels, sorted; "" is none."""
     return sorted({class_name(label) for label in labels} - {""})
-
-
-def class_vectors(clip: Clip, names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """(n_classes, d_embed) unit rows: the mean over the templates for each class."""
-    texts = [fill(template, name) for name in names for template in templates]
-    vectors = clip.embed_texts(texts).view(len(names), len(templates), -1)
-    return F.normalize(vectors.mean(1), dim=-1)
-
-
-def fill(template: str, name: str) -> str:
-    """Put a class into a template, with the right article: "a {}", "apple" -> "an apple"."""
-    if template.count("{}") != 1:
-        raise UserError(f"the template {template!r} must hold {{}} once, e.g. 'a photo of a {{}}'")
-    if SOUNDS_LIKE_VOWEL.match(name):
-        template = re.sub(r"\b([aA]) \{\}", r"\1n {}", template)
-    return template.replace("{}", name)
 
 
 def _require_same_weights(clip: Clip, store: EmbeddingStore) -> None:

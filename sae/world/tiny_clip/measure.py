@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from sae.clip.class_vectors import class_vectors
 from sae.clip.model import Clip, load_clip
 from sae.core.files import write_json
 from sae.core.progress import bar
@@ -100,7 +101,7 @@ def _object_ranks(
 ) -> NDArray[np.int64]:
     """(n,) how many other objects' names are nearer than the right one."""
     phrases = [BY_NAME[name].phrase for name in OBJECTS]
-    similarity = image @ clip.class_embeddings(phrases, TEMPLATES).cpu().numpy().T  # (n, objects)
+    similarity = image @ class_vectors(clip, phrases, TEMPLATES).cpu().numpy().T  # (n, objects)
     right = np.array([OBJECTS.index(scene.label) for scene in scenes])
     own = np.take_along_axis(similarity, right[:, None], 1)
     return np.asarray((similarity > own).sum(1))

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from sae.clip.class_vectors import class_vectors, fill_template
 from sae.core.errors import UserError
 from sae.core.files import sha256_hex
 from sae.data.store import EmbeddingStore
@@ -22,9 +23,7 @@ from sae.evaluation.zeroshot import (
     ZeroShot,
     class_name,
     class_names,
-    class_vectors,
     error_kept,
-    fill,
     openai_templates,
     zeroshot,
 )
@@ -144,12 +143,12 @@ def test_folder_names_become_words() -> None:
     ],
 )
 def test_templates_take_the_right_article(template: str, name: str, text: str) -> None:
-    assert fill(template, name) == text
+    assert fill_template(template, name) == text
 
 
 def test_a_template_without_a_place_for_the_name_is_refused() -> None:
     with pytest.raises(UserError, match=re.escape("'a photo' must hold {} once")):
-        fill("a photo", "cat")
+        fill_template("a photo", "cat")
 
 
 def test_a_class_is_the_unit_mean_over_its_templates() -> None:
@@ -214,7 +213,7 @@ def test_the_80_templates_are_those_of_clip() -> None:
     texts = openai_templates()
     assert len(set(texts)) == 80
     assert texts[0] == "a bad photo of a {}."
-    assert {fill(text, "ox").count("ox") for text in texts} == {1}
+    assert {fill_template(text, "ox").count("ox") for text in texts} == {1}
 
 
 def test_several_sets_of_templates_are_tried_on_the_same_images(store: EmbeddingStore) -> None:
