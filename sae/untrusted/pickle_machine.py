@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickletools
 import warnings
+from collections.abc import Callable
 from typing import IO, Any, Protocol, cast
 
 from sae.untrusted.damage import Unfit
@@ -23,9 +24,6 @@ _TEXTS = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
 _BYTES = ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8")
 _PUSHED = frozenset(_NUMBERS + _OLD_TEXTS + _TEXTS + _BYTES)
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_PUT = ("PUT", "BINPUT", "LONG_BINPUT")
-_GET = ("GET", "BINGET", "LONG_BINGET")
 
 
 class Budget:
@@ -73,7 +71,7 @@ def interpret(file: Readable, names: Names, budget: Budget) -> Any:
         for code, argument, _place in pickletools.genops(cast(IO[bytes], file)):
             budget.step()
             machine.step(code.name, argument)
-    return machine.pop()
+    return machine.stack.pop()
 
 
 def require_key(key: Any) -> None:
@@ -90,101 +88,77 @@ class _Machine:
         self.below: list[list[Any]] = []  # what lay on the stack at each MARK
         self.memo: dict[int, Any] = {}
 
-    def pop(self) -> Any:
-        return self.stack.pop()
+    def step(self, code: str, argument: Any) -> None:
+        """Do what one code says."""
+        stack = self.stack
+        match code:
+            case "PROTO" | "FRAME" | "STOP":
+                pass
+            case _ if code in _PUSHED:
+                stack.append(argument)
+            case _ if code in _CONSTANTS:
+                stack.append(_CONSTANTS[code])
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                self.memo[argument] = stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(self.memo[argument])
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = stack[-1]
+            case "MARK":
+                self.below.append(stack)
+                self.stack = []
+            case "EMPTY_LIST" | "EMPTY_SET":
+                stack.append([])
+            case "EMPTY_DICT":
+                stack.append({})
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                n = int(code[-1])
+                stack[-n:] = [tuple(stack[-n:])]
+            case "LIST" | "TUPLE" | "DICT":
+                items = self._since_mark()
+                self.stack.append(_BUILT[code](items))
+            case "APPEND":
+                item = stack.pop()
+                self._extend([item])
+            case "APPENDS" | "ADDITEMS":
+                self._extend(self._since_mark())
+            case "SETITEM":
+                value, key = stack.pop(), stack.pop()
+                self._update([key, value])
+            case "SETITEMS":
+                self._update(self._since_mark())
+            case "GLOBAL":
+                module, _, name = argument.partition(" ")
+                stack.append(self.names.named(module, name))
+            case "STACK_GLOBAL":
+                name, module = stack.pop(), stack.pop()
+                if not isinstance(name, str) or not isinstance(module, str):
+                    raise Unfit("a name that is no text")
+                stack.append(self.names.named(module, name))
+            case "NEWOBJ_EX":
+                stack.pop()  # keyword arguments: a stub has no use for them
+                self._call()
+            case "REDUCE" | "NEWOBJ":
+                self._call()
+            case "BUILD":
+                state = stack.pop()
+                self.names.built(stack[-1], state)
+            case "BINPERSID":
+                stack.append(self.names.stored(stack.pop()))
+            case _:
+                raise Unfit(f"the pickle uses {code}, which no checkpoint needs")
 
-    def since_mark(self) -> list[Any]:
+    def _since_mark(self) -> list[Any]:
         items, self.stack = self.stack, self.below.pop()
         return items
 
-    def step(self, code: str, argument: Any) -> None:
-        if code in _PUSHED:
-            self.stack.append(argument)
-        elif code in _CONSTANTS:
-            self.stack.append(_CONSTANTS[code])
-        elif code in _PUT:
-            self.memo[argument] = self.stack[-1]
-        elif code in _GET:
-            self.stack.append(self.memo[argument])
-        elif code in _TUPLES:
-            n = _TUPLES[code]
-            self.stack[-n:] = [tuple(self.stack[-n:])]
-        else:
-            run = _STEPS.get(code)
-            if run is None:
-                raise Unfit(f"the pickle uses {code}, which no checkpoint needs")
-            run(self, argument)
-
-    def mark(self, _argument: Any) -> None:
-        self.below.append(self.stack)
-        self.stack = []
-
-    def memoize(self, _argument: Any) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
-
-    def empty_list(self, _argument: Any) -> None:
-        self.stack.append([])
-
-    def empty_dict(self, _argument: Any) -> None:
-        self.stack.append({})
-
-    def list_of(self, _argument: Any) -> None:
-        items = self.since_mark()
-        self.stack.append(items)
-
-    def tuple_of(self, _argument: Any) -> None:
-        items = self.since_mark()
-        self.stack.append(tuple(items))
-
-    def dict_of(self, _argument: Any) -> None:
-        items = self.since_mark()
-        self.stack.append(_pairs(items))
-
-    def append(self, _argument: Any) -> None:
-        item = self.pop()
-        self._extend([item])
-
-    def appends(self, _argument: Any) -> None:
-        self._extend(self.since_mark())
-
-    def set_item(self, _argument: Any) -> None:
-        value, key = self.pop(), self.pop()
-        self._update([key, value])
-
-    def set_items(self, _argument: Any) -> None:
-        self._update(self.since_mark())
-
-    def name(self, argument: str) -> None:
-        module, _, name = argument.partition(" ")
-        self.stack.append(self.names.named(module, name))
-
-    def stack_name(self, _argument: Any) -> None:
-        name, module = self.pop(), self.pop()
-        if not isinstance(name, str) or not isinstance(module, str):
-            raise Unfit("a name that is no text")
-        self.stack.append(self.names.named(module, name))
-
-    def reduce(self, _argument: Any) -> None:
-        args, call = self.pop(), self.pop()
+    def _call(self) -> None:
+        args, call = self.stack.pop(), self.stack.pop()
         if not isinstance(args, tuple) or not callable(call):
             raise Unfit("a call of what is no function")
         made = call(*args)
         self.budget.spend(_weight(made))
         self.stack.append(made)
-
-    def new_with_names(self, _argument: Any) -> None:
-        self.pop()  # keyword arguments: a stub has no use for them
-        self.reduce(None)
-
-    def build(self, _argument: Any) -> None:
-        state = self.pop()
-        self.names.built(self.stack[-1], state)
-
-    def reference(self, _argument: Any) -> None:
-        self.stack.append(self.names.stored(self.pop()))
-
-    def nothing(self, _argument: Any) -> None:
-        """PROTO, FRAME and STOP carry no value."""
 
     def _extend(self, items: list[Any]) -> None:
         if not isinstance(self.stack[-1], list):
@@ -210,28 +184,4 @@ def _pairs(items: list[Any]) -> dict[Any, Any]:
     return dict(zip(items[::2], items[1::2], strict=True))
 
 
-_STEPS = {
-    "PROTO": _Machine.nothing,
-    "FRAME": _Machine.nothing,
-    "STOP": _Machine.nothing,
-    "MARK": _Machine.mark,
-    "MEMOIZE": _Machine.memoize,
-    "EMPTY_LIST": _Machine.empty_list,
-    "EMPTY_SET": _Machine.empty_list,
-    "EMPTY_DICT": _Machine.empty_dict,
-    "LIST": _Machine.list_of,
-    "TUPLE": _Machine.tuple_of,
-    "DICT": _Machine.dict_of,
-    "APPEND": _Machine.append,
-    "APPENDS": _Machine.appends,
-    "ADDITEMS": _Machine.appends,
-    "SETITEM": _Machine.set_item,
-    "SETITEMS": _Machine.set_items,
-    "GLOBAL": _Machine.name,
-    "STACK_GLOBAL": _Machine.stack_name,
-    "REDUCE": _Machine.reduce,
-    "NEWOBJ": _Machine.reduce,
-    "NEWOBJ_EX": _Machine.new_with_names,
-    "BUILD": _Machine.build,
-    "BINPERSID": _Machine.reference,
-}
+_BUILT: dict[str, Callable[[list[Any]], Any]] = {"LIST": list, "TUPLE": tuple, "DICT": _pairs}

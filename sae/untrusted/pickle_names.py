@@ -93,12 +93,12 @@ class PeerNames:
 
     def named(self, module: str, name: str) -> Any:
         if (module, name) == ("torch.storage", "_load_from_bytes"):
-            return _Maker(self.embedded)
+            return self.embedded
         known = _known(module, name)
         if known is not None:
             return known
         if any(module == p or module.startswith(p + ".") for p in STUB_PREFIXES):
-            return _Maker(functools.partial(_stub, f"{module}.{name}"))
+            return functools.partial(_stub, f"{module}.{name}")
         raise UserError(
             f"it names {module[:80]}.{name[:80]}, which no checkpoint needs: not opened, and "
             "nothing of it was run"
@@ -122,16 +122,6 @@ class PeerNames:
 @dataclass(frozen=True, slots=True)
 class _Type:
     dtype: torch.dtype
-
-
-@dataclass(frozen=True, slots=True)
-class _Maker:
-    """One of our own functions, which a pickle may call."""
-
-    make: Callable[..., Any]
-
-    def __call__(self, *args: Any) -> Any:
-        return self.make(*args)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +191,11 @@ def _known(module: str, name: str) -> Any:
     if module == "torch" and isinstance(vars(torch).get(name), torch.dtype):
         return _Type(vars(torch)[name])
     if module in ("numpy._core.multiarray", "numpy.core.multiarray") and name == "scalar":
-        return _Maker(_scalar)
+        return _scalar
     if module == "numpy.dtypes" and name in _NUMPY_CLASSES:
-        return _Maker(lambda *_: _Dtype(_NUMPY_CLASSES[name]))
+        return lambda *_: _Dtype(_NUMPY_CLASSES[name])
     if module == "pathlib":
-        return _Maker(functools.partial(_joined, "/"))
+        return functools.partial(_joined, "/")
     return _KNOWN.get((module, name))
 
 
@@ -223,15 +213,15 @@ _STORAGES = {
 }
 _NUMPY_CLASSES = {"Float64DType": "f8", "Float32DType": "f4", "Int64DType": "i8"}
 _KNOWN: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): _Maker(_ordered),
-    ("torch._utils", "_rebuild_tensor"): _Maker(_tensor),
-    ("torch._utils", "_rebuild_tensor_v2"): _Maker(_tensor),
-    ("torch._utils", "_rebuild_parameter"): _Maker(_parameter),
-    ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): _Maker(_parameter),
-    ("torch", "device"): _Maker(functools.partial(_joined, ":")),
-    ("torch", "Size"): _Maker(lambda *args: tuple(*args)),
-    ("numpy", "dtype"): _Maker(_dtype),
-    ("_codecs", "encode"): _Maker(_encode),
-    ("copyreg", "_reconstructor"): _Maker(_reconstructed),
-    ("builtins", "set"): _Maker(lambda *args: list(*args)),
+    ("collections", "OrderedDict"): _ordered,
+    ("torch._utils", "_rebuild_tensor"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): _parameter,
+    ("torch", "device"): functools.partial(_joined, ":"),
+    ("torch", "Size"): lambda *args: tuple(*args),
+    ("numpy", "dtype"): _dtype,
+    ("_codecs", "encode"): _encode,
+    ("copyreg", "_reconstructor"): _reconstructed,
+    ("builtins", "set"): lambda *args: list(*args),
 }
