@@ -193,7 +193,6 @@ def _format_of(found: Found) -> Format | None:
 
 def _summary(found: Found) -> str:
     names = ", ".join(found.names[:6]) + (", ..." if len(found.names) > 6 else "")
-    held = found.torch()
-    if isinstance(held, dict):
+    if held := found.torch():
         names += f" with {', '.join(str(key)[:40] for key in list(held)[:8])}"
     return names or "an empty folder"

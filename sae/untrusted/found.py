@@ -90,15 +90,16 @@ class Found:
         """All tensors of a safetensors file."""
         return cast(dict[str, Tensor], self._once(name, lambda: tensor_file(self.folder / name)))
 
-    def torch(self, name: str = "") -> Any:
-        """What a torch or pickle file holds; without a name, of the single file.
+    def torch(self, name: str = "") -> dict[str, Any]:
+        """The dict that a torch or pickle file holds; without a name, of the single file.
 
-        None when the path is a folder or the file is of neither kind.
+        Empty when it holds none, the path is a folder, or the file is of neither kind.
         """
         if not name and not self.is_file:
-            return None
+            return {}
         name = name or self.names[0]
-        return self._once(name, lambda: torch_dict(self.folder / name, wide=True))
+        held = self._once(name, lambda: torch_dict(self.folder / name, wide=True))
+        return held if isinstance(held, dict) else {}
 
     def sha256(self) -> str:
         """Content hash of the largest file that tensors were read from, as 64 hex digits."""

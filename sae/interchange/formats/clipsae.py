@@ -29,8 +29,6 @@ DEFAULT_K = 500
 def detect(found: Found) -> bool:
     """Exactly the four tensors of two linear layers, or a checkpoint with `encoder_bias`."""
     held = found.torch()
-    if not isinstance(held, dict):
-        return False
     return held.keys() == BARE or _state(held).keys() == CHECKPOINT
 
 

@@ -122,13 +122,11 @@ def _files(found: Found) -> list[str]:
 
 def _held(found: Found, name: str) -> Held | None:
     held = found.torch(name)
-    if not isinstance(held, dict):
-        return None
     trainer: dict[str, Any] = {}
     factor = None
     if held.keys() >= {"ae", "step", "config"}:  # what training keeps to go on from
         trainer, factor, held = settings_of(held["config"]), held.get("norm_factor"), held["ae"]
-    if not isinstance(held, dict):
+    if not isinstance(held, dict) or not held:
         return None
     state = {str(key).removeprefix("_orig_mod."): value for key, value in held.items()}
     if isinstance(state.get("decoder"), Tensor):  # of 2024, for its Triton kernel

@@ -58,9 +58,7 @@ class Told:
 def detect(found: Found) -> bool:
     """A dict whose `model` has `encoder`, `pre_bias` and `latent_bias`, with its mean and scale."""
     held = found.torch()
-    model = held.get("model") if isinstance(held, dict) else None
-    if not isinstance(model, dict):
-        return False
+    model = settings_of(held.get("model"))
     return model.keys() >= {"encoder", "pre_bias", "latent_bias"} and "scaling_factor" in held
 
 

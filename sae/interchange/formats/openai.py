@@ -25,8 +25,7 @@ AFTER_TOPK: dict[str, Rule] = {"ReLU": "topk", "Identity": "signed_topk"}
 
 def detect(found: Found) -> bool:
     """A dict with `pre_bias`, `latent_bias` and `encoder.weight`."""
-    held = found.torch()
-    return isinstance(held, dict) and held.keys() >= KEYS
+    return found.torch().keys() >= KEYS
 
 
 def read(found: Found) -> Foreign:

@@ -55,9 +55,8 @@ class Rest(NamedTuple):
 def detect(found: Found) -> bool:
     """A state dict with `dictionary._weights`, or an archetypal `dictionary.C`, and an encoder."""
     held = found.torch()
-    if not isinstance(held, dict) or not all(isinstance(name, str) for name in held):
-        return False
-    return not held.keys().isdisjoint({DICTIONARY + "_weights", DICTIONARY + "C"})
+    is_state = all(isinstance(name, str) for name in held)
+    return is_state and not held.keys().isdisjoint({DICTIONARY + "_weights", DICTIONARY + "C"})
 
 
 def read(found: Found) -> Foreign:

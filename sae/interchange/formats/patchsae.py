@@ -21,9 +21,8 @@ NAME = "patchsae"
 def detect(found: Found) -> bool:
     """A dict of `state_dict` and `cfg` or `config`, with `W_enc` in it."""
     held = found.torch()
-    state = held.get("state_dict") if isinstance(held, dict) else None
-    told = isinstance(held, dict) and bool(held.keys() & {"cfg", "config"})
-    return told and isinstance(state, dict) and "W_enc" in state
+    is_told = bool(held.keys() & {"cfg", "config"})
+    return is_told and "W_enc" in settings_of(held.get("state_dict"))
 
 
 def read(found: Found) -> Foreign:

@@ -25,8 +25,7 @@ def detect(found: Found) -> bool:
     """A dict of `config` and `model_state_dict`, or the hub's config.json and model.safetensors."""
     if found.is_file:
         held = found.torch()
-        state = held.get("model_state_dict") if isinstance(held, dict) else None
-        return isinstance(state, dict) and state.keys() >= KEYS and "config" in held
+        return settings_of(held.get("model_state_dict")).keys() >= KEYS and "config" in held
     name = found.find("model.safetensors")
     config = found.beside(name, "config.json") if name else ""
     return bool(config) and {"input_dim", "hidden_dim"} <= found.json(config).keys()
