@@ -47,7 +47,7 @@ def embed(
     """
     plan = plan_store(files, roots, out, clip, source, dtype, shard_images)
     writer = StoreWriter(out, plan)
-    finished = writer.finished()
+    finished = writer.read_finished()
     if finished is None:
         n_workers = default_workers(len(files)) if workers is None else workers
         _write_shards(writer, files, roots, clip, batch_size, n_workers, progress)
@@ -89,22 +89,15 @@ def plan_store(
     )
 
 
-class _Batches:
+def _batches(plan: Plan, first_shard: int, batch_size: int) -> Iterator[list[int]]:
     """Places of candidates, shard after shard; a batch never crosses the border of a shard.
 
     A run which goes on so makes the very batches, and bytes, of an unbroken one.
     """
-
-    def __init__(self, plan: Plan, first_shard: int, batch_size: int) -> None:
-        self._plan = plan
-        self._first_shard = first_shard
-        self._batch_size = batch_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for shard in range(self._first_shard, self._plan.n_shards):
-            span = self._plan.span(shard)
-            for start in range(0, len(span), self._batch_size):
-                yield list(span[start : start + self._batch_size])
+    for shard in range(first_shard, plan.n_shards):
+        span = plan.span(shard)
+        for start in range(0, len(span), batch_size):
+            yield list(span[start : start + batch_size])
 
 
 class _Shard:
@@ -174,7 +167,7 @@ def _write_shards(
     plan = writer.plan
     shard = _Shard(plan, files, roots)
     shard.paths.update((row.image_id, f"{row.domain}/{row.path}") for row in writer.written_rows())
-    batches = _Batches(plan, writer.n_done, batch_size)
+    batches = _batches(plan, writer.n_done, batch_size)
     for outcomes in load_images(files, clip.preprocess, batches, workers):
         fresh = shard.sort(outcomes)
         if fresh:

@@ -20,7 +20,7 @@ from sae.data.formats.find import FORMATS, find_layout, split_choice
 from sae.data.formats.layout import Choice, Layout
 from sae.data.store import EmbeddingStore
 from sae.data.store_format import ImageRow, StoreInfo
-from sae.data.store_writer import relative_roots, write_rows
+from sae.data.store_writer import relative_roots, row_frame, write_rows
 from sae.untrusted.json_file import json_object
 
 __all__ = ["adopt"]
@@ -90,7 +90,7 @@ def _write(out: Path, info: StoreInfo, rows: Sequence[ImageRow]) -> None:
             raise UserError(f"{out} has {name}: other embeddings are there; give another --out")
     out.mkdir(parents=True, exist_ok=True)
     (out / "store.json").unlink(missing_ok=True)
-    write_rows(out / "images.parquet", rows)
+    write_rows(out / "images.parquet", row_frame(rows))
     write_json(out / "store.json", info)
 
 

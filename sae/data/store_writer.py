@@ -1,4 +1,4 @@
-"""How a store comes to be: shard after shard, so that a run stopped at any moment can go on.
+"""Embeddings, shard after shard -> a store; a run stopped at any moment can go on.
 
 Shard k holds what came of the candidates [k * S, (k + 1) * S) of the sorted list, with
 S = `shard_images`. While the store is unfinished each shard has its own `00000.parquet` and
@@ -79,7 +79,7 @@ class StoreWriter:
         self.n_done = next((k for k, done in enumerate(marks) if not done), plan.n_shards)
         """Shards already finished."""
 
-    def finished(self) -> StoreInfo | None:
+    def read_finished(self) -> StoreInfo | None:
         """What is written, when an earlier run has finished the whole store."""
         if not (self.path / "store.json").exists():
             return None
@@ -91,25 +91,23 @@ class StoreWriter:
         """Write the next shard: x (len(rows), t, d), and what became of each of its candidates."""
         with replacing(shard_path(self.path, self.n_done)) as part:
             save_file({"x": x.to(torch_dtype(self.plan.dtype)).contiguous()}, part)
-        with replacing(_skipped_path(self.path, self.n_done)) as part:
-            _write_skipped(part, skipped)
-        with replacing(
-            _rows_path(self.path, self.n_done)
-        ) as part:  # last: it marks the shard as done
-            _write_rows(part, _frame(rows))
+        _write_skipped(_skipped_path(self.path, self.n_done), skipped)
+        # Last: it marks the shard as done.
+        write_rows(_rows_path(self.path, self.n_done), row_frame(rows))
         self.n_done += 1
 
     def written_rows(self) -> Iterator[ImageRow]:
         """The images of all finished shards, in order."""
+        import pandas as pd
+
         for shard in range(self.n_done):
-            frame = _read_rows(_rows_path(self.path, shard))
+            frame = pd.read_parquet(_rows_path(self.path, shard))
             yield from (ImageRow(*row) for row in frame.itertuples(index=False, name=None))
 
     def write_skipped(self) -> list[Skipped]:
         """Gather the shards' lists into skipped.csv, and return them."""
         skipped = [s for k in range(self.n_done) for s in read_skipped(_skipped_path(self.path, k))]
-        with replacing(self.path / "skipped.csv") as part:
-            _write_skipped(part, skipped)
+        _write_skipped(self.path / "skipped.csv", skipped)
         return skipped
 
     def finish(self) -> StoreInfo:
@@ -118,10 +116,9 @@ class StoreWriter:
         import pandas as pd
 
         n_skipped = len(self.write_skipped())
-        frames = [_read_rows(_rows_path(self.path, shard)) for shard in range(self.n_done)]
+        frames = [pd.read_parquet(_rows_path(self.path, shard)) for shard in range(self.n_done)]
         images = pd.concat(frames, ignore_index=True)
-        with replacing(self.path / "images.parquet") as part:
-            _write_rows(part, images)
+        write_rows(self.path / "images.parquet", images)
         shared = {f.name for f in fields(StoreInfo)} & {f.name for f in fields(Plan)}
         info = StoreInfo(
             **{name: value for name, value in asdict(self.plan).items() if name in shared},
@@ -141,10 +138,19 @@ class StoreWriter:
             _skipped_path(self.path, shard).unlink(missing_ok=True)
 
 
-def write_rows(path: Path, rows: Sequence[ImageRow]) -> None:
+def write_rows(path: Path, frame: pd.DataFrame) -> None:
     """Write images.parquet, complete or not at all."""
     with replacing(path) as part:
-        _write_rows(part, _frame(rows))
+        frame.to_parquet(part, engine="pyarrow", index=False)
+
+
+def row_frame(rows: Sequence[ImageRow]) -> pd.DataFrame:
+    """The rows as the table of images.parquet."""
+    import pandas as pd
+
+    whole = ("width", "height")
+    types = {name: "int32" if name in whole else "str" for name in ImageRow._fields}
+    return pd.DataFrame(list(rows), columns=list(ImageRow._fields)).astype(types)
 
 
 def relative_roots(roots: Mapping[str, Path], store: Path) -> dict[str, str]:
@@ -183,28 +189,13 @@ def _skipped_path(store: Path, shard: int) -> Path:
 
 def _write_skipped(path: Path, skipped: Iterable[Skipped]) -> None:
     # A file's name may hold bytes that are no UTF-8.
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+    with (
+        replacing(path) as part,
+        part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Skipped._fields)
         writer.writerows(skipped)
-
-
-def _write_rows(path: Path, frame: pd.DataFrame) -> None:
-    frame.to_parquet(path, engine="pyarrow", index=False)
-
-
-def _frame(rows: Sequence[ImageRow]) -> pd.DataFrame:
-    import pandas as pd
-
-    whole = ("width", "height")
-    types = {name: "int32" if name in whole else "str" for name in ImageRow._fields}
-    return pd.DataFrame(list(rows), columns=list(ImageRow._fields)).astype(types)
-
-
-def _read_rows(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.read_parquet(path)
 
 
 def _identity(plan: Plan, image_ids: Iterable[str]) -> str:

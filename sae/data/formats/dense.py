@@ -6,7 +6,6 @@ themselves (layer "latents"); what is collected from it needs no SAE.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import tokenize
 from pathlib import Path
@@ -62,13 +61,9 @@ def read(path: Path, choice: Choice) -> Layout:
         layer=LAYER,
         tokens="cls",
         fingerprint=digest.hexdigest(),
-        vectors=functools.partial(_vectors, path),
+        vectors=lambda _shard: _mapped(path),
         labels=lambda: labels,
     )
-
-
-def _vectors(path: Path, _shard: int) -> NDArray[Any]:
-    return _mapped(path)
 
 
 def _mapped(path: Path) -> NDArray[Any]:

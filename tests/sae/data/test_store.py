@@ -221,7 +221,7 @@ def test_a_store_written_in_two_runs_is_byte_for_byte_that_of_one(tmp_path: Path
     later = StoreWriter(tmp_path / "two", plan())
     assert later.n_done == 2
     assert [row.path for row in later.written_rows()] == [f"cat/{i}.png" for i in range(300)]
-    assert later.finished() is None
+    assert later.read_finished() is None
     write_shards(tmp_path / "two").finish()
     names = {p.name for p in (tmp_path / "one").iterdir()}
     assert names == {p.name for p in (tmp_path / "two").iterdir()}
@@ -234,10 +234,10 @@ def test_a_shard_counts_only_when_its_last_file_is_there(
 ) -> None:
     write_shards(tmp_path, n_shards=2)
 
-    def disk_full(*_: object) -> None:
+    def disk_full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sae.data.store_writer._write_rows", disk_full)
+    monkeypatch.setattr("pandas.DataFrame.to_parquet", disk_full)
     with pytest.raises(OSError, match="No space"):
         write_shards(tmp_path, n_shards=3)
     monkeypatch.undo()
