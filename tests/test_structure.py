@@ -18,9 +18,7 @@ IMPORTS = structure.read_imports(MODULES)
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 ALLOWED = structure.read_table(ARCHITECTURE)
 UNMENDED = {
-    "sae/data/store.py",
     "interp.cli.app.collect",
-    "sae.data.store_format",
     "interp.explain.explainer",
 }
 

@@ -24,10 +24,9 @@ class Source:
 
 
 @dataclass(frozen=True)
-class StoreInfo:
-    """store.json."""
+class Vectors:
+    """Which vectors of which model a store holds, and in which form."""
 
-    format: int
     clip: str
     clip_sha: str
     """First hex digits over the model's weights; "" where another lab's files do not tell."""
@@ -39,6 +38,19 @@ class StoreInfo:
     tokens_per_image: int
     grid: list[int]
     """[h, w] of the patches; [] without patches."""
+
+
+@dataclass(frozen=True)
+class Versioned:
+    """What a JSON file of ours begins with."""
+
+    format: int
+
+
+@dataclass(frozen=True)
+class StoreInfo(Vectors, Versioned):
+    """store.json. The last base's fields are written first."""
+
     n_images: int
     n_skipped: int
     """Lines of skipped.csv: unreadable files and duplicates."""

@@ -23,6 +23,7 @@ from sae.data.store_format import (
     ImageRow,
     Skipped,
     StoreInfo,
+    Vectors,
     read_skipped,
     shard_path,
     torch_dtype,
@@ -33,17 +34,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Vectors):
     """plan.json: all that decides a store's content, fixed before the first image is read."""
 
-    clip: str
-    clip_sha: str
-    layer: str
-    tokens: str
-    dtype: str
-    d: int
-    tokens_per_image: int
-    grid: list[int]
     shard_images: int
     n_files: int
     files: str
