@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sae.core.errors import FAILURES, USAGE, UserError
 from sae.core.files import sha256_of
-from sae.interchange.hub.scrub import masked
+from sae.interchange.hub.scrub import mask_keys
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Listing",
     "RepoFile",
-    "explained",
+    "choose_upload",
+    "explain_errors",
     "fetch",
     "hub_api",
     "is_offline",
@@ -33,7 +34,6 @@ __all__ = [
     "matches",
     "progress_bars",
     "require_repo",
-    "uploads",
 ]
 
 HUGGING_FACE = "https://huggingface.co"
@@ -92,7 +92,7 @@ def list_files(repo: str, revision: str | None = None) -> Listing:
     require_repo(repo)
     if is_offline():
         return _downloaded(repo, revision)
-    with explained(repo, revision):
+    with explain_errors(repo, revision):
         info = hub_api().model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT)
         files = [
             RepoFile(f.rfilename, f.size, f.lfs.sha256 if f.lfs else None, f.blob_id)
@@ -144,7 +144,7 @@ def progress_bars(shown: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def uploads() -> Iterator[None]:
+def choose_upload() -> Iterator[None]:
     """Large files go by git's LFS protocol, which every hub speaks; huggingface.co has its own."""
     from huggingface_hub import constants
 
@@ -165,7 +165,7 @@ def is_offline() -> bool:
 
 
 @contextmanager
-def explained(repo: str, revision: str | None = None) -> Iterator[None]:
+def explain_errors(repo: str, revision: str | None = None) -> Iterator[None]:
     """Turn what a call to the hub raises into a `UserError` of one line, without the token."""
     from huggingface_hub import errors
 
@@ -211,7 +211,7 @@ def _fetch_one(listing: Listing, file: RepoFile) -> Path:
 
 
 def _path_of(listing: Listing, name: str, revision: str, again: bool = False) -> Path:
-    with explained(listing.repo, revision):
+    with explain_errors(listing.repo, revision):
         path = hub_api().hf_hub_download(
             listing.repo,
             name,
@@ -223,7 +223,7 @@ def _path_of(listing: Listing, name: str, revision: str, again: bool = False) ->
 
 
 def _downloaded(repo: str, revision: str | None) -> Listing:
-    with explained(repo, revision):
+    with explain_errors(repo, revision):
         from huggingface_hub import snapshot_download
 
         folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
@@ -291,7 +291,7 @@ def _unreachable(error: BaseException) -> UserError:
 
 
 def _line(error: BaseException) -> str:
-    text = " ".join(masked(str(error), _token()).split()) or type(error).__name__
+    text = " ".join(mask_keys(str(error), _token()).split()) or type(error).__name__
     return text[:240]
 
 

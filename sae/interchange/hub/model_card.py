@@ -10,7 +10,7 @@ from typing import Any
 from sae.clip.names import RANDOM, resolve_name
 from sae.core.errors import UserError
 from sae.interchange.hub.parcel import CARD, LABELS, Parcel
-from sae.interchange.hub.scrub import require_no_key, without_places
+from sae.interchange.hub.scrub import cut_places, require_no_key
 from sae.model.sae import SAEConfig
 
 __all__ = ["TAGS", "CardSettings", "model_card"]
@@ -70,7 +70,7 @@ def model_card(parcel: Parcel, settings: CardSettings) -> str:
     """
     text = f"---\n{_front_matter(parcel, settings)}\n---\n\n{_body(parcel, settings)}"
     require_no_key(text, CARD)
-    return without_places(text).text  # a domain of eval.json may be named after a folder
+    return cut_places(text).text  # a domain of eval.json may be named after a folder
 
 
 def base_model(clip: str) -> str:

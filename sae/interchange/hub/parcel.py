@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, sha256_of, without_place
-from sae.interchange.hub.scrub import require_no_key, without_places
+from sae.interchange.hub.scrub import cut_places, require_no_key
 from sae.model.sae import CONFIG, SAE, WEIGHTS, SAEConfig, is_ours
 
 __all__ = [
@@ -23,7 +23,7 @@ __all__ = [
     "REPORT",
     "Item",
     "Parcel",
-    "allowed",
+    "is_publishable",
     "pack",
 ]
 
@@ -67,7 +67,7 @@ class Parcel:
     """What was cut or left out, and why."""
 
 
-def allowed(name: str) -> bool:
+def is_publishable(name: str) -> bool:
     """Whether a file of this name belongs to a published SAE."""
     return name in _ITEMS or _IN_GALLERY.fullmatch(name) is not None
 
@@ -135,7 +135,7 @@ def _gallery(run: Path, notes: list[str]) -> list[Item]:
         return []
     found = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
     items = [Item(path.relative_to(run).as_posix(), path) for path in found]
-    kept = [item for item in items if allowed(item.name)]
+    kept = [item for item in items if is_publishable(item.name)]
     if len(kept) < len(items):
         notes.append(f"{len(items) - len(kept)} files of the gallery are of no kind that goes up")
     n_bytes = sum(item.n_bytes for item in kept)
@@ -161,7 +161,7 @@ def _cleaned(items: Sequence[Item], notes: list[str]) -> list[Item]:
         # What is no UTF-8 passes through, byte for byte.
         text = _bytes(item).decode("utf-8", "surrogateescape")
         require_no_key(text, item.name)
-        scrubbed = without_places(text)
+        scrubbed = cut_places(text)
         if scrubbed.text != text:
             item = item._replace(content=scrubbed.text.encode("utf-8", "surrogateescape"))
             where = item.name.partition("/")[0]
@@ -177,7 +177,7 @@ def _require_clean_header(weights: Path) -> None:
         length = int.from_bytes(file.read(8), "little")
         header = file.read(min(length, 1 << 24)).decode("utf-8", "replace")
     require_no_key(header, weights.name)
-    if without_places(header).n_places:
+    if cut_places(header).n_places:
         raise UserError(
             f"the header of {weights} names a folder of this machine; load the SAE and save it "
             "again with `sae.load(DIR).save(DIR)`"

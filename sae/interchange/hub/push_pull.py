@@ -17,7 +17,8 @@ from sae.interchange.hub.client import (
     TIMEOUT,
     Listing,
     RepoFile,
-    explained,
+    choose_upload,
+    explain_errors,
     fetch,
     hub_api,
     is_offline,
@@ -25,9 +26,15 @@ from sae.interchange.hub.client import (
     matches,
     progress_bars,
     require_repo,
-    uploads,
 )
-from sae.interchange.hub.parcel import CARD, MOST_BYTES, MOST_GALLERY_FILES, Item, Parcel, allowed
+from sae.interchange.hub.parcel import (
+    CARD,
+    MOST_BYTES,
+    MOST_GALLERY_FILES,
+    Item,
+    Parcel,
+    is_publishable,
+)
 from sae.model.sae import CONFIG, SAE, WEIGHTS, SAEConfig, is_ours
 
 if TYPE_CHECKING:
@@ -90,8 +97,8 @@ def push(
     with (
         warnings.catch_warnings(record=True) as said,
         progress_bars(),
-        uploads(),
-        explained(repo, revision),
+        choose_upload(),
+        explain_errors(repo, revision),
     ):
         warnings.simplefilter("always")
         commit = api.create_commit(
@@ -170,7 +177,7 @@ def _prepared(api: HfApi, repo: str, private: bool, revision: str | None) -> Lis
     """What the repository and branch hold; both are made where they are not there."""
     from huggingface_hub import errors
 
-    with explained(repo, revision):
+    with explain_errors(repo, revision):
         try:
             info = api.model_info(repo, timeout=TIMEOUT)
         except errors.HfHubHTTPError as error:
@@ -182,7 +189,7 @@ def _prepared(api: HfApi, repo: str, private: bool, revision: str | None) -> Lis
         raise UserError(
             f"{repo} exists and is public; make it private in its settings, or push elsewhere"
         )
-    with explained(repo, revision):
+    with explain_errors(repo, revision):
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True)
     return list_files(repo, revision) if info is not None else None
@@ -205,11 +212,11 @@ def _outdated(there: Listing | None, items: Sequence[Item]) -> list[str]:
     if earlier is None or (isinstance(weights, Path) and matches(weights, earlier)):
         return []
     new = {item.name for item in items}
-    return sorted(f.name for f in there.files if allowed(f.name) and f.name not in new)
+    return sorted(f.name for f in there.files if is_publishable(f.name) and f.name not in new)
 
 
 def _ours(listing: Listing) -> tuple[RepoFile, ...]:
-    files = tuple(file for file in listing.files if allowed(file.name))
+    files = tuple(file for file in listing.files if is_publishable(file.name))
     lacking = {CONFIG, WEIGHTS} - {file.name for file in files}
     if lacking:
         raise UserError(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sae.core.errors import UserError
 
-__all__ = ["Scrubbed", "masked", "require_no_key", "without_places"]
+__all__ = ["Scrubbed", "cut_places", "mask_keys", "require_no_key"]
 
 # Folders that begin paths on Linux, macOS, clusters and notebooks. One of them with one more part
 # is a place; other paths need three parts, so that "and/or" and a pattern such as /data/g stay.
@@ -39,7 +39,7 @@ class Scrubbed(NamedTuple):
     """How many paths were cut to their last part."""
 
 
-def without_places(text: str) -> Scrubbed:
+def cut_places(text: str) -> Scrubbed:
     """Cut every path of a machine to its last part: "/home/ann/store" becomes "store".
 
     A path inside a JSON string, a CSV cell or a script stays inside of it. Web addresses stay.
@@ -63,7 +63,7 @@ def require_no_key(text: str, name: str) -> None:
             )
 
 
-def masked(text: str, *keys: str | None) -> str:
+def mask_keys(text: str, *keys: str | None) -> str:
     """An error's text without the keys in use: a server may send back what it was sent."""
     for key in keys:
         text = text.replace(key, "***") if key else text

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sae.core.errors import USAGE, UserError
-from sae.interchange.hub.parcel import MOST_GALLERY_FILES, allowed, pack
+from sae.interchange.hub.parcel import MOST_GALLERY_FILES, is_publishable, pack
 from tests.support.commands import sae
 from tests.support.sae.hub_parcels import CANARY, FIGURES, GALLERY, REPO, a_run, saved
 from tests.support.servers.fake_hub import TOKEN, FakeHub
@@ -48,7 +48,7 @@ def test_only_files_on_the_list_go_up(hub: FakeHub, model: Path, tmp_path: Path)
     ["gallery/../x.js", "gallery/.git/x.js", "x/config.json", "gallery/x.exe", "/config.json"],
 )
 def test_other_names_are_not_on_the_list(name: str) -> None:
-    assert not allowed(name)
+    assert not is_publishable(name)
 
 
 def test_a_key_in_a_file_stops_the_push(
