@@ -58,7 +58,7 @@ class Ranks:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Ranks]:
+def join_processes(device: torch.device) -> Iterator[Ranks]:
     """Join the processes that `torchrun` started, each with its own GPU; without it, be alone.
 
     gloo connects CPUs, NCCL connects GPUs. Raises `UserError` when there are fewer GPUs.

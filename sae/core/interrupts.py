@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def noted() -> Iterator[Callable[[], bool]]:
+def catch_signals() -> Iterator[Callable[[], bool]]:
     """Yield a function that says whether a signal to stop has come since.
 
     The first signal is only noted; a second one acts at once, as it would have. Outside the main

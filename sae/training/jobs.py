@@ -139,7 +139,7 @@ def train_lanes(lanes: Sequence[Lane], shared: Pass) -> dict[Path, TrainResult |
         stack.enter_context(closing(stream))  # a thread may be reading ahead
         if group.is_first:
             on_row = _log_of(lanes, shared.context.log, stack)
-        stop = stack.enter_context(interrupts.noted())
+        stop = stack.enter_context(interrupts.catch_signals())
         keep = _keeper(lanes, group, stop)
         if group.is_first:
             rows_of = run(trainers, stream, on_row, shared.context.progress, keep)

@@ -77,7 +77,7 @@ def train_all(
     if len(rows) == 0:
         raise UserError(f"{store.path} has no image to train on with holdout {holdout}")
     trackers.require(context.log)
-    with distributed.joined(torch.device(context.device)) as group:
+    with distributed.join_processes(torch.device(context.device)) as group:
         results = {} if context.overwrite else already_trained(jobs, store, group.device)
         shared = Pass(store, rows, group, context)
         left = [(out, config) for out, config in jobs.items() if out not in results]

@@ -134,7 +134,7 @@ def run_sweep(
         raise UserError(
             f"--log {context.log} follows one SAE at a time; with --sweep use tensorboard"
         )
-    with distributed.joined(torch.device(context.device)) as group:
+    with distributed.join_processes(torch.device(context.device)) as group:
         results: dict[str, TrainResult | NotFinite] = {}
         for same in _by_seed(variants):
             jobs = {out / variant.name: variant.config for variant in same}

@@ -218,7 +218,7 @@ def test_checkpoints_come_by_the_clock(
 
 
 def test_the_first_signal_is_noted_and_the_second_acts() -> None:
-    with interrupts.noted() as stop:
+    with interrupts.catch_signals() as stop:
         assert not stop()
         signal.raise_signal(signal.SIGINT)
         assert stop()
@@ -230,7 +230,7 @@ def test_the_first_signal_is_noted_and_the_second_acts() -> None:
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with interrupts.noted() as stop:
+        with interrupts.catch_signals() as stop:
             signal.raise_signal(signal.SIGINT)
             assert not stop()
     finally:
