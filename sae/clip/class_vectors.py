@@ -14,8 +14,6 @@ from sae.core.errors import UserError
 if TYPE_CHECKING:
     from sae.clip.model import Clip
 
-__all__ = ["class_vectors", "fill_template"]
-
 _SOUNDS_LIKE_VOWEL = re.compile(r"(?!uni|use|usu|eu|one\b|once)[aeiou]|hour|honest|heir", re.I)
 
 

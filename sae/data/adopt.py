@@ -23,8 +23,6 @@ from sae.data.store_format import ImageRow, StoreInfo
 from sae.data.store_writer import relative_roots, row_frame, write_rows
 from sae.untrusted.json_file import json_object
 
-__all__ = ["adopt"]
-
 
 def adopt(
     source: Path | str,

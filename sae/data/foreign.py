@@ -10,8 +10,6 @@ from sae.data.formats.layout import Labels, Layout
 from sae.data.store_format import ImageRow, StoreInfo
 from sae.untrusted.damage import errors_in_one_line
 
-__all__ = ["DOMAIN", "checked_fields", "image_rows", "read_labels", "store_info"]
-
 DOMAIN = "images"
 """Of images about which nothing is known."""
 

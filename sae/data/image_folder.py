@@ -19,8 +19,6 @@ from sae.core.progress import Progress
 from sae.data.images import FORMATS
 from sae.data.store_format import ImageRow
 
-__all__ = ["in_order", "rows_of", "same_classes"]
-
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """What torchvision's ImageFolder reads."""
 _NO_SIZE = (Image.DecompressionBombError, UnidentifiedImageError, OSError, SyntaxError, ValueError)

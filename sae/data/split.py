@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["holdout_rows"]
-
 
 def holdout_rows(images: pd.DataFrame, holdout: float) -> NDArray[np.bool_]:
     """Which rows of a store are held out: a mask (n_images,), decided by each image's content."""

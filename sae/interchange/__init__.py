@@ -120,7 +120,7 @@ def _read(found: Found, store: Path | str | None, form: str, k: int) -> Imported
     foreign = _with_k(foreign, k) if k else foreign
     x = None if store is None else measure.sample(store, foreign.W_enc.shape[1])
     if foreign.lacks:
-        foreign = calibrate.completed(foreign, x, found.path)
+        foreign = calibrate.complete(foreign, x, found.path)
     with errors_in_one_line(f"{found.path}: damaged"):
         model = to_sae(foreign)
     notes = tuple(map(one_line, foreign.notes))

@@ -14,10 +14,8 @@ from sae.interchange.foreign import Foreign, to_sae
 from sae.interchange.measure import AT_ONCE, N_MEASURED, fvu
 from sae.model.sparsity import BatchTopK
 
-__all__ = ["completed"]
 
-
-def completed(foreign: Foreign, x: Tensor | None, path: Path) -> Foreign:
+def complete(foreign: Foreign, x: Tensor | None, path: Path) -> Foreign:
     """With what `foreign.lacks`, from raw tokens x (n, d) of a store; nothing is lacking after.
 
     Raises `UserError` where x is None and the SAE is known to be wrong without.

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from sae.interchange.foreign import Foreign
 
-__all__ = ["Maths", "maths_of"]
-
 _NORMS = {
     "": "",
     "layer_norm": "x: each row to mean 0, deviation 1",

@@ -11,8 +11,6 @@ from typing import NamedTuple, Protocol, cast
 from sae.core.errors import UserError
 from sae.model.sae import CONFIG, SAE, WEIGHTS
 
-__all__ = ["WRITERS", "Writer", "export_to", "make_room", "require_room"]
-
 
 class Writer(NamedTuple):
     """A library that we write for."""

@@ -12,8 +12,6 @@ from torch import Tensor
 from sae.core.files import replacing, write_json
 from sae.model.sae import SAE, SAEConfig
 
-__all__ = ["NOWHERE", "RawWeights", "raw_weights", "rule_in_words", "saelens_has", "write_folder"]
-
 NOWHERE = "no other library has that: share the folder as it is, `sae push` does so"
 
 

@@ -12,8 +12,6 @@ from sae.core.errors import UserError
 from sae.model.sae import SAE, SAEConfig
 from sae.untrusted.finite import require_finite
 
-__all__ = ["Foreign", "InputNorm", "Lacks", "Rule", "gated", "to_sae"]
-
 Rule = Literal["topk", "signed_topk", "batch_topk", "jumprelu", "relu"]
 InputNorm = Literal["", "layer_norm", "constant_norm", "centred_layer_norm"]
 Lacks = Literal["", "mean", "scale", "mean_scale", "perhaps", "threshold"]
@@ -115,7 +113,7 @@ def to_sae(foreign: Foreign, seed: int = 0) -> SAE:
     return model.eval()
 
 
-def gated(
+def jumprelu_of_gated(
     W_enc: Tensor, r_mag: Tensor, gate_bias: Tensor, mag_bias: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """W_enc, b_enc and threshold of the JumpReLU that a Gated SAE is (Rajamanoharan et al. 2024).

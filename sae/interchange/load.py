@@ -10,8 +10,6 @@ import torch
 from sae.core.errors import Notice
 from sae.model.sae import SAE, is_ours
 
-__all__ = ["load"]
-
 
 def load(path: Path | str, device: str | torch.device = "cpu") -> SAE:
     """Load an SAE: a folder that `save` wrote, or any file or folder that `interchange` knows.

@@ -9,8 +9,6 @@ from typing import NamedTuple
 from sae.core.errors import UserError
 from sae.model.sae import is_ours
 
-__all__ = ["HubPlace", "find", "hub_place", "locate"]
-
 _NAME = r"[A-Za-z0-9][\w.-]*"
 _PLAIN = re.compile(rf"(?P<repo>{_NAME}/{_NAME})(@(?P<revision>[\w.-]+))?")
 _MARKED = re.compile(rf"hf:{_PLAIN.pattern}(/(?P<folder>[^@]+))?")

@@ -14,8 +14,6 @@ from sae.data.store_format import torch_dtype
 from sae.evaluation.reconstruction import FitSums
 from sae.model.sae import SAE
 
-__all__ = ["N_MEASURED", "N_SAMPLE", "fvu", "sample"]
-
 N_SAMPLE = 16_384
 """Tokens from which mean and scale are estimated: the mean is then within 1% of a deviation."""
 N_MEASURED = 4_096

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 
 from sae.core.errors import UserError
 
-__all__ = ["DAMAGE", "Unfit", "errors_in_one_line", "one_line", "reason"]
-
 DAMAGE = (
     ArithmeticError,
     AttributeError,

@@ -10,8 +10,6 @@ from torch import Tensor
 from sae.core.errors import UserError
 from sae.untrusted.pickle_names import Stub
 
-__all__ = ["number", "require_size", "settings_of", "tensor"]
-
 
 def tensor(state: Mapping[str, Any], name: str, source: str, ndim: int = 1) -> Tensor:
     """A tensor of the state dict, as float; raises `UserError` when it lacks or has other axes."""

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from sae.core.errors import UserError
 
-__all__ = ["require_finite"]
-
 ROWS = 1024
 
 

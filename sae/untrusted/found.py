@@ -19,8 +19,6 @@ from sae.untrusted.json_file import first_line, json_object
 from sae.untrusted.safetensors_file import tensor_file
 from sae.untrusted.torch_file import first_bytes, torch_dict
 
-__all__ = ["Found"]
-
 MAX_FILES = 10_000
 
 

@@ -10,8 +10,6 @@ from sae.core.errors import UserError
 from sae.untrusted.damage import Unfit
 from sae.untrusted.torch_file import first_bytes
 
-__all__ = ["first_line", "json_object"]
-
 MAX_JSON = 1 << 20
 """Bytes of a JSON file or line: the peers' are under 10 kB, and a value can cost 30 for one."""
 

@@ -13,8 +13,6 @@ from typing import IO, Any, Protocol, cast
 
 from sae.untrusted.damage import Unfit
 
-__all__ = ["Budget", "Names", "Readable", "interpret", "require_key"]
-
 MAX_CODES = 1 << 17
 """Of a file: a checkpoint has some hundred; a byte of code can make an object of a hundred."""
 

@@ -15,8 +15,6 @@ from sae.core.errors import UserError
 from sae.untrusted.damage import Unfit
 from sae.untrusted.pickle_machine import Budget, require_key
 
-__all__ = ["Blob", "PeerNames", "ReadStorage", "Storage", "Stub"]
-
 STUB_PREFIXES = (
     "sae_training",
     "src.sae_training",

@@ -16,8 +16,6 @@ from sae.untrusted.damage import DAMAGE, Unfit, reason
 from sae.untrusted.finite import require_finite
 from sae.untrusted.torch_file import first_bytes
 
-__all__ = ["tensor_file"]
-
 MAX_HEADER = 1 << 20
 """Bytes: the peers' are under 10 kB, and a value of JSON can cost 30 for one."""
 AT_ONCE = 1 << 20

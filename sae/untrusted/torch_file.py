@@ -17,8 +17,6 @@ from sae.untrusted.pickle_machine import Budget
 from sae.untrusted.pickle_names import ReadStorage, Storage
 from sae.untrusted.unpickle import is_legacy, load_legacy, load_pickle, tensors_in
 
-__all__ = ["first_bytes", "torch_dict"]
-
 MAX_AT_ONCE = 1 << 20
 """Bytes of a zip that are read at once, and of its table of contents: torch needs 100 an entry."""
 _LFS = b"version https://git-lfs"

@@ -20,8 +20,6 @@ from sae.untrusted.damage import Unfit
 from sae.untrusted.pickle_machine import Budget, Readable, interpret
 from sae.untrusted.pickle_names import Blob, PeerNames, ReadStorage, Storage, Stub
 
-__all__ = ["is_legacy", "load_legacy", "load_pickle", "tensors_in"]
-
 _MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_VERSION = 1001
 MAX_DEPTH = 20

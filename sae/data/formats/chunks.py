@@ -20,8 +20,6 @@ from sae.core.errors import UserError
 from sae.data.formats.layout import Choice, Labels, Layout
 from sae.untrusted.torch_file import torch_dict
 
-__all__ = ["NAME", "find", "read"]
-
 NAME = "embedding chunks"
 _CHUNK_NAME = re.compile(r"batch_(\d{1,9})\.pt")
 _HALF = (torch.float16,)

@@ -19,8 +19,6 @@ from sae.data.formats.layout import Choice, Labels, Layout
 from sae.untrusted.damage import DAMAGE
 from sae.untrusted.json_file import json_object
 
-__all__ = ["LAYER", "NAME", "find", "read"]
-
 NAME = "dense latents"
 LAYER = "latents"
 """What `StoreInfo.layer` says of such a store."""

@@ -11,8 +11,6 @@ from sae.data.formats import chunks, dense, saev
 from sae.data.formats.layout import Choice, Layout
 from sae.untrusted.damage import errors_in_one_line
 
-__all__ = ["FORMATS", "find_layout", "split_choice"]
-
 _LAYER = re.compile(r"-?\d{1,6}|projected")
 
 

@@ -10,8 +10,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Choice", "Labels", "Layout", "grid_of"]
-
 
 class Choice(NamedTuple):
     """What is wanted of foreign embeddings; "" is each format's default."""

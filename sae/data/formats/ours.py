@@ -16,8 +16,6 @@ from sae.data.store_format import StoreInfo, shard_path
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["NAME", "read"]
-
 NAME = "embedding store"
 
 

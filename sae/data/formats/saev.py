@@ -23,8 +23,6 @@ from sae.data.formats.layout import Choice, Labels, Layout, grid_of
 from sae.untrusted.fields import number
 from sae.untrusted.json_file import json_object
 
-__all__ = ["NAME", "find", "read"]
-
 NAME = "saev shards"
 METADATA, MANIFEST, LABELS = "metadata.json", "shards.json", "labels.bin"
 MAX_MANIFEST = 1 << 24

@@ -16,8 +16,6 @@ from sae.interchange.foreign import Foreign
 from sae.untrusted.fields import number, require_size, settings_of, tensor
 from sae.untrusted.found import Found
 
-__all__ = ["NAME", "detect", "read"]
-
 NAME = "clip_sae"
 TOPK = "SAE-for-CLIP TopK"
 BARE = {"encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias"}

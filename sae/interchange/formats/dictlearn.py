@@ -16,12 +16,10 @@ import torch
 from torch import Tensor
 
 from sae.core.errors import UserError
-from sae.interchange.foreign import Foreign, Rule, gated
+from sae.interchange.foreign import Foreign, Rule, jumprelu_of_gated
 from sae.untrusted.fields import number, require_size, settings_of, tensor
 from sae.untrusted.found import Found
 from sae.untrusted.json_file import json_object
-
-__all__ = ["NAME", "detect", "read"]
 
 NAME = "dictionary_learning"
 FILE = re.compile(r"ae(_\w+)?\.pt")
@@ -203,7 +201,7 @@ def _encoder(
         r_mag, gate_bias, mag_bias = (
             tensor(state, name, source) for name in ("r_mag", "gate_bias", "mag_bias")
         )
-        return gated(W_enc, r_mag, gate_bias, mag_bias)
+        return jumprelu_of_gated(W_enc, r_mag, gate_bias, mag_bias)
     threshold = None
     if layout.rule in ("batch_topk", "jumprelu"):
         threshold = tensor(state, "threshold", source, ndim=int(layout.rule == "jumprelu"))

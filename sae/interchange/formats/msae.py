@@ -21,8 +21,6 @@ from sae.interchange.foreign import Foreign, Rule
 from sae.untrusted.fields import require_size, settings_of, tensor
 from sae.untrusted.found import Found
 
-__all__ = ["NAME", "detect", "read"]
-
 NAME = "MSAE"
 FILE_NAME = re.compile(
     r"(?P<n>\d+)_(?P<d>\d+)_(?P<activation>[A-Za-z]+)(_(?P<k>\d+))?(_(?P<weighting>UW|RW))?"

@@ -16,8 +16,6 @@ from sae.interchange.foreign import Foreign, Rule
 from sae.untrusted.fields import number, settings_of, tensor
 from sae.untrusted.found import Found
 
-__all__ = ["NAME", "detect", "read"]
-
 NAME = "openai"
 KEYS = {"pre_bias", "latent_bias", "encoder.weight"}
 AFTER_TOPK: dict[str, Rule] = {"ReLU": "topk", "Identity": "signed_topk"}

@@ -19,8 +19,6 @@ from sae.untrusted.fields import tensor
 from sae.untrusted.found import Found
 from sae.untrusted.json_file import json_object
 
-__all__ = ["NAME", "detect", "read"]
-
 NAME = "overcomplete"
 DICTIONARY = "dictionary."
 LINEAR = "encoder.final_block.0."

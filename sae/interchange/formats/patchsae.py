@@ -8,12 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from sae.core.errors import UserError
-from sae.interchange.foreign import Foreign, InputNorm, Rule, gated
+from sae.interchange.foreign import Foreign, InputNorm, Rule, jumprelu_of_gated
 from sae.untrusted.fields import number, require_size, settings_of, tensor
 from sae.untrusted.found import Found
 from sae.untrusted.pickle_names import Stub
-
-__all__ = ["NAME", "detect", "read"]
 
 NAME = "patchsae"
 
@@ -40,7 +38,9 @@ def read(found: Found) -> Foreign:
         if "b_gate" not in state:
             raise UserError(f"{name}: a gated SAE without b_gate, which its project never finished")
         r_mag, b_mag = tensor(state, "r_mag", name), tensor(state, "b_mag", name)
-        W_enc, b_enc, threshold = gated(W_enc, r_mag, tensor(state, "b_gate", name), b_mag)
+        W_enc, b_enc, threshold = jumprelu_of_gated(
+            W_enc, r_mag, tensor(state, "b_gate", name), b_mag
+        )
         rule, k = "jumprelu", 0
     else:
         b_enc = tensor(state, "b_enc", name)

@@ -17,13 +17,11 @@ from torch import Tensor
 from sae.core.errors import UserError
 from sae.core.files import without_place
 from sae.interchange.fold import NOWHERE, raw_weights, rule_in_words, saelens_has, write_folder
-from sae.interchange.foreign import Foreign, InputNorm, Rule, gated
+from sae.interchange.foreign import Foreign, InputNorm, Rule, jumprelu_of_gated
 from sae.interchange.formats.saelens_folds import Folded, fold
 from sae.model.sae import SAE, SAEConfig
 from sae.untrusted.fields import number, require_size, settings_of, tensor
 from sae.untrusted.found import Found
-
-__all__ = ["NAME", "detect", "read", "write"]
 
 NAME = "saelens"
 CFG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -112,7 +110,7 @@ def _encoder(folded: Folded, config: Mapping[str, Any]) -> Encoder:
             return Encoder(W_enc, b_enc, "jumprelu", threshold=_threshold(state))
         case "gated":
             r_mag, gate, mag = (tensor(state, name, NAME) for name in ("r_mag", "b_gate", "b_mag"))
-            W_enc, b_enc, threshold = gated(W_enc, r_mag, gate, mag)
+            W_enc, b_enc, threshold = jumprelu_of_gated(W_enc, r_mag, gate, mag)
             return Encoder(W_enc, b_enc, "jumprelu", threshold=threshold)
         case "standard":
             return Encoder(W_enc, b_enc, "relu")

@@ -12,8 +12,6 @@ from sae.core.errors import UserError
 from sae.untrusted.fields import tensor
 from sae.untrusted.found import Found
 
-__all__ = ["Folded", "fold"]
-
 SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
 NO_FACTOR = (
     "trained on embeddings brought to an average length of sqrt(d), by a factor that the file does "

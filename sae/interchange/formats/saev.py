@@ -18,8 +18,6 @@ from sae.untrusted.fields import number, require_size, settings_of, tensor
 from sae.untrusted.found import Found
 from sae.untrusted.json_file import json_object
 
-__all__ = ["NAME", "detect", "read"]
-
 NAME = "saev"
 FILE = "sae.pt"
 SCHEMAS = range(1, 6)

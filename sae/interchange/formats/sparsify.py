@@ -15,8 +15,6 @@ from sae.model.sae import SAE
 from sae.untrusted.fields import number, require_size, tensor
 from sae.untrusted.found import Found
 
-__all__ = ["NAME", "detect", "read", "write"]
-
 NAME = "sparsify"
 CFG, WEIGHTS = "cfg.json", "sae.safetensors"
 

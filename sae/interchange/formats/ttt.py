@@ -15,8 +15,6 @@ from sae.interchange.foreign import Foreign
 from sae.untrusted.fields import number, settings_of, tensor
 from sae.untrusted.found import Found
 
-__all__ = ["NAME", "detect", "read"]
-
 NAME = "ttt TopK"
 KEYS = {"W_enc", "b_enc", "W_dec"}
 

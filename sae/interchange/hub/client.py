@@ -22,20 +22,6 @@ from sae.interchange.hub.scrub import mask_keys
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = [
-    "Listing",
-    "RepoFile",
-    "choose_upload",
-    "explain_errors",
-    "fetch",
-    "hub_api",
-    "is_offline",
-    "list_files",
-    "matches",
-    "progress_bars",
-    "require_repo",
-]
-
 HUGGING_FACE = "https://huggingface.co"
 TIMEOUT = 30.0
 """Seconds to wait for a first answer."""

@@ -13,8 +13,6 @@ from sae.interchange.hub.parcel import CARD, LABELS, Parcel
 from sae.interchange.hub.scrub import cut_places, require_no_key
 from sae.model.sae import SAEConfig
 
-__all__ = ["TAGS", "CardSettings", "model_card"]
-
 TAGS = ("sparse-autoencoder", "clip", "open_clip", "interpretability")
 LIBRARY = "sae-interp"
 

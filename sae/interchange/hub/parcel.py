@@ -16,17 +16,6 @@ from sae.core.files import FORMAT, sha256_of, without_place
 from sae.interchange.hub.scrub import cut_places, require_no_key
 from sae.model.sae import CONFIG, SAE, WEIGHTS, SAEConfig, is_ours
 
-__all__ = [
-    "CARD",
-    "LABELS",
-    "MOST_BYTES",
-    "REPORT",
-    "Item",
-    "Parcel",
-    "is_publishable",
-    "pack",
-]
-
 CARD, REPORT, LABELS, GALLERY = "README.md", "eval.json", "labels.csv", "gallery"
 MOST_BYTES = {CONFIG: 1 << 20, CARD: 1 << 22, REPORT: 1 << 24, LABELS: 1 << 28}
 """The largest of each that is taken from a repository."""

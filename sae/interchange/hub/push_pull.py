@@ -40,8 +40,6 @@ from sae.model.sae import CONFIG, SAE, WEIGHTS, SAEConfig, is_ours
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["ALLOWED", "Pulled", "Pushed", "download", "pull", "push", "require_room"]
-
 ALLOWED = (".safetensors", ".json", ".pt", ".pth", ".gz", ".npy", ".md")
 """Kinds of files that are fetched of a repository that is not ours."""
 MOST_DOWNLOAD = 50 << 30

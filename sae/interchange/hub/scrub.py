@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 from sae.core.errors import UserError
 
-__all__ = ["Scrubbed", "cut_places", "mask_keys", "require_no_key"]
-
 # Folders that begin paths on Linux, macOS, clusters and notebooks. One of them with one more part
 # is a place; other paths need three parts, so that "and/or" and a pattern such as /data/g stay.
 _ROOTS = (
