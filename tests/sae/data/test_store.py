@@ -248,7 +248,7 @@ def test_a_shard_counts_only_when_its_last_file_is_there(
 
 def test_a_finished_store_is_left_alone(store: EmbeddingStore) -> None:
     before = {p.name: p.stat().st_mtime_ns for p in store.path.iterdir()}
-    assert StoreWriter(store.path, plan()).finished() == store.info
+    assert StoreWriter(store.path, plan()).read_finished() == store.info
     assert {p.name: p.stat().st_mtime_ns for p in store.path.iterdir()} == before
 
 
