@@ -129,7 +129,7 @@ def test_a_gated_sae_is_a_jumprelu_with_other_numbers() -> None:
     x = torch.randn(200, 8)
     on = (x @ W.T + gate) > 0
     expected = on * (x @ (W * r.exp()[:, None]).T + mag).relu()
-    W_enc, b_enc, threshold = foreign.gated(W, r, gate, mag)
+    W_enc, b_enc, threshold = foreign.jumprelu_of_gated(W, r, gate, mag)
     pre = x @ W_enc.T + b_enc
     torch.testing.assert_close(pre * (pre > threshold), expected, atol=1e-5, rtol=1e-5)
 
