@@ -15,8 +15,9 @@ import torch
 from sae.core.distributed import Ranks
 from sae.core.files import read_jsonl
 from sae.data.store import EmbeddingStore
-from sae.model.sae import SAE
 from tests.support.commands import sae
+from tests.support.paths import ROOT
+from tests.support.sae.recorded_steps import record
 from tests.support.sae.stores import oracle, write_store
 
 SMALL = ["--n-latents", "96", "--k", "3", "--batch-size", "65", "--dead-after", "130"]
@@ -30,9 +31,9 @@ def store(tmp_path: Path) -> EmbeddingStore:
     return write_store(tmp_path / "store", x.view(300, 2, 16))
 
 
-def torchrun(*words: object) -> subprocess.Popen[str]:
+def torchrun(*words: object, module: str = "sae") -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", "-m", "sae", *(str(word) for word in words)]
+    command += ["--nproc-per-node", "2", "-m", module, *(str(word) for word in words)]
     return subprocess.Popen(
         command,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -40,28 +41,23 @@ def torchrun(*words: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        cwd=ROOT,
     )
-
-
-def assert_equal_up_to_rounding(ours: Path, theirs: Path) -> None:
-    for name, value in SAE.load(ours).state_dict().items():
-        torch.testing.assert_close(value, SAE.load(theirs).state_dict()[name], atol=2e-4, rtol=0)
-    for row, wanted in zip(
-        read_jsonl(ours / "train.jsonl"), read_jsonl(theirs / "train.jsonl"), strict=True
-    ):
-        assert row == pytest.approx(wanted, abs=1e-4)
 
 
 @pytest.mark.parametrize(
     "variant", [["--backend", "sparse"], ["--activation", "batch_topk", "--matryoshka", "24,48"]]
 )
 def test_two_processes_train_the_same_sae_as_one(
-    store: EmbeddingStore, tmp_path: Path, variant: list[str]
+    store: EmbeddingStore, tmp_path: Path, variant: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["train", store.path, *SMALL, *variant, "--out"]
+    states, differences = tmp_path / "states", tmp_path / "differences"
+    record(monkeypatch, states)
     assert sae(*words, tmp_path / "one") == 0
-    with torchrun(*words, tmp_path / "two") as process:
-        said, complained = process.communicate(timeout=120)
+    command = [states, differences, *words, tmp_path / "two"]
+    with torchrun(*command, module="tests.support.sae.recorded_steps") as process:
+        said, complained = process.communicate(timeout=600)
     assert process.returncode == 0, complained
     engine = "sparse" if "sparse" in variant else "plain"
     # The first process speaks, the other is silent.
@@ -69,7 +65,13 @@ def test_two_processes_train_the_same_sae_as_one(
     assert complained.count("train: 40/40 steps") == 1
     rows = read_jsonl(tmp_path / "one" / "train.jsonl")
     assert max(row["aux"] for row in rows) > 0  # dead latents took part
-    assert_equal_up_to_rounding(tmp_path / "two", tmp_path / "one")
+    assert len(read_jsonl(tmp_path / "two" / "train.jsonl")) == len(rows)
+    for rank in (0, 1):
+        steps = read_jsonl(Path(f"{differences}.{rank}"))
+        equal = [far for far in steps if far["weights"] < 2e-5 and far["figures"] < 1e-4]
+        assert len(steps) == 40
+        # From equal states rounding may still turn the choice between two activations that tie.
+        assert len(equal) >= 36, steps
 
 
 def test_ctrl_c_stops_both_at_one_step_and_either_number_of_processes_goes_on(
@@ -83,7 +85,7 @@ def test_ctrl_c_stops_both_at_one_step_and_either_number_of_processes_goes_on(
             assert process.poll() is None, process.stderr.read() if process.stderr else ""
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGINT)
-        _, complained = process.communicate(timeout=60)
+        _, complained = process.communicate(timeout=600)
     assert process.returncode != 0
     assert "interrupted; to go on: torchrun --nproc-per-node 2 -m sae train" in complained
     (checkpoint,) = (out / "checkpoints").iterdir()
@@ -98,7 +100,7 @@ def test_more_processes_than_tokens_in_a_batch_are_refused(
     store: EmbeddingStore, tmp_path: Path
 ) -> None:
     with torchrun("train", store.path, "--batch-size", "1", "--out", tmp_path / "sae") as process:
-        _, complained = process.communicate(timeout=60)
+        _, complained = process.communicate(timeout=600)
     assert process.returncode != 0
     assert complained.count("2 processes cannot share batches of 1 tokens") == 1
 
