@@ -18,6 +18,7 @@ from interp.llm.server.client import ChatModel, ClientConfig
 from interp.records.split import split_of
 from interp.records.types import Evidence, Example, Kind, LatentStats, Side
 from tests.support.interp.asking import explain_run
+from tests.support.interp.patient import give_time_to_end
 from tests.support.servers.loopback_answers import COLOURS
 
 NAMES = tuple(COLOURS)
@@ -153,4 +154,5 @@ def run(
 
 
 if __name__ == "__main__":
+    give_time_to_end()
     run(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
