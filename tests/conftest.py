@@ -1,8 +1,18 @@
-"""What many tests look at: a small CLIP, a few images, a finished walk over the built-in world."""
+"""What every test needs: one thread a process, ctrl-C that works, the tier `unit`; shared fixtures.
+
+A test belongs to the tier `unit` by what it uses, not by a mark of its own: it starts no process
+and no server, runs no command line, and its file trains or draws for no seconds. `NOT_UNIT` and
+`LONG` below say so by name. The tiers `slow`, `cuda` and `server` are marks.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
+
+# Before torch is imported: workers side by side (`-n auto`) must not take the cores of each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -11,6 +21,41 @@ from sae.clip.model import Clip, load_clip
 from tests.support.commands import Walk, interp, sae
 from tests.support.sae.embedded import Images, found
 from tests.support.sae.small_clip import small_clip, write_images
+
+NOT_UNIT = {"subprocess", "multiprocessing", "Loopback", "FakeHub", "sae", "interp"}
+"""Names in a test's file, or fixtures of a test, that start a process, a server or a command."""
+NOT_UNIT |= {"walk", "server", "hub", "browser", "run_dir"}
+LONG = (
+    "tests/benchmarks/",
+    "tests/interp/explain/test_lint.py",
+    "tests/interp/llm/ledger/test_keys.py",
+    "tests/interp/llm/server/test_generated_answers.py",
+    "tests/interp/pictures/test_painter.py",
+    "tests/interp/report/test_sheets.py",
+    "tests/sae/clip/test_embed",
+    "tests/sae/training/test_",
+    "tests/sae/training/sweep/",
+    "tests/sae/training/engines/test_plain.py",
+    "tests/sae/training/engines/test_triton.py",
+    "tests/sae/untrusted/",
+    "tests/sae/world/test_scene.py",
+    "tests/sae/world/test_write.py",
+)
+"""Files, or folders, whose tests take seconds each."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Under `nohup pytest ... &` the shell ignores SIGINT, for us and for all that we start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        names = {*vars(item.module), *item.fixturenames}
+        is_marked = any(item.get_closest_marker(tier) for tier in ("slow", "cuda", "server"))
+        if not is_marked and not names & NOT_UNIT and not item.nodeid.startswith(LONG):
+            item.add_marker(pytest.mark.unit)
 
 
 @pytest.fixture(autouse=True)

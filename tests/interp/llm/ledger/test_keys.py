@@ -62,7 +62,7 @@ PLAIN = st.recursive(
 )
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(QUESTIONS, st.data())
 def test_any_single_change_of_a_generated_question_changes_the_key(first, data):
     field = data.draw(st.sampled_from(dataclasses.fields(Question)).map(lambda f: f.name))
@@ -105,7 +105,7 @@ def one_part_changed(parts, data):
     return (*parts[:place], Picture(bytes(flipped), part.media_type), *parts[place + 1 :])
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(QUESTIONS, st.dictionaries(st.text(max_size=4), PLAIN, max_size=4))
 def test_the_order_of_keys_and_white_space_do_not_change_the_key(asked, parameters):
     made = request(asked, **{f"x{name}": value for name, value in parameters.items()})
