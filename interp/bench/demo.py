@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from interp.bench.truth import TruthReport, measure, read_truth
-from interp.evidence.collect import CollectConfig
+from interp.evidence.config import CollectConfig
 from interp.pipeline.clip_model import background, local_eyes
 from interp.pipeline.collect import run_collect
 from interp.pipeline.explain import ExplainStage

@@ -122,8 +122,8 @@ def collect(
 
     The store may be another lab's: saev's shards, embedding chunks; latents.npy needs no SAE.
     """
-    from interp.evidence.collect import CollectConfig
-    from interp.evidence.dense_latents import with_images
+    from interp.evidence.config import CollectConfig
+    from interp.evidence.dense_latents import adopt_with_images
     from interp.pipeline.collect import require_export, run_collect, run_export
     from interp.run.run import run_folder
     from sae.core.progress import bar
@@ -136,7 +136,7 @@ def collect(
     folder = run_folder(run or (sae.resolve().stem if sae.is_file() else sae.resolve().name))
     if images is not None:
         with bar("images") as progress:
-            sae, store = with_images(sae, store, folder, images, domain, progress)
+            sae, store = adopt_with_images(sae, store, folder, images, domain, progress)
     with bar("collect") as progress:
         made, info = run_collect(sae, store, folder, settings, device, progress, overwrite)
     wrote = {"run": made.path}

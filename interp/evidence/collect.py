@@ -48,8 +48,6 @@ from sae.core.progress import Progress
 from sae.data.store import EmbeddingStore
 from sae.model.sae import require_match
 
-__all__ = ["CollectConfig", "CollectInfo", "collect"]
-
 
 def collect(
     store: EmbeddingStore,

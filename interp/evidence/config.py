@@ -1,4 +1,4 @@
-"""What `collect` leaves in a run, by name: the settings, collect.json, and where the tables lie.
+"""The settings of `collect`, collect.json, and the names of the tables beside it.
 
 Light to import: a command that only reads evidence needs no torch.
 """

@@ -1,4 +1,4 @@
-"""Latents that were written down (latents.npy) in the place of an SAE."""
+"""Latents that were written down (latents.npy) -> what stands in the place of an SAE."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from sae.data.store import EmbeddingStore
 from sae.interchange.load import load
 from sae.model.sae import SAEConfig
 from sae.model.sparsity import Codes
-
-__all__ = ["WrittenLatents", "subject", "with_images"]
 
 N_COMPARED = 2048
 """Images on which two latents are compared: there is no decoder that tells which are near."""
@@ -53,7 +51,7 @@ class WrittenLatents:
         return {"n_latents": torch.tensor(self.n_latents)}
 
 
-def subject(sae: Path, store: Path | None) -> tuple[EmbeddingStore, Encoder]:
+def open_subject(sae: Path, store: Path | None) -> tuple[EmbeddingStore, Encoder]:
     """What to collect from, and what says which latents are active.
 
     Without a store `sae` is a place of written latents. Raises `UserError` when it is not.
@@ -71,7 +69,7 @@ def subject(sae: Path, store: Path | None) -> tuple[EmbeddingStore, Encoder]:
     return opened, WrittenLatents(opened)
 
 
-def with_images(
+def adopt_with_images(
     sae: Path, store: Path | None, run_dir: Path, images: Path, domain: str, progress: Progress
 ) -> tuple[Path, Path | None]:
     """`sae` and `store`, but the foreign one of them as a store in the run that knows its images.

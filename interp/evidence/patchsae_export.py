@@ -33,8 +33,6 @@ from sae.core.progress import Progress
 from sae.data.store import EmbeddingStore
 from sae.model.sae import require_match
 
-__all__ = ["THRESHOLD", "ExportInfo", "export_patchsae"]
-
 N_TOP = 10
 THRESHOLD = 0.2
 """Activation from which on PatchSAE counts a token."""

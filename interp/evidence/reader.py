@@ -1,4 +1,4 @@
-"""Reads back what `collect` wrote: all that is known of one latent, quickly, in any order."""
+"""What `collect` wrote -> all that is known of one latent, quickly, in any order."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class EvidenceReader:
         self.run_dir = Path(run_dir)
         self.info = read_info(self.run_dir)
         for name in (LATENTS, EXAMPLES):
-            _opened(self.run_dir / FOLDER / name).close()
+            _open_table(self.run_dir / FOLDER / name).close()
 
     @cached_property
     def latents(self) -> pd.DataFrame:
@@ -97,15 +97,15 @@ class EvidenceReader:
 
     @cached_property
     def _latents(self) -> pa.Table:
-        return _read(self.run_dir / FOLDER / LATENTS)
+        return _read_table(self.run_dir / FOLDER / LATENTS)
 
     @cached_property
     def _examples(self) -> pa.Table:
-        return _read(self.run_dir / FOLDER / EXAMPLES)
+        return _read_table(self.run_dir / FOLDER / EXAMPLES)
 
     @cached_property
     def _example_values(self) -> list[Values]:
-        return [_values(self._examples[field.name]) for field in dataclasses.fields(Example)]
+        return [_column_reader(self._examples[field.name]) for field in dataclasses.fields(Example)]
 
     @cached_property
     def _starts(self) -> list[int]:
@@ -120,29 +120,29 @@ Values = Callable[[slice], list[Any]]
 """The Python values in a part of a column."""
 
 
-def _opened(path: Path) -> pq.ParquetFile:
+def _open_table(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except (FileNotFoundError, pa.ArrowInvalid) as error:
-        raise _damaged(path, error) from None
+        raise _damage_error(path, error) from None
 
 
-def _read(path: Path) -> pa.Table:
-    with _opened(path) as file:
+def _read_table(path: Path) -> pa.Table:
+    with _open_table(path) as file:
         try:
             table = file.read()
         except (OSError, pa.ArrowInvalid) as error:
-            raise _damaged(path, error) from None
+            raise _damage_error(path, error) from None
     return table.unify_dictionaries().combine_chunks()
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
+def _damage_error(path: Path, error: Exception) -> UserError:
     return UserError(
         f"{path} is missing or damaged ({error}); run `interp collect` again with --overwrite"
     )
 
 
-def _values(column: pa.ChunkedArray) -> Values:
+def _column_reader(column: pa.ChunkedArray) -> Values:
     """How a column is read. By rows, through Arrow's own values, a latent costs 7 times as much."""
     if pa.types.is_binary(column.type):
         return _heats(column)

@@ -1,4 +1,4 @@
-"""The two tables that `collect` leaves: latents.parquet and examples.parquet."""
+"""What a pass kept -> the two tables that `collect` leaves: latents.parquet, examples.parquet."""
 
 from __future__ import annotations
 

@@ -11,8 +11,7 @@ from sae.core.errors import UserError
 from sae.core.progress import Progress
 
 if TYPE_CHECKING:
-    from interp.evidence.collect import CollectConfig
-    from interp.evidence.config import CollectInfo
+    from interp.evidence.config import CollectConfig, CollectInfo
 
 
 def run_collect(
@@ -26,10 +25,10 @@ def run_collect(
 ) -> tuple[Run, CollectInfo]:
     """Make the run and collect its evidence; without a store, of written latents in `sae_dir`."""
     from interp.evidence.collect import collect
-    from interp.evidence.dense_latents import subject
+    from interp.evidence.dense_latents import open_subject
     from sae.clip.model import resolve_device
 
-    store, model = subject(sae_dir, store_dir)
+    store, model = open_subject(sae_dir, store_dir)
     run = Run.create(run_dir, sae_dir, model, store)
     info = collect(store, model, run_dir, config, resolve_device(device), progress, overwrite)
     run.remember("collect", dataclasses.asdict(config))
@@ -51,9 +50,9 @@ def run_export(
     progress: Progress | None = None,
 ) -> None:
     """Write PatchSAE's files of an SAE to `out`, in a pass of its own."""
-    from interp.evidence.dense_latents import subject
+    from interp.evidence.dense_latents import open_subject
     from interp.evidence.patchsae_export import export_patchsae
     from sae.clip.model import resolve_device
 
-    store, model = subject(sae_dir, store_dir)
+    store, model = open_subject(sae_dir, store_dir)
     export_patchsae(store, model, out, resolve_device(device), threshold, progress)

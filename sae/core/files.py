@@ -92,11 +92,7 @@ def read_config(path: Path, cls: type[Config], remedy: str = "") -> Config:
         raise UserError(
             f"{path} is missing (unfinished?)" + (f"; {remedy}" if remedy else "")
         ) from None
-    return from_mapping(cls, parse_object(data, str(path)), path)
-
-
-def from_mapping(cls: type[Config], values: Mapping[str, Any], path: Path) -> Config:
-    """Build a dataclass from JSON values, refusing what does not fit by name."""
+    values = parse_object(data, str(path))
     if values.get("format") != FORMAT:
         raise UserError(
             f"{path} has format {values.get('format')!r}; this version reads format {FORMAT}"

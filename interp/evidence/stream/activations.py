@@ -134,16 +134,16 @@ def look_again(
     rows = np.unique(np.concatenate([asked.rows, heat.rows, drawn]))
     asked_order, heat_order = np.argsort(asked.rows), np.argsort(heat.rows)
     acts = np.zeros(len(asked.rows), np.float32)
-    grid = encoded.store.info.grid
+    n_latents, grid = encoded.model.n_latents, encoded.store.info.grid
     n_patches = math.prod(grid) if grid else 0
     maps = np.zeros((len(heat.rows), n_patches), np.uint8)
     active = [Pairs(*np.zeros((2, 0), np.int64))]
     for seen in encoded.batches(rows, progress):
-        here = _within(asked.rows, asked_order, seen.rows)
-        acts[here] = _acts_of(seen, asked.rows[here], asked.latents[here], encoded.model.n_latents)
-        here = _within(heat.rows, heat_order, seen.rows)
-        maps[here] = _heat_of(seen, heat.rows[here], heat.latents[here], n_patches)
-        active.append(_active_on(seen, drawn))
+        here = _find_rows(asked.rows, asked_order, seen.rows)
+        acts[here] = _find_acts(seen, asked.rows[here], asked.latents[here], n_latents)
+        here = _find_rows(heat.rows, heat_order, seen.rows)
+        maps[here] = _draw_heat(seen, heat.rows[here], heat.latents[here], n_patches)
+        active.append(_find_active(seen, drawn))
     return Look(acts, maps, concatenate(active))
 
 
@@ -158,13 +158,13 @@ def _require_finite(x: Tensor, rows: Ints, store: EmbeddingStore) -> None:
         )
 
 
-def _within(rows: Ints, order: Ints, batch_rows: Ints) -> Ints:
+def _find_rows(rows: Ints, order: Ints, batch_rows: Ints) -> Ints:
     """Which places of `rows` lie in this batch; `order` sorts `rows`."""
     first, last = np.searchsorted(rows, [batch_rows[0], batch_rows[-1] + 1], sorter=order)
     return order[first:last]
 
 
-def _acts_of(seen: Seen, rows: Ints, latents: Ints, n_latents: int) -> Acts:
+def _find_acts(seen: Seen, rows: Ints, latents: Ints, n_latents: int) -> Acts:
     if not len(seen.images.acts):
         return np.zeros(len(rows), np.float32)
     known = seen.images.images * n_latents + seen.images.latents  # ascending
@@ -173,7 +173,7 @@ def _acts_of(seen: Seen, rows: Ints, latents: Ints, n_latents: int) -> Acts:
     return np.where(known[places] == wanted, seen.images.acts[places], np.float32(0))
 
 
-def _heat_of(seen: Seen, rows: Ints, latents: Ints, n_patches: int) -> NDArray[np.uint8]:
+def _draw_heat(seen: Seen, rows: Ints, latents: Ints, n_patches: int) -> NDArray[np.uint8]:
     """Maps (n, patches) of the pairs; a leading CLS token counts for the scale, unseen."""
     maps = np.zeros((len(rows), n_patches), np.uint8)
     for start in range(0, len(rows), 1024):  # bounds the (pairs, t, k) block
@@ -187,7 +187,7 @@ def _heat_of(seen: Seen, rows: Ints, latents: Ints, n_patches: int) -> NDArray[n
     return maps
 
 
-def _active_on(seen: Seen, drawn: Ints) -> Pairs:
+def _find_active(seen: Seen, drawn: Ints) -> Pairs:
     rows = seen.rows[seen.images.images]
     here = np.isin(rows, drawn)
     return Pairs(rows[here], seen.images.latents[here])

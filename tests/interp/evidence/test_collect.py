@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 import torch
 
-from interp.evidence.collect import CollectConfig, collect
+from interp.evidence.collect import collect
+from interp.evidence.config import CollectConfig
 from interp.evidence.reader import EvidenceReader
 from interp.evidence.stream.activations import EncodedStore, sae_identity
 from interp.evidence.stream.first_pass import ImageIndex, Survey

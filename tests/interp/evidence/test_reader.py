@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from interp.evidence.collect import CollectConfig, collect
+from interp.evidence.collect import collect
+from interp.evidence.config import CollectConfig
 from interp.evidence.reader import EvidenceReader
 from interp.records.types import Evidence, Example, LatentStats
 from sae.core.errors import UserError

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sae.core.errors import UserError
-from sae.core.files import from_mapping
+from sae.core.files import read_config, write_json
 from sae.model.init import INITS
 from sae.model.sparsity import RULES, RULES_WITH_K
 from sae.training.config import ACTIVATIONS, WITH_K, TrainConfig, k_at, resolve, schedule
@@ -103,7 +103,8 @@ def test_the_names_are_those_that_model_and_start_know() -> None:
 
 def test_settings_written_before_the_variants_existed_are_those_of_today(tmp_path: Path) -> None:
     old = {"format": 1, "n_latents": 4096, "expansion": 8, "k": 32, "lr": 4e-3, "seed": 0}
-    assert from_mapping(TrainConfig, old, tmp_path) == TrainConfig(n_latents=4096)
+    write_json(tmp_path / "train.json", old)
+    assert read_config(tmp_path / "train.json", TrainConfig) == TrainConfig(n_latents=4096)
 
 
 def test_every_setting_is_an_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:

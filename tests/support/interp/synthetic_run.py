@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
-from interp.evidence.collect import EXAMPLES, LATENTS, CollectInfo
+from interp.evidence.config import EXAMPLES, LATENTS, CollectInfo
 from interp.evidence.tables import EXAMPLE_SCHEMA, latent_schema, write_table
 from interp.records.codec import to_json
 from interp.records.split import split_of
