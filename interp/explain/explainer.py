@@ -15,7 +15,7 @@ from interp.explain.lint import lint_description, lint_label
 from interp.explain.page import COLUMNS, Page, draw_page
 from interp.llm.prompts import fingerprint, render
 from interp.llm.repair import Answered, ask_until_usable
-from interp.llm.scheduler import entered
+from interp.llm.scheduler import enter_all
 from interp.llm.types import Question, ReplyError, VisionModel
 from interp.pictures.cache import EvidenceSource, Images
 from interp.pictures.grid import FIRST, SECOND
@@ -86,7 +86,7 @@ class VlmExplainer:
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> VlmExplainer:
-        await self._open.enter_async_context(entered((self._model,)))
+        await self._open.enter_async_context(enter_all((self._model,)))
         return self
 
     async def __aexit__(

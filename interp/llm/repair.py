@@ -49,14 +49,14 @@ async def ask_until_usable(
     calls: tuple[str, ...] = ()
     asking, usage, is_new = question, NOTHING_USED, False
     while True:
-        found = await _tried(model, asking, parse)
+        found = await _try(model, asking, parse)
         calls, usage = (*calls, *found.calls), usage + found.usage
         if isinstance(found, Answered):
             return dataclasses.replace(found, calls=calls, usage=usage)
         is_new |= not found.stored
         is_repair = asking.attempt % 2 == 1
         if found.mendable and not is_repair:
-            asking = _repair(question, asking.attempt + 1, found.error.message)
+            asking = _repair_question(question, asking.attempt + 1, found.error.message)
         elif again and not is_new:
             asking = dataclasses.replace(question, attempt=asking.attempt + 2 - is_repair)
         else:
@@ -76,7 +76,7 @@ class _Unusable(NamedTuple):
     """Whether a second question that quotes the fault may do."""
 
 
-async def _tried(
+async def _try(
     model: VisionModel, question: Question, parse: Callable[[str], Value]
 ) -> Answered[Value] | _Unusable:
     try:
@@ -90,6 +90,6 @@ async def _tried(
         return _Unusable(error, reply.calls, reply.usage, reply.stored, mendable=True)
 
 
-def _repair(question: Question, attempt: int, fault: str) -> Question:
+def _repair_question(question: Question, attempt: int, fault: str) -> Question:
     parts = (*question.parts, render("repair", fault=fault))
     return dataclasses.replace(question, parts=parts, attempt=attempt)

@@ -93,7 +93,7 @@ def append_run(
     async def main() -> None:
         # Drawing grids in more threads gains nothing, and makes answers wait for the interpreter.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(DRAWING_THREADS))
-        async with entered(opened):
+        async with enter_all(opened):
             await run_all(items, worker, write, concurrency)
 
     if items:
@@ -101,7 +101,7 @@ def append_run(
 
 
 @asynccontextmanager
-async def entered(things: Iterable[object]) -> AsyncIterator[None]:
+async def enter_all(things: Iterable[object]) -> AsyncIterator[None]:
     """Enter those things that are async context managers (a client with open connections)."""
     async with AsyncExitStack() as stack:
         for thing in things:

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 from PIL import Image
 
-from interp.pictures.grid import reduced
+from interp.pictures.grid import shrink
 from interp.records.types import Evidence, Example
 from sae.data.images import BadImage
 
@@ -44,7 +44,7 @@ def read_images(images: Images, examples: Iterable[Example]) -> dict[Example, Im
 class PictureCache:
     """An `EvidenceSource` that decodes an image once for all the latents that show it.
 
-    Images are known by their content, held as small as any page needs them (`grid.reduced`), and
+    Images are known by their content, held as small as any page needs them (`grid.shrink`), and
     shared: nobody may draw on one. For many threads.
     """
 
@@ -58,7 +58,7 @@ class PictureCache:
 
     def image(self, example: Example) -> Image.Image:
         """RGB, its longer side at most 512 px. Raises what the source raises."""
-        return self._decoded.get(example.image_id, lambda: reduced(self._source.image(example)))
+        return self._decoded.get(example.image_id, lambda: shrink(self._source.image(example)))
 
 
 class Lru(Generic[Value]):

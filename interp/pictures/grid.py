@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from interp.llm.types import Picture
-from interp.pictures.heatmap import outlined
+from interp.pictures.heatmap import outline
 
 FIRST = "ABCDEFGHJKLM"
 """Letters of the first set: 12, without I (a stroke) and O (a circle)."""
@@ -85,7 +85,7 @@ def single(tile: Tile, cell: int = 224, background: int | None = None) -> Pictur
     return _encoded(_letterboxed(tile, cell, background, twin=True))
 
 
-def reduced(image: Image.Image) -> Image.Image:
+def shrink(image: Image.Image) -> Image.Image:
     """RGB, its longer side at most `LARGEST`; drawing it gives the very bytes the image gives.
 
     Thin lines keep their contrast: from 512 to 3,000 px down to a cell in two steps as in one.
@@ -143,11 +143,11 @@ def _font_file() -> str:
 
 
 def _letterboxed(tile: Tile, side: int, background: int | None, twin: bool) -> Image.Image:
-    image = reduced(tile.image)
+    image = shrink(tile.image)
     grey = _border_grey(image) if background is None else background
     fitted = _fitted(image, side)
     if twin and tile.heat is not None:
-        fitted = outlined(fitted, tile.heat)
+        fitted = outline(fitted, tile.heat)
     box = Image.new("RGB", (side, side), (grey,) * 3)
     box.paste(fitted, ((side - fitted.width) // 2, (side - fitted.height) // 2))
     return box

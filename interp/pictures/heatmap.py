@@ -17,7 +17,7 @@ _LINE = 2
 Mask = NDArray[np.bool_]
 
 
-def outlined(image: Image.Image, heat: NDArray[np.uint8]) -> Image.Image:
+def outline(image: Image.Image, heat: NDArray[np.uint8]) -> Image.Image:
     """A 2-px magenta outline around the region at half the maximum; the rest is half faded to grey.
 
     Grey, not black or blur: black strokes and thin lines stay visible.

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from interp.llm.prompts import fingerprint, render
 from interp.llm.repair import ask_until_usable
-from interp.llm.scheduler import entered
+from interp.llm.scheduler import enter_all
 from interp.llm.types import Question, ReplyError, VisionModel, is_transient
 from interp.pictures.grid import FIRST, Tile
 from interp.pictures.painter import Layout, Painter
@@ -79,7 +79,7 @@ class VlmJudge:
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> VlmJudge:
-        await self._open.enter_async_context(entered((self._model,)))
+        await self._open.enter_async_context(enter_all((self._model,)))
         return self
 
     async def __aexit__(

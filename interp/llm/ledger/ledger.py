@@ -157,7 +157,7 @@ class Ledger:
         assert note.lastrowid is not None
         return note.lastrowid
 
-    def settled(self, risk: int, billed: float = 0.0) -> None:
+    def settle(self, risk: int, billed: float = 0.0) -> None:
         """A request ended without an answer to keep, and cost `billed` USD."""
         with self._writing() as calls:
             if billed == 0.0:

@@ -32,7 +32,7 @@ def request_body(question: Question, model: str, form: Form) -> dict[str, Any]:
     }
 
 
-def encoded(body: Mapping[str, Any]) -> bytes:
+def encode_body(body: Mapping[str, Any]) -> bytes:
     """A request's JSON. Pictures are spliced in: `json.dumps` would read through each again."""
     urls: list[str] = []
 

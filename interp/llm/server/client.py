@@ -209,7 +209,7 @@ class ChatModel:
             billed = 0.0 if math.isnan(usd) else usd
         self.purse.settle(ticket, billed)
         if risk is not None:
-            self._ledger.settled(risk, billed)
+            self._ledger.settle(risk, billed)
 
     def _form(self, question: Question) -> Form:
         return FORMS[-1] if question.schema is None else self._forms.form

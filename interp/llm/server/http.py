@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from interp.llm.server.chat_format import Form, encoded, read_body, request_body
+from interp.llm.server.chat_format import Form, encode_body, read_body, request_body
 from interp.llm.server.errors import failure
 from interp.llm.types import KEY_VARIABLE, OPENROUTER, Question, Reply, ReplyError, public_url
 from sae.core.errors import UserError
@@ -140,7 +140,7 @@ class Transport:
         raw = await self._connected().post(
             "/chat/completions",
             cast_to=openai.HttpxBinaryResponseContent,
-            content=encoded(body),
+            content=encode_body(body),
             options={"headers": {"Content-Type": "application/json"}},
         )
         return self._clean(raw.content.decode("utf-8", "replace")), raw.response.headers

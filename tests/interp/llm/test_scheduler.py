@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from interp.llm.scheduler import append_run, entered, run_all
+from interp.llm.scheduler import append_run, enter_all, run_all
 from sae.core.errors import UserError
 
 
@@ -145,7 +145,7 @@ def test_only_async_context_managers_are_entered():
             log.append("out")
 
     async def main():
-        async with entered([object(), Opening()]):
+        async with enter_all([object(), Opening()]):
             log.append("work")
 
     asyncio.run(main())

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from interp.pictures.cache import Lru, PictureCache, read_images
-from interp.pictures.grid import LARGEST, Tile, compose, reduced
+from interp.pictures.grid import LARGEST, Tile, compose, shrink
 from interp.records.types import Evidence, Example
 from sae.data.images import BadImage
 from tests.support.interp.latents import make_evidence, paint
@@ -64,10 +64,10 @@ def test_a_page_of_cached_images_has_the_bytes_of_one_without_the_cache(
 
 
 def test_only_images_over_512_pixels_are_scaled_and_keep_their_shape() -> None:
-    assert reduced(noise(500, 375)).size == (500, 375)
-    assert reduced(noise(1024, 300)).size == (512, 150)
-    assert reduced(noise(3000, 2)).size == (512, 1)
-    assert reduced(noise(9, 9).convert("L")).mode == "RGB"
+    assert shrink(noise(500, 375)).size == (500, 375)
+    assert shrink(noise(1024, 300)).size == (512, 150)
+    assert shrink(noise(3000, 2)).size == (512, 1)
+    assert shrink(noise(9, 9).convert("L")).mode == "RGB"
 
 
 def test_an_image_that_cannot_be_read_is_left_out_and_tried_again() -> None:

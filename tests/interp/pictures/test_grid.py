@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from interp.pictures.grid import FIRST, SECOND, Tile, compose, is_low_resolution
-from interp.pictures.heatmap import outlined, region
+from interp.pictures.heatmap import outline, region
 from tests.support.paths import ROOT
 
 
@@ -154,7 +154,7 @@ def test_a_twin_has_a_magenta_outline_and_a_faded_outside_but_keeps_the_inside()
     heat = np.zeros((7, 7), np.uint8)
     heat[2:5, 2:5] = 255
     image = Image.new("RGB", (194, 194), (20, 120, 40))
-    pixels = np.asarray(outlined(image, heat)).astype(int)
+    pixels = np.asarray(outline(image, heat)).astype(int)
     assert tuple(pixels[97, 97]) == (20, 120, 40)
     assert tuple(pixels[5, 5]) == (90, 140, 100)
     row = (pixels[97] == (255, 0, 255)).all(axis=1)

@@ -97,9 +97,9 @@ def test_what_was_risked_counts_until_it_is_settled(ledger):
     second = ledger.risk("b", "explain 4", 0.25)
     ledger.risk("c", "score 3", 4.0)
     assert ledger.spent("explain") == Spent(0.0, 0, 0.75)
-    ledger.settled(first)
+    ledger.settle(first)
     assert ledger.spent("explain") == Spent(0.0, 0, 0.25)
-    ledger.settled(second, billed=0.125)
+    ledger.settle(second, billed=0.125)
     assert ledger.spent("explain") == Spent(0.125, 0, 0.0)
     assert ledger.spent("score") == Spent(0.0, 0, 4.0)
 
@@ -173,6 +173,6 @@ def test_a_ledger_of_the_last_version_goes_on_working(tmp_path):
     with Ledger(path) as ledger:
         assert ledger.get("old") == reply("old", usd=1.0, stored=True)
         assert ledger.spent("explain") == Spent(0.0, 0, 0.0)
-        ledger.settled(ledger.risk("k", "explain 1", 1.0))
+        ledger.settle(ledger.risk("k", "explain 1", 1.0))
         ledger.put("k", request(), reply(), "explain 1")
         assert ledger.spent("explain") == Spent(0.5, 0, 0.0)

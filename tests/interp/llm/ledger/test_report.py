@@ -39,8 +39,8 @@ def path(tmp_path):
         put(ledger, "score 3", 0.125)
         put(ledger, "score 3", 0.125)
         ledger.risk("lost", "explain 6", 0.75)
-        ledger.settled(ledger.risk("empty", "explain 6", 0.5), billed=0.25)
-        ledger.settled(ledger.risk("refused connection", "score 3", 0.5))
+        ledger.settle(ledger.risk("empty", "explain 6", 0.5), billed=0.25)
+        ledger.settle(ledger.risk("refused connection", "score 3", 0.5))
     return ledger.path
 
 
