@@ -1,4 +1,4 @@
-"""What is reported of an SAE: how well it rebuilds images that it has not seen, per domain."""
+"""An SAE and a store -> how well it rebuilds images that it has not seen, per domain."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def evaluate_run(
     """
     if templates not in (1, 80):
         raise UserError(f"--templates is {templates}; it must be 1 or 80")
-    rows = held_out(model, store)
+    rows = held_out_rows(model, store)
     report = evaluate(model, store, rows, device, progress, ks)
     if against is not None:
         report = replace(report, stability=_compare(model, report, against, store, rows, device))
@@ -66,7 +66,7 @@ def evaluate_run(
     return report
 
 
-def held_out(model: SAE, store: EmbeddingStore) -> NDArray[np.int64]:
+def held_out_rows(model: SAE, store: EmbeddingStore) -> NDArray[np.int64]:
     """Rows of the images that training left out. Raises `UserError` when there are none."""
     rows = np.flatnonzero(holdout_rows(store.images, model.config.holdout))
     if len(rows) == 0:

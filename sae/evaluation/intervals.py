@@ -1,4 +1,4 @@
-"""How sure a difference of two shares is when the same things were looked at twice."""
+"""Two masks over the same things -> the difference of their shares and how sure it is."""
 
 from __future__ import annotations
 

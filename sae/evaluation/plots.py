@@ -1,4 +1,4 @@
-"""Figures as PNG files. Each function draws one and writes it; none opens a window."""
+"""Figures -> PNG files. Each function draws one and writes it; none opens a window."""
 
 from __future__ import annotations
 

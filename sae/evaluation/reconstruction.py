@@ -1,4 +1,4 @@
-"""How well an SAE does on some tokens: running sums over a stream, and the figures they give."""
+"""Tokens and their codes -> running sums, and the figures that they give."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an evaluation found: as one flat object, as tables, as figures."""
+"""What an evaluation found -> one flat object, tables, figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where training begins: an SAE whose rows, bias, mean and scale fit the data."""
+"""Data and a config -> an untrained SAE whose rows, bias, mean and scale fit the data."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class BatchTopK:
 
     def keep(self, pre: Tensor) -> Codes:
         """Select from pre-activations (n, n_latents) what reaches the threshold."""
-        return codes_of(_reaching(pre, self.threshold))
+        return codes_of(self.reaching(pre, self.threshold))
 
     def train(self, pre: Tensor, k: int) -> Tensor:
         """Activations (n, n_latents), 0 where not kept; equal ones at the border are all kept."""
@@ -111,7 +111,7 @@ class BatchTopK:
 
     def reaching(self, pre: Tensor, border: Tensor) -> Tensor:
         """Activations (n, n_latents): those above 0 that are at least `border`, else 0."""
-        return _reaching(pre, border)
+        return pre.where((pre >= border) & (pre > 0), 0)
 
     @torch.no_grad()
     def learn(self, border: Tensor) -> None:
@@ -181,10 +181,6 @@ def codes_of(acts: Tensor) -> Codes:
     width = int((acts > 0).sum(1).max()) if len(acts) else 1
     kept = torch.topk(acts, max(1, width), dim=1, sorted=True)
     return Codes(kept.values, kept.indices)
-
-
-def _reaching(pre: Tensor, border: Tensor) -> Tensor:
-    return pre.where((pre >= border) & (pre > 0), 0)
 
 
 def _border_of_all(acts: Tensor, n_kept: int, reduce: Callable[[list[Tensor]], None]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The training loop and its state: batches in, a trained model out. Knows no files."""
+"""Batches -> a trained model: the training loop and its state. It knows no files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of a training in TensorBoard, trackio or Weights & Biases, beside train.jsonl."""
+"""Rows of a training -> TensorBoard, trackio or Weights & Biases, beside train.jsonl."""
 
 from __future__ import annotations
 

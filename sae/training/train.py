@@ -1,4 +1,4 @@
-"""Training: a store in, an SAE folder out; what was stopped goes on where it was.
+"""A store and settings -> an SAE folder; what was stopped goes on where it was.
 
 Several SAEs can be trained on one pass over the data; one alone is a case of that.
 """

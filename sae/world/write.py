@@ -1,4 +1,4 @@
-"""A world on disk: a folder of pictures a class and domain, and the truth about every picture."""
+"""Settings -> a world on disk: pictures by class and domain, and the truth about each."""
 
 from __future__ import annotations
 

@@ -57,11 +57,11 @@ def auxk_loss(
     # Dead latents rebuild the residual, which has no b_dec in it: so none is added here.
     error = residual - acts @ W_dec[which]
     if variance is None:
-        variance = floored(variance_of(residual), len(residual), residual.shape[1])
+        variance = floor_variance(variance_of(residual), len(residual), residual.shape[1])
     return error.square().sum() / variance
 
 
-def floored(variance: Tensor, n: Tensor | int, d: int) -> Tensor:
+def floor_variance(variance: Tensor, n: Tensor | int, d: int) -> Tensor:
     """The variance of residuals (n, d), or what AuxK takes for it where next to nothing is left."""
     # Without a floor the loss explodes where the living latents leave next to nothing.
     return variance.clamp(min=RESIDUAL_FLOOR * n * d)

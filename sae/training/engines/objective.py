@@ -192,5 +192,5 @@ def _revival(
     if objective.ghost == "patchsae":
         return losses.patchsae_ghost_loss(x, x_hat, pre, model.W_dec, dead, whole.n)
     n, variance = whole_of(residual, reduce)
-    variance = losses.floored(variance, n, model.d)
+    variance = losses.floor_variance(variance, n, model.d)
     return losses.auxk_loss(residual, pre, model.W_dec, dead, objective.k_aux, variance)

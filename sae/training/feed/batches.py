@@ -14,7 +14,7 @@ from torch import Tensor
 from sae.data.store import EmbeddingStore
 from sae.data.store_format import torch_dtype
 from sae.training.feed.buffer import Window
-from sae.training.feed.prefetch import ahead
+from sae.training.feed.prefetch import prefetch
 from sae.training.feed.shuffle import Order
 
 IN_MEMORY_BYTES = 4 << 30
@@ -133,5 +133,5 @@ def _resident(x: Tensor, stretches: Iterator[NDArray[np.int64]]) -> Iterator[Ten
 def _streamed(windows: list[Window], stretches: Iterator[NDArray[np.int64]]) -> Iterator[Tensor]:
     """Batches of one window while a thread fills the other."""
     filled = (window.fill(tokens) for window, tokens in zip(cycle(windows), stretches))
-    for window in ahead(filled):
+    for window in prefetch(filled):
         yield from window.batches()

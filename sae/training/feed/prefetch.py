@@ -1,4 +1,4 @@
-"""A thread that makes the next item while the present one is used."""
+"""Items -> the same items, each made by a thread while the one before is used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
+def prefetch(items: Iterator[T]) -> Iterator[T]:
     """The same items in the same order; each is begun when the one before it is handed out.
 
     So at most two are alive: the one in use and the one in the making. What fails in the thread is

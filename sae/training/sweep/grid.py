@@ -1,4 +1,4 @@
-"""What `--sweep` asks for: words such as "lr=1e-3,2e-3" into the settings of every SAE."""
+"""Words such as "lr=1e-3,2e-3" -> the settings of every SAE of a sweep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a scene to pixels, with a mask for every object."""
+"""A scene -> pixels, with a mask for every object."""
 
 from __future__ import annotations
 

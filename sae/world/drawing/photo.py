@@ -1,4 +1,4 @@
-"""The photo: shaded, textured objects that throw a shadow on one of nine backgrounds."""
+"""A scene and its outlines -> a photo: shaded objects that throw a shadow on a background."""
 
 from __future__ import annotations
 

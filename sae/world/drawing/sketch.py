@@ -1,4 +1,4 @@
-"""The sketch: ink lines of a slightly shaky hand on white or lined paper."""
+"""A scene and its outlines -> a sketch: ink lines of a slightly shaky hand on paper."""
 
 from __future__ import annotations
 

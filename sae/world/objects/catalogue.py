@@ -1,4 +1,4 @@
-"""The 59 objects: their parts, and which attributes a person could see on them."""
+"""A name -> one of the 59 objects: its parts, and which attributes a person could see on it."""
 
 from __future__ import annotations
 

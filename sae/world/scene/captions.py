@@ -1,4 +1,4 @@
-"""True sentences about a scene: full captions, captions of one attribute, zero-shot templates."""
+"""A scene -> true sentences: full captions, captions of one attribute, zero-shot templates."""
 
 from __future__ import annotations
 

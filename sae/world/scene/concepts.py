@@ -1,4 +1,4 @@
-"""The words of the drawn world: all planted concepts and the distractors, from concepts.csv."""
+"""concepts.csv -> the words of the drawn world: all planted concepts and the distractors."""
 
 from __future__ import annotations
 
@@ -37,13 +37,12 @@ class Concept:
 def _read_table(path: Path) -> tuple[Concept, ...]:
     with path.open(encoding="utf-8", newline="") as file:
         return tuple(
-            Concept(row["name"], row["kind"], row["phrase"], *map(_words_of, _lists(row)))
+            Concept(
+                *(row["name"], row["kind"], row["phrase"]),
+                *(_words_of(row["synonyms"]), _words_of(row["hypernyms"])),
+            )
             for row in csv.DictReader(file)
         )
-
-
-def _lists(row: dict[str, str]) -> tuple[str, str]:
-    return row["synonyms"], row["hypernyms"]
 
 
 def _words_of(cell: str) -> tuple[str, ...]:

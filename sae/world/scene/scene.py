@@ -1,4 +1,4 @@
-"""From a seed to a scene: which objects, where, and how they look. No pixel is drawn here.
+"""A seed -> a scene: which objects, where, and how they look. No pixel is drawn here.
 
 Every kind of choice has its own random stream, so one seed gives the same objects, layout, pattern
 and orientation at any size and in both domains.
@@ -7,7 +7,7 @@ and orientation at any size and in both domains.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -232,15 +232,9 @@ def _of_a_kind(rng: Generator, count: int) -> Places:
     # Three in a row must not touch.
     narrow = (0.26, 0.285) if in_a_row else (0.28, 0.32)
     scale = rng.uniform(*(narrow if size == "small" else (0.39, 0.44)))
-    centres = [(x + dx, y + dy) for (x, y), (dx, dy) in _jittered(rng, arrangement)]
+    moves = rng.normal(0, 0.025, (count, 2))
+    centres = [(x + dx, y + dy) for (x, y), (dx, dy) in zip(arrangement, moves, strict=True)]
     return centres, [scale * rng.uniform(0.96, 1.04) for _ in centres], [size] * count
-
-
-def _jittered(
-    rng: Generator, places: Sequence[tuple[float, float]]
-) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    moves = rng.normal(0, 0.025, (len(places), 2))
-    return [(place, (move[0], move[1])) for place, move in zip(places, moves, strict=True)]
 
 
 def _position(x: float, y: float) -> Position:
@@ -272,7 +266,4 @@ def _coloured(rng: Generator, objects: tuple[Placed, ...], background: str) -> t
     for placed in objects:
         if placed.name not in colours:
             colours[placed.name] = pick(rng, seen)
-    return tuple(
-        Placed(p.name, p.centre, p.scale, p.angle, p.aspect, p.size, p.position, colours[p.name])
-        for p in objects
-    )
+    return tuple(replace(placed, colour=colours[placed.name]) for placed in objects)

@@ -1,11 +1,11 @@
-"""What the tiny CLIP is trained on: drawings, captions, and what both say is true."""
+"""Seeds -> what the tiny CLIP is trained on: drawings, captions, and what both say is true."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -68,15 +68,8 @@ def make_examples(
             parts.append(part)
             if progress is not None:
                 progress(min(len(parts) * CHUNK, n), n)
-    return Examples(*(np.concatenate(column) for column in _columns(parts)))
-
-
-def _columns(parts: Iterable[Examples]) -> Iterable[list[NDArray[np.generic]]]:
-    rows = [
-        (part.images, part.tokens, part.claims, part.truth, part.patches, part.easy)
-        for part in parts
-    ]
-    return [list(column) for column in zip(*rows, strict=True)]
+    names = [field.name for field in fields(Examples)]
+    return Examples(**{n: np.concatenate([getattr(part, n) for part in parts]) for n in names})
 
 
 def _chunk(start: int, end: int) -> Examples:

@@ -16,7 +16,7 @@ import sae
 from sae import interchange
 from sae.core.errors import FAILURES, OK, USAGE, UserError
 from sae.data.store import EmbeddingStore
-from sae.evaluation.evaluate import held_out
+from sae.evaluation.evaluate import held_out_rows
 from sae.evaluation.zeroshot import error_kept
 from sae.interchange import measure
 from sae.interchange.export import WRITERS
@@ -203,7 +203,7 @@ def test_eval_and_collect_work_on_an_sae_that_normalises_rows(tmp_path: Path) ->
     assert run("eval", tmp_path / "ours", store.path, "--no-zeroshot") == OK
     report = json.loads((tmp_path / "ours" / "eval.json").read_text())
     expected = _expected("saelens_topk_layernorm")
-    rows = torch.from_numpy(held_out(sae.load(tmp_path / "ours"), store))
+    rows = torch.from_numpy(held_out_rows(sae.load(tmp_path / "ours"), store))
     x, x_hat = expected["x"][rows], expected["reconstruction"][rows]
     variance = (x - x.mean(0)).square().sum()
     assert report["fvu"] == pytest.approx(float((x - x_hat).square().sum() / variance), rel=1e-4)

@@ -15,7 +15,7 @@ from sae.core.errors import UserError
 from sae.data.split import fraction
 from sae.data.store import EmbeddingStore
 from sae.evaluation import evaluate as room
-from sae.evaluation.evaluate import evaluate, evaluate_run, held_out
+from sae.evaluation.evaluate import evaluate, evaluate_run, held_out_rows
 from sae.evaluation.reconstruction import FitSums
 from sae.evaluation.report import domain_share
 from sae.model.sae import SAE, Codes, SAEConfig
@@ -201,12 +201,12 @@ def test_another_sae_is_compared_on_the_same_images(
 def test_held_out_images_are_those_that_training_left_out(
     model: SAE, store: EmbeddingStore
 ) -> None:
-    rows = held_out(model, store)
+    rows = held_out_rows(model, store)
     wanted = [row for row, i in enumerate(image_ids(N)) if fraction(i, "holdout") < 0.3]
     assert rows.tolist() == wanted
     nothing = SAE(SAEConfig(d=D, n_latents=L, k=2, holdout=0.0))
     with pytest.raises(UserError, match=r"no image .* is held out \(holdout 0.0, 60 images\)"):
-        held_out(nothing, store)
+        held_out_rows(nothing, store)
 
 
 def test_a_domain_without_images_is_left_out_and_one_token_has_no_fvu(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sae.data.store import EmbeddingStore
 from sae.evaluation.dictionary import Coherence
-from sae.evaluation.evaluate import evaluate, evaluate_run, held_out
+from sae.evaluation.evaluate import evaluate, evaluate_run, held_out_rows
 from sae.evaluation.reconstruction import Fit
 from sae.evaluation.report import EvalReport, plot_report
 from sae.evaluation.zeroshot import ZeroShot
@@ -119,7 +119,7 @@ def test_a_run_reports_the_held_out_part_and_writes_it(
     report = evaluate_run(
         model, store, tmp_path, CPU, n_zeroshot=0, progress=lambda *at: seen.append(at)
     )
-    rows = held_out(model, store)
+    rows = held_out_rows(model, store)
     assert report == evaluate(model, store, rows)
     assert seen[-1] == (len(rows), len(rows))
     written = json.loads((tmp_path / "eval.json").read_text())

@@ -18,7 +18,7 @@ from sae.model.sae import SAE
 from sae.model.sparsity import BatchTopK
 from sae.training.engines.adam import Adam
 from sae.training.engines.interface import Objective, Reduce, StepResult
-from sae.training.engines.losses import floored
+from sae.training.engines.losses import floor_variance
 from sae.training.engines.objective import whole_of
 from sae.training.engines.sparse.auxk import Rows, revival
 from sae.training.engines.sparse.encode import Kept, Precision, strongest, strongest_of_batch
@@ -124,7 +124,7 @@ class SparseEngine:
             return error.new_zeros(())
         model, objective = self.model, self.objective
         n, variance = whole_of(error, self._reduce)
-        variance = floored(variance, n, model.d)
+        variance = floor_variance(variance, n, model.d)
         rows = Rows(model.W_enc[which], model.b_enc[which], model.W_dec[which])
         found = revival(rows, centred, error, objective.k_aux, variance)
         for gradient, part in zip(gradients, found.gradients, strict=True):

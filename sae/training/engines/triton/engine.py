@@ -21,7 +21,7 @@ from torch import Tensor
 from sae.core.errors import UserError
 from sae.model.sae import SAE
 from sae.training.engines.interface import BETAS, Objective, Reduce, StepResult
-from sae.training.engines.losses import floored
+from sae.training.engines.losses import floor_variance
 from sae.training.engines.objective import whole_of
 from sae.training.engines.triton import ops
 from sae.training.engines.triton.gradients import Block, Entries, Pulled, bias_gradient, by_latent
@@ -187,7 +187,7 @@ class TritonEngine:
         acts, slopes = keep_strongest(pre, n_here, min(objective.k_aux, pre.shape[1]))
         error = residual - self._product(acts, W_dec)
         whole = whole_of(residual, self._reduce)
-        variance = floored(whole.variance, whole.n, model.d)
+        variance = floor_variance(whole.variance, whole.n, model.d)
 
         pull = error * (-2 * objective.alpha / variance)
         g_pre = self._product(pull, W_dec.T) * slopes

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sae.training.engines.losses import (
     auxk_loss,
-    floored,
+    floor_variance,
     fvu,
     l1_norm,
     patchsae_ghost_loss,
@@ -147,7 +147,7 @@ def test_parts_of_a_batch_add_up_to_the_batch(parts: dict[str, Tensor]) -> None:
     b_dec = parts["b_enc"][:D]
     cuts = [slice(0, 5), slice(5, 6), slice(6, N)]
     whole = variance_of(x)
-    left = floored(variance_of(residual), N, D)
+    left = floor_variance(variance_of(residual), N, D)
     pairs = [
         (fvu(x, residual), [fvu(x[c], residual[c], whole) for c in cuts]),
         (

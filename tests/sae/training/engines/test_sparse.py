@@ -14,7 +14,7 @@ from torch import Tensor
 from sae.model.sae import SAE
 from sae.model.sparsity import BatchTopK
 from sae.training.engines.interface import Objective, StepResult
-from sae.training.engines.losses import auxk_loss, floored, variance_of
+from sae.training.engines.losses import auxk_loss, floor_variance, variance_of
 from sae.training.engines.plain import PlainEngine
 from sae.training.engines.sparse import products
 from sae.training.engines.sparse.auxk import Rows, revival
@@ -200,7 +200,7 @@ def test_auxk_by_hand_equals_autograd_in_double_precision(n_dead: int) -> None:
         for seed, shape in enumerate([(n_dead, D), (n_dead,), (n_dead, D)])
     )
     b_enc.data -= 10  # some of the chosen are below 0, where the ReLU leaks
-    variance = floored(variance_of(error), 30, D)
+    variance = floor_variance(variance_of(error), 30, D)
     pre = F.linear(x, W_enc, b_enc)
     chosen = pre.topk(min(K_AUX, n_dead), dim=1).values
     assert 0 < (chosen > 0).sum() < chosen.numel()

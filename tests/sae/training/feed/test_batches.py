@@ -20,7 +20,7 @@ from sae.data.store import EmbeddingStore
 from sae.data.store_format import shard_path
 from sae.model.init import start_values
 from sae.training.feed import batches
-from sae.training.feed.prefetch import ahead
+from sae.training.feed.prefetch import prefetch
 from tests.support.paths import BENCHMARKS
 from tests.support.sae.stores import write_store
 
@@ -261,7 +261,7 @@ def test_items_come_in_order_and_only_one_is_made_ahead() -> None:
             made.append(number)
             yield number
 
-    for taken, number in enumerate(ahead(items())):
+    for taken, number in enumerate(prefetch(items())):
         assert number == taken
         assert len(made) <= taken + 2
     assert made == list(range(10))
@@ -275,7 +275,7 @@ def test_the_next_item_is_made_while_this_one_is_used() -> None:
         begun.set()
         yield 2
 
-    for number in ahead(items()):
+    for number in prefetch(items()):
         if number == 1:
             assert begun.wait(10)
     assert readers() == []
