@@ -17,10 +17,7 @@ MODULES = structure.read_modules(ROOT)
 IMPORTS = structure.read_imports(MODULES)
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 ALLOWED = structure.read_table(ARCHITECTURE)
-UNMENDED = {
-    "interp.cli.app.collect",
-    "interp.explain.explainer",
-}
+UNMENDED = {"interp.cli.app.collect", "interp.explain.explainer"}
 
 
 def test_every_import_is_an_arrow_of_the_table_in_the_architecture() -> None:
