@@ -1,4 +1,4 @@
-"""Which images of a latent an explainer is shown: positives, and a contrast set of negatives.
+"""Evidence -> the images that an explainer is shown: positives, and a contrast set of negatives.
 
 All come from the side "explain". Everything random is drawn from the latent's number.
 """
@@ -104,10 +104,9 @@ def _negatives(
     evidence: Evidence, positives: Sequence[Example], config: ShowConfig
 ) -> list[Example]:
     mix = Counter(example.domain for example in positives)
-    hard = _unique(evidence.of("explain", "hard"), positives)
-    hard = [example for example in hard if example.domain in mix]
-    silent = _unique(evidence.of("explain", "silent"), [*positives, *hard])
-    silent = [example for example in silent if example.domain in mix]
+    hard = [e for e in _unique(evidence.of("explain", "hard"), positives) if e.domain in mix]
+    taken = [*positives, *hard]
+    silent = [e for e in _unique(evidence.of("explain", "silent"), taken) if e.domain in mix]
     n_hard = max(config.n_negatives // 2, config.n_negatives - len(silent))
     some_hard = _mixed(hard, n_hard, mix)
     chosen = [*some_hard, *_mixed(silent, config.n_negatives - len(some_hard), mix)]

@@ -1,12 +1,10 @@
-"""Evidence -> explanation: a vision model names what the images of a latent share."""
+"""Evidence -> Explanation: a vision model names what the images of a latent share."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Protocol
 
 from interp.explain.answer import ExplainAnswer, explain_schema
@@ -14,15 +12,12 @@ from interp.explain.examples import ShowConfig, choose
 from interp.explain.lint import lint_description, lint_label
 from interp.explain.page import COLUMNS, Page, draw_page
 from interp.llm.prompts import fingerprint, render
-from interp.llm.repair import Answered, ask_until_usable
-from interp.llm.scheduler import enter_all
+from interp.llm.repair import Answered, Asker
 from interp.llm.types import Question, ReplyError, VisionModel
-from interp.pictures.cache import EvidenceSource, Images
+from interp.pictures.cache import Images
 from interp.pictures.grid import FIRST, SECOND
 from interp.pictures.painter import Layout, Painter
 from interp.records.types import Evidence, Explanation
-
-__all__ = ["EvidenceSource", "ExplainConfig", "Explainer", "Images", "VlmExplainer"]
 
 TOO_FEW = "too_few_images"
 _TEMPLATES = ("system", "explain", "repair", "schema")
@@ -61,7 +56,7 @@ class ExplainConfig:
     """An answer takes about 440; one that is cut is asked again with twice as many."""
 
 
-class VlmExplainer:
+class VlmExplainer(Asker):
     """Shows a vision model a set of positives and one of negatives, and asks for a label."""
 
     def __init__(
@@ -76,26 +71,12 @@ class VlmExplainer:
 
         `again`: ask anew what was answered in an unusable way before.
         """
-        self._model = model
-        self._again = again
+        super().__init__(model, again=again)
         self.config = config or ExplainConfig()
         self._patch_grid = patch_grid
         self._painter = Painter(self.config.layout, COLUMNS, self.config.cell)
         self.name = model.name
         self.prompt = explain_prompt(self.config)
-        self._open = AsyncExitStack()
-
-    async def __aenter__(self) -> VlmExplainer:
-        await self._open.enter_async_context(enter_all((self._model,)))
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._open.aclose()
 
     async def explain(self, evidence: Evidence, images: Images) -> Explanation:
         """One label for one latent. Raises `LeakError` when an image is not of the explain side."""
@@ -105,9 +86,7 @@ class VlmExplainer:
         if self._shows_too_little(page):
             return self._failed(latent, TOO_FEW, page)
         try:
-            answered = await ask_until_usable(
-                self._model, self._question(page, latent), page.parse, again=self._again
-            )
+            answered = await self.ask(self._question(page, latent), page.parse)
         except ReplyError as error:
             return self._failed(latent, error.kind, page, error.calls, error.usage.usd)
         classes = {name.lower() for name, _ in evidence.stats.top_classes}

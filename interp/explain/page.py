@@ -1,4 +1,4 @@
-"""What one question of the explainer shows: lettered images, and the words to them."""
+"""Chosen examples -> what one question of the explainer shows: lettered images, and the words."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from interp.llm.prompts import render
 from interp.llm.types import Picture
 from interp.pictures.cache import Images, read_images
 from interp.pictures.grid import FIRST, SECOND, Tile, is_low_resolution
-from interp.pictures.painter import Layout, Painter
-
-__all__ = ["COLUMNS", "Layout", "Page", "draw_page"]
+from interp.pictures.painter import Painter
 
 COLUMNS = 4
 """Of a grid."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from types import TracebackType
+from typing import Generic, NamedTuple, Self, TypeVar
 
 from interp.llm.prompts import render
+from interp.llm.scheduler import enter_all
 from interp.llm.types import NOTHING_USED, Question, Reply, ReplyError, Usage, VisionModel
 
 Value = TypeVar("Value")
@@ -32,6 +35,35 @@ class Answered(Generic[Value]):
     def usd(self) -> float:
         """NaN when the server does not say."""
         return self.usage.usd
+
+
+class Asker:
+    """A vision model that is asked until its answer can be used.
+
+    As a context manager it opens the model, where that has connections, and closes it.
+    """
+
+    def __init__(self, model: VisionModel, *, again: bool = False) -> None:
+        """`again`: ask anew what was answered in an unusable way before."""
+        self._model = model
+        self._again = again
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        await self._open.enter_async_context(enter_all((self._model,)))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._open.aclose()
+
+    async def ask(self, question: Question, parse: Callable[[str], Value]) -> Answered[Value]:
+        """See `ask_until_usable`."""
+        return await ask_until_usable(self._model, question, parse, again=self._again)
 
 
 async def ask_until_usable(

@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from interp.explain.page import Layout
 from interp.llm.cost.budget import Purse
 from interp.llm.cost.model_list import (
     ModelInfo,
@@ -29,6 +28,7 @@ from interp.llm.server.client import ChatModel, ClientConfig
 from interp.llm.server.preflight import STAGE as PREFLIGHT
 from interp.llm.types import KEY_VARIABLE
 from interp.pictures.grid import FIRST, SECOND
+from interp.pictures.painter import Layout
 from interp.pipeline.live_view import Meter
 from interp.pipeline.settings import AUTO, ModelSettings
 from sae.core.errors import UserError

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from types import TracebackType
 from typing import NamedTuple, Protocol
 
 from interp.llm.prompts import fingerprint, render
-from interp.llm.repair import ask_until_usable
-from interp.llm.scheduler import enter_all
+from interp.llm.repair import Asker
 from interp.llm.types import Question, ReplyError, VisionModel, is_transient
 from interp.pictures.grid import FIRST, Tile
 from interp.pictures.painter import Layout, Painter
@@ -66,29 +63,15 @@ class Judge(Protocol):
         ...
 
 
-class VlmJudge:
+class VlmJudge(Asker):
     """Asks a vision model about some lettered images; on an unusable answer it asks once again."""
 
     def __init__(self, model: VisionModel, layout: Layout = "grid", *, again: bool = False) -> None:
         """`again`: ask anew what was answered in an unusable way before."""
-        self._model = model
-        self._again = again
+        super().__init__(model, again=again)
         self._painter = Painter(layout, COLUMNS, CELL)
         self.name = model.name
         self.prompt = judge_prompt(layout)
-        self._open = AsyncExitStack()
-
-    async def __aenter__(self) -> VlmJudge:
-        await self._open.enter_async_context(enter_all((self._model,)))
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._open.aclose()
 
     async def judge(
         self, label: str, description: str, pictures: Pictures, about: str = ""
@@ -102,12 +85,7 @@ class VlmJudge:
             return Judgement({})
         codes = question.codes
         try:
-            answered = await ask_until_usable(
-                self._model,
-                question.asked,
-                lambda text: parse_scores(text, codes),
-                again=self._again,
-            )
+            answered = await self.ask(question.asked, lambda text: parse_scores(text, codes))
         except ReplyError as error:
             nothing = dict.fromkeys(codes, None)
             return Judgement(nothing, error.kind, error.calls, error.usage.usd)
