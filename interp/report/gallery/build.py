@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.records.types import Evidence, Explanation, Score
-from interp.report.gallery.cards import card, is_stale, number, shown
+from interp.report.gallery.cards import collect_images, is_stale, make_card, number
 from interp.report.gallery.thumbs import Thumbs
 from interp.run.results import Results
 from interp.run.run import Run
@@ -88,9 +88,10 @@ def _write_shards(
             (reader.of(latent), results.explanation(latent), results.score_with_verdicts(latent))
             for latent in latents
         ]
-        thumbs.ensure(e for one, _, score in known for e in shown(one, score, domains).examples)
+        shown = (collect_images(one, score, domains) for one, _, score in known)
+        thumbs.ensure(example for images in shown for example in images.values())
         gone = frozenset(thumbs.missing)
-        cards = [card(one, said, score, domains, gone) for one, said, score in known]
+        cards = [make_card(one, said, score, domains, gone) for one, said, score in known]
         k = start // SHARD_CARDS
         text = f"G.shard({k},{script_json(cards)});\n"
         (folder / f"c{k:04d}.js").write_text(text, encoding="ascii")

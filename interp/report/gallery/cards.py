@@ -1,4 +1,4 @@
-"""All that is known of one latent -> one card: plain JSON values, in the shape card.js reads.
+"""Evidence, explanation and score of one latent -> its card: JSON values, as card.js reads them.
 
 Images are listed once per card; whatever shows one refers to it by its place in that list.
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from interp.records.types import Evidence, Example, Explanation, LatentStats, Score, Verdict
@@ -22,30 +22,18 @@ Json = Any
 """A plain JSON value."""
 
 
-@dataclass
-class Pictures:
-    """The images of one card, in the order of their first use."""
-
-    place: dict[str, int] = field(default_factory=dict)  # image_id -> index in `examples`
-    examples: list[Example] = field(default_factory=list)
-
-    def add(self, example: Example) -> int:
-        """The image's index; the same content is listed once."""
-        if example.image_id not in self.place:
-            self.place[example.image_id] = len(self.examples)
-            self.examples.append(example)
-        return self.place[example.image_id]
+def collect_images(
+    evidence: Evidence, score: Score | None, domains: Sequence[str]
+) -> dict[str, Example]:
+    """Every image that the card shows, by id, in the order of first use; a content stands once."""
+    images: dict[str, Example] = {}
+    groups = [*_tops(evidence, domains), *_quantiles(evidence), _judged(evidence, score)]
+    for example in chain.from_iterable(groups):
+        images.setdefault(example.image_id, example)
+    return images
 
 
-def shown(evidence: Evidence, score: Score | None, domains: Sequence[str]) -> Pictures:
-    """Every image that the card of this latent shows."""
-    pictures = Pictures()
-    for example in _tops(evidence, domains) + _quantiles(evidence) + _judged(evidence, score):
-        pictures.add(example)
-    return pictures
-
-
-def card(
+def make_card(
     evidence: Evidence,
     explanation: Explanation | None,
     score: Score | None,
@@ -53,18 +41,17 @@ def card(
     missing: frozenset[str] = frozenset(),
 ) -> dict[str, Json]:
     """The card of one latent; `missing` are the image ids that cannot be shown any more."""
-    pictures = shown(evidence, score, domains)
-    tops, quantiles = _tops(evidence, domains), _quantiles(evidence)
-    strata = sorted({e.stratum for e in quantiles})
+    images = collect_images(evidence, score, domains)
+    place = {image_id: index for index, image_id in enumerate(images)}
     return {
         "id": evidence.stats.latent,
         "stats": _stats(evidence.stats, domains),
         "explanation": _explanation(explanation),
         "score": _score(score, explanation),
-        "images": [_image(e, domains, missing) for e in pictures.examples],
-        "top": [[_shown(e, pictures) for e in tops if e.domain == domain] for domain in domains],
-        "quantiles": [[_shown(e, pictures) for e in quantiles if e.stratum == s] for s in strata],
-        "verdicts": _verdicts(evidence, score, pictures),
+        "images": [_image(e, domains, missing) for e in images.values()],
+        "top": [[_shown(e, place) for e in row] for row in _tops(evidence, domains)],
+        "quantiles": [[_shown(e, place) for e in row] for row in _quantiles(evidence)],
+        "verdicts": _verdicts(evidence, score, place),
     }
 
 
@@ -80,15 +67,17 @@ def number(value: float, digits: int = 4) -> float | None:
     return float(f"{value:.{digits}g}")
 
 
-def _tops(evidence: Evidence, domains: Sequence[str]) -> list[Example]:
+def _tops(evidence: Evidence, domains: Sequence[str]) -> list[list[Example]]:
+    """The strongest images of each domain."""
     tops = evidence.of("explain", "top")
-    return [e for d in domains for e in [e for e in tops if e.domain == d][:N_TOP]]
+    return [[e for e in tops if e.domain == domain][:N_TOP] for domain in domains]
 
 
-def _quantiles(evidence: Evidence) -> list[Example]:
+def _quantiles(evidence: Evidence) -> list[list[Example]]:
+    """Some images of each stratum, from the weakest."""
     sample = evidence.of("explain", "quantile")
     strata = sorted({e.stratum for e in sample})
-    return [e for s in strata for e in [e for e in sample if e.stratum == s][:N_PER_STRATUM]]
+    return [[e for e in sample if e.stratum == stratum][:N_PER_STRATUM] for stratum in strata]
 
 
 def _judged(evidence: Evidence, score: Score | None) -> list[Example]:
@@ -154,15 +143,15 @@ def _image(e: Example, domains: Sequence[str], missing: Iterable[str]) -> list[J
     return [e.image_id, domains.index(e.domain), e.label, e.path, int(e.image_id not in missing)]
 
 
-def _shown(e: Example, pictures: Pictures) -> list[Json]:
-    return [pictures.place[e.image_id], number(e.act), _heat(e)]
+def _shown(e: Example, place: Mapping[str, int]) -> list[Json]:
+    return [place[e.image_id], number(e.act), _heat(e)]
 
 
 def _heat(e: Example) -> str | None:
     return base64.b64encode(e.heat).decode("ascii") if e.heat else None
 
 
-def _verdicts(evidence: Evidence, score: Score | None, pictures: Pictures) -> list[Json]:
+def _verdicts(evidence: Evidence, score: Score | None, place: Mapping[str, int]) -> list[Json]:
     """Held-out images: active ones first by activation, then the hard and the random silent."""
     if score is None:
         return []
@@ -170,7 +159,7 @@ def _verdicts(evidence: Evidence, score: Score | None, pictures: Pictures) -> li
     ordered = sorted(judged, key=lambda pair: _order(pair[0]))
     return [
         [
-            pictures.place[v.image_id],
+            place[v.image_id],
             int(v.truth),
             number(v.act),
             v.kind,
