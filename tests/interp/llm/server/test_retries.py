@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from interp.llm.server.errors import retry_after
+from interp.llm.server.error_body import retry_after
 from interp.llm.types import ReplyError
 from interp.score.answer import parse_scores
 from sae.core.errors import BUDGET, FAILURES, USAGE, UserError
