@@ -11,6 +11,7 @@ import typer
 
 from interp.cli import ask
 from interp.cli.ask import RunOption
+from interp.evidence.config import CollectConfig
 from interp.llm.types import OPENROUTER
 from interp.pipeline.settings import DemoSettings
 from sae.cli import console
@@ -88,6 +89,7 @@ def doctor(
 
 
 @app.command()
+@spread
 def collect(
     sae: Annotated[
         Path, typer.Argument(help="SAE folder, or any SAE that import reads; or latents.npy.")
@@ -102,11 +104,8 @@ def collect(
     run: Annotated[
         str | None, typer.Option("--run", help="Name under results/; default: the SAE folder's.")
     ] = None,
-    n_top: Annotated[int, typer.Option(help="Top images per latent, side and domain.")] = 16,
-    n_sample: Annotated[int, typer.Option(help="Active images per latent and side.")] = 64,
-    n_silent: Annotated[int, typer.Option(help="Silent images per latent and side.")] = 32,
-    n_hard: Annotated[int, typer.Option(help="Hard silent images per latent and side.")] = 16,
-    dense_above: Annotated[float, typer.Option(help="Share of images that makes it dense.")] = 0.1,
+    *,
+    settings: CollectConfig,
     images: ImagesOption = None,
     domain: Annotated[str, typer.Option(help="Domain of --images: sketch, photo.")] = "images",
     export: ExportOption = None,
@@ -122,15 +121,11 @@ def collect(
 
     The store may be another lab's: saev's shards, embedding chunks; latents.npy needs no SAE.
     """
-    from interp.evidence.config import CollectConfig
     from interp.evidence.dense_latents import adopt_with_images
     from interp.pipeline.collect import require_export, run_collect, run_export
     from interp.run.run import run_folder
     from sae.core.progress import bar
 
-    settings = CollectConfig(
-        n_top=n_top, n_sample=n_sample, n_silent=n_silent, n_hard=n_hard, dense_above=dense_above
-    )
     if export is not None:
         require_export(export[0])
     folder = run_folder(run or (sae.resolve().stem if sae.is_file() else sae.resolve().name))

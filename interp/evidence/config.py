@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, read_config
@@ -18,22 +21,22 @@ FOLDER, INFO, LATENTS, EXAMPLES = "collect", "collect.json", "latents.parquet", 
 class CollectConfig:
     """How much is kept of each latent. Memory grows with latents times these."""
 
-    n_top: int = 16
-    """Strongest images per latent, side and domain."""
-    n_sample: int = 64
-    """Active images per latent and side, drawn evenly: the positives of the score."""
+    n_top: Annotated[int, typer.Option(help="Top images per latent, side and domain.")] = 16
+    """The strongest."""
+    n_sample: Annotated[int, typer.Option(help="Active images per latent and side.")] = 64
+    """Drawn evenly: the positives of the score."""
     n_strata: int = 5
     """Equal parts, by activation, into which that sample is cut."""
-    n_silent: int = 32
-    """Inactive images per latent and side, with the domain mix of the active ones."""
-    n_hard: int = 16
-    """Inactive images per latent and side that are strongest for its nearest latents."""
+    n_silent: Annotated[int, typer.Option(help="Silent images per latent and side.")] = 32
+    """With the domain mix of the active ones."""
+    n_hard: Annotated[int, typer.Option(help="Hard silent images per latent and side.")] = 16
+    """Those that are strongest for its nearest latents."""
     n_neighbours: int = 8
     """Nearest latents, by cosine of the decoder rows, that give hard images."""
     reservoir: int = 2048
     """Images per side and domain from which the silent ones are drawn."""
-    dense_above: float = 0.10
-    """Share of images from which on an active latent counts as dense."""
+    dense_above: Annotated[float, typer.Option(help="Share of images that makes it dense.")] = 0.1
+    """From which on an active latent counts as dense."""
 
     def __post_init__(self) -> None:
         for name in ("n_top", "n_sample", "n_strata", "n_neighbours", "reservoir"):

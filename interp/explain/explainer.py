@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from interp.explain.answer import ExplainAnswer, explain_schema
 from interp.explain.examples import ShowConfig, choose
@@ -17,7 +17,7 @@ from interp.llm.types import Question, ReplyError, VisionModel
 from interp.pictures.cache import Images
 from interp.pictures.grid import FIRST, SECOND
 from interp.pictures.painter import Layout, Painter
-from interp.records.types import Evidence, Explanation
+from interp.records.types import AnsweredBy, Evidence, Explanation
 
 TOO_FEW = "too_few_images"
 _TEMPLATES = ("system", "explain", "repair", "schema")
@@ -142,7 +142,9 @@ class VlmExplainer(Asker):
             candidates=tuple(lint_label(c.text).label for c in answer.candidates),
             calls=answered.calls,
             usd=answered.usd,
-            **self._provenance(page),
+            model=self.name,
+            prompt=self.prompt,
+            codes=_codes(page),
         )
 
     def _failed(
@@ -153,26 +155,12 @@ class VlmExplainer(Asker):
         calls: tuple[str, ...] = (),
         usd: float = 0.0,
     ) -> Explanation:
-        return Explanation(
-            latent=latent,
-            label=None,
-            second_label=None,
-            description="",
-            verdict="",
-            level="",
-            confidence=None,
-            failure=failure,
-            lint=(),
-            provider=None,
-            candidates=(),
-            calls=calls,
-            usd=usd,
-            **self._provenance(page),
-        )
+        by = AnsweredBy(self.name, self.prompt)
+        return Explanation.failed(latent, by, failure, _codes(page), calls, usd)
 
-    def _provenance(self, page: Page) -> dict[str, Any]:
-        codes = {**page.codes, **page.neg_codes}
-        return {"model": self.name, "prompt": self.prompt, "codes": codes}
+
+def _codes(page: Page) -> dict[str, str]:
+    return {**page.codes, **page.neg_codes}
 
 
 def explain_prompt(config: ExplainConfig) -> str:

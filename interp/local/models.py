@@ -18,7 +18,7 @@ from interp.local.clip_encoder import Eyes, embed_terms
 from interp.local.vocabulary import Term, texts_of
 from interp.pictures.cache import Images, read_images
 from interp.records.split import check_side
-from interp.records.types import AnsweredBy, Evidence, Example, Explanation
+from interp.records.types import AnsweredBy, Evidence, Explanation
 from interp.score.judge import Judgement, Pictures
 from sae.core.files import sha256_hex, without_place
 
@@ -62,11 +62,15 @@ class LocalNamer:
 
     async def explain(self, evidence: Evidence, images: Images) -> Explanation:
         """Name the latent from its top images on the explain side; no label if they are too few."""
-        latent = evidence.stats.latent
         tops = evidence.of("explain", "top")[:N_NAMING_IMAGES]
         check_side(tops, "explain")
         shown = read_images(images, tops)
-        unnamed = self._unnamed(latent, list(shown))
+        codes = {
+            letter: example.image_id
+            for letter, example in zip(string.ascii_uppercase, shown, strict=False)
+        }
+        by = AnsweredBy(self.name, self.prompt)
+        unnamed = Explanation.failed(evidence.stats.latent, by, "too_few_images", codes)
         if len(shown) < MIN_IMAGES:
             return unnamed
         similarity = self._eyes.see(shown.values()) @ self._texts.T  # (n, c)
@@ -80,27 +84,6 @@ class LocalNamer:
             confidence=confidence,
             failure=None,
             candidates=tuple(names),
-        )
-
-    def _unnamed(self, latent: int, shown: Sequence[Example]) -> Explanation:
-        letters = string.ascii_uppercase
-        return Explanation(
-            latent=latent,
-            label=None,
-            second_label=None,
-            description="",
-            verdict="",
-            level="",
-            confidence=None,
-            failure="too_few_images",
-            lint=(),
-            model=self.name,
-            provider=None,
-            prompt=self.prompt,
-            codes={letter: e.image_id for letter, e in zip(letters, shown, strict=False)},
-            candidates=(),
-            calls=(),
-            usd=0.0,
         )
 
 

@@ -164,6 +164,36 @@ class Explanation:
                 "exactly one of them must be None"
             )
 
+    @classmethod
+    def failed(
+        cls,
+        latent: int,
+        by: AnsweredBy,
+        failure: str,
+        codes: dict[str, str],
+        calls: tuple[str, ...] = (),
+        usd: float = 0.0,
+    ) -> Explanation:
+        """No label, and why; `codes`, `calls` and `usd` as in the fields."""
+        return cls(
+            latent=latent,
+            label=None,
+            second_label=None,
+            description="",
+            verdict="",
+            level="",
+            confidence=None,
+            failure=failure,
+            lint=(),
+            model=by.model,
+            provider=None,
+            prompt=by.prompt,
+            codes=codes,
+            candidates=(),
+            calls=calls,
+            usd=usd,
+        )
+
 
 @dataclass(frozen=True)
 class Verdict:
