@@ -285,7 +285,7 @@ def test_the_report_of_a_run_holds_zero_shot_results(
     store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sae.clip.model.load_clip", lambda name, device: ColourClip())
-    monkeypatch.setattr(evaluate, "held_out", lambda model, store: np.arange(6))
+    monkeypatch.setattr(evaluate, "held_out_rows", lambda model, store: np.arange(6))
     model = sae_to(None)
     cpu = torch.device("cpu")
     flat = evaluate.evaluate_run(model, store, tmp_path, cpu, 100, templates=80).flat()

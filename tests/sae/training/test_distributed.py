@@ -79,7 +79,7 @@ def test_ctrl_c_stops_both_at_one_step_and_either_number_of_processes_goes_on(
 ) -> None:
     out = tmp_path / "two"
     words = ["train", store.path, *SMALL, "--backend", "plain"]
-    words[words.index(str(65 * 40))] = str(65 * 4000)
+    words[words.index(str(65 * 40))] = str(65 * 2000)
     with torchrun(*words, "--out", out) as process:
         while len(read_jsonl(out / "train.jsonl")) < 2:
             assert process.poll() is None, process.stderr.read() if process.stderr else ""
@@ -92,7 +92,6 @@ def test_ctrl_c_stops_both_at_one_step_and_either_number_of_processes_goes_on(
     assert int(checkpoint.name) % 16 == 0
     assert not (out / "config.json").exists()
     assert sae(*words, "--out", out) == 0
-    assert sae(*words, "--out", tmp_path / "one") == 0
     assert len(read_jsonl(out / "train.jsonl")) == 100
 
 

@@ -260,6 +260,7 @@ def test_the_backend_can_be_forced_where_the_interpreter_is_on() -> None:
 
 def test_the_engine_passes_its_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(self_check, "N_TOKENS", 9)
+    monkeypatch.setattr(self_check, "N_STEPS", 2)
     assert self_check.obstacle(TritonEngine, random_model(D, N_LATENTS, K), OBJECTIVE) == ""
 
 
