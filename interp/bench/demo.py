@@ -14,7 +14,7 @@ import torch
 
 from interp.bench.truth import TruthReport, measure, read_truth
 from interp.evidence.config import CollectConfig
-from interp.pipeline.clip_model import background, local_eyes
+from interp.pipeline.clip_model import background, local_encoder
 from interp.pipeline.collect import run_collect
 from interp.pipeline.explain import ExplainStage
 from interp.pipeline.score import ScoreStage, newest_explanations
@@ -103,6 +103,6 @@ def _compare(run: Run, settings: ModelSettings, progress: Progress) -> TruthRepo
     from interp.local.models import LocalJudge
 
     reader = run.evidence
-    judge = LocalJudge(local_eyes(run, settings), background(reader))
+    judge = LocalJudge(local_encoder(run, settings), background(reader))
     truth = read_truth(run.path / "world" / "truth.parquet")
     return measure(reader, load(run.sae), truth, newest_explanations(run), judge, progress)

@@ -5,7 +5,6 @@ It is the pixels that are encoded: the embeddings that the SAE was trained on ar
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Protocol
@@ -20,7 +19,7 @@ BATCH = 4
 then an image's embedding does not depend on its company, and a resumed run gives the same bytes."""
 
 
-class Seer(Protocol):
+class ClipModel(Protocol):
     """What is used of `sae.clip.model.Clip`."""
 
     @property
@@ -35,22 +34,26 @@ class Seer(Protocol):
     def embed_texts(self, texts: Sequence[str]) -> Tensor: ...
 
 
-class Eyes:
+class ClipEncoder:
     """Images to unit rows of CLIP's projected embedding; each distinct image is embedded once."""
 
-    def __init__(self, clip: Seer) -> None:
+    def __init__(self, clip: ClipModel) -> None:
         self.clip = clip
-        self._seen: dict[bytes, Tensor] = {}
+        self._rows: dict[str, Tensor] = {}
 
-    def see(self, images: Iterable[Image.Image]) -> Tensor:
-        """(b, d) unit rows on the CPU, in the order given."""
+    def encode(self, pictures: Iterable[tuple[str, Image.Image]]) -> Tensor:
+        """(b, d) unit rows on the CPU, in the order given; each image with its `image_id`.
+
+        Raises `ValueError` for an image without one.
+        """
         rows: list[Tensor] = []
-        for some in _batches(images):
-            keys = [_pixels_key(image) for image in some]
-            fresh = {k: i for k, i in zip(keys, some, strict=True) if k not in self._seen}
+        for some in _batches(pictures):
+            if not all(image_id for image_id, _ in some):
+                raise ValueError("an image without image_id cannot be told from others")
+            fresh = {image_id: image for image_id, image in some if image_id not in self._rows}
             if fresh:
-                self._seen |= zip(fresh, self._embed(list(fresh.values())), strict=True)
-            rows += [self._seen[key] for key in keys]
+                self._rows |= zip(fresh, self._embed(list(fresh.values())), strict=True)
+            rows += [self._rows[image_id] for image_id, _ in some]
         return torch.stack(rows)
 
     def _embed(self, images: Sequence[Image.Image]) -> Tensor:
@@ -61,7 +64,7 @@ class Eyes:
         return features[: len(images)].float().cpu()
 
 
-def embed_terms(clip: Seer, terms: Sequence[Sequence[str]]) -> Tensor:
+def embed_terms(clip: ClipModel, terms: Sequence[Sequence[str]]) -> Tensor:
     """(c, d) unit rows: each the mean direction of one term's texts."""
     flat = [text for texts in terms for text in texts]
     with torch.inference_mode():
@@ -71,12 +74,9 @@ def embed_terms(clip: Seer, terms: Sequence[Sequence[str]]) -> Tensor:
     return F.normalize(sums, dim=-1)
 
 
-def _batches(images: Iterable[Image.Image]) -> Iterator[list[Image.Image]]:
-    images = iter(images)
-    while some := list(islice(images, BATCH)):
+def _batches(
+    pictures: Iterable[tuple[str, Image.Image]],
+) -> Iterator[list[tuple[str, Image.Image]]]:
+    pictures = iter(pictures)
+    while some := list(islice(pictures, BATCH)):
         yield some
-
-
-def _pixels_key(image: Image.Image) -> bytes:
-    head = f"{image.mode} {image.size}".encode()
-    return hashlib.sha256(head + image.tobytes()).digest()

@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from interp.local.clip_encoder import Eyes, embed_terms
+from interp.local.clip_encoder import ClipEncoder, embed_terms
 from interp.local.vocabulary import Term, texts_of
 from interp.pictures.cache import Images, read_images
 from interp.records.split import check_side
-from interp.records.types import AnsweredBy, Evidence, Explanation
+from interp.records.types import AnsweredBy, Evidence, Example, Explanation
 from interp.score.judge import Judgement, Pictures
 from sae.core.files import sha256_hex, without_place
 
@@ -46,13 +46,16 @@ class LocalNamer:
     name = "local"
 
     def __init__(
-        self, eyes: Eyes, vocabulary: Sequence[Term], background: Iterable[Image.Image]
+        self,
+        encoder: ClipEncoder,
+        vocabulary: Sequence[Term],
+        background: Iterable[tuple[str, Image.Image]],
     ) -> None:
-        self.prompt = self.identify(eyes.clip.name, vocabulary).prompt
-        self._eyes = eyes
+        self.prompt = self.identify(encoder.clip.name, vocabulary).prompt
+        self._encoder = encoder
         self._terms = [term.name for term in vocabulary]
-        self._texts = embed_terms(eyes.clip, [term.texts for term in vocabulary])  # (c, d)
-        self._usual = eyes.see(background) @ self._texts.T  # (b, c)
+        self._texts = embed_terms(encoder.clip, [term.texts for term in vocabulary])  # (c, d)
+        self._usual = encoder.encode(background) @ self._texts.T  # (b, c)
 
     @classmethod
     def identify(cls, clip_name: str, vocabulary: Sequence[Term]) -> AnsweredBy:
@@ -73,7 +76,7 @@ class LocalNamer:
         unnamed = Explanation.failed(evidence.stats.latent, by, "too_few_images", codes)
         if len(shown) < MIN_IMAGES:
             return unnamed
-        similarity = self._eyes.see(shown.values()) @ self._texts.T  # (n, c)
+        similarity = self._encoder.encode(_with_ids(shown)) @ self._texts.T  # (n, c)
         names, confidence = _best(score_terms(standardise(similarity, self._usual)), self._terms)
         return replace(
             unnamed,
@@ -94,10 +97,10 @@ class LocalJudge:
     description is not read: CLIP's text tower is at its best with a few words.
     """
 
-    def __init__(self, eyes: Eyes, background: Iterable[Image.Image]) -> None:
-        self.name, self.prompt = self.identify(eyes.clip.name)
-        self._eyes = eyes
-        self._background = eyes.see(background)  # (b, d)
+    def __init__(self, encoder: ClipEncoder, background: Iterable[tuple[str, Image.Image]]) -> None:
+        self.name, self.prompt = self.identify(encoder.clip.name)
+        self._encoder = encoder
+        self._background = encoder.encode(background)  # (b, d)
 
     @classmethod
     def identify(cls, clip_name: str) -> AnsweredBy:
@@ -112,10 +115,12 @@ class LocalJudge:
         shown = await asyncio.to_thread(pictures)
         if not shown:
             return Judgement({})
-        clip = self._eyes.clip
+        clip = self._encoder.clip
         text = embed_terms(clip, [texts_of(label, clip.name)])[0]  # (d,)
         usual = self._background @ text  # (b,)
-        similarity = self._eyes.see(tile.image for tile in shown) @ text  # (n,)
+        similarity = (
+            self._encoder.encode((tile.image_id, tile.image) for tile in shown) @ text
+        )  # (n,)
         z = standardise(similarity, usual)
         scores = 100 * torch.sigmoid(JUDGE_STEEPNESS * (z - JUDGE_MIDPOINT))
         rounded = [round(score, 1) for score in scores.tolist()]
@@ -140,6 +145,10 @@ def score_terms(z: Tensor) -> Tensor:
     91%.
     """
     return z.quantile(1 - SHARED_BY, dim=0)
+
+
+def _with_ids(shown: Mapping[Example, Image.Image]) -> Iterator[tuple[str, Image.Image]]:
+    return ((example.image_id, image) for example, image in shown.items())
 
 
 def _fingerprint(*settings: object) -> str:

@@ -16,7 +16,7 @@ from sae.core.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from interp.local.clip_encoder import Eyes
+    from interp.local.clip_encoder import ClipEncoder
 
 N_BACKGROUND = 1024
 """Images of the explain side that tell the local model what is usual."""
@@ -39,23 +39,24 @@ def clip_name(run: Run, settings: ModelSettings) -> str:
     return name
 
 
-def local_eyes(run: Run, settings: ModelSettings) -> Eyes:
+def local_encoder(run: Run, settings: ModelSettings) -> ClipEncoder:
     """The local model's CLIP; in one process every stage sees with the same, each image once."""
-    return _eyes(clip_name(run, settings), settings.device)
+    return _encoder(clip_name(run, settings), settings.device)
 
 
-def background(reader: EvidenceReader) -> Iterator[Image.Image]:
-    """An even sample of the explain side's images, the same whenever it is asked for."""
+def background(reader: EvidenceReader) -> Iterator[tuple[str, Image.Image]]:
+    """Ids and images of an even sample of the explain side, the same whenever it is asked for."""
     examples = reader.examples
     silent = examples[(examples["side"] == "explain") & (examples["kind"] == "silent")]
     chosen = silent.drop_duplicates("image_id").sort_values("image_id")[:N_BACKGROUND]
     for values in chosen.itertuples(index=False):
-        yield from read_images(reader.image, [Example(*values)]).values()
+        for example, image in read_images(reader.image, [Example(*values)]).items():
+            yield example.image_id, image
 
 
 @functools.cache
-def _eyes(clip: str, device: str) -> Eyes:
-    from interp.local.clip_encoder import Eyes
+def _encoder(clip: str, device: str) -> ClipEncoder:
+    from interp.local.clip_encoder import ClipEncoder
     from sae.clip.model import load_clip
 
-    return Eyes(load_clip(clip, device))
+    return ClipEncoder(load_clip(clip, device))

@@ -12,7 +12,7 @@ from interp.explain.explainer import ExplainConfig, Explainer, VlmExplainer, exp
 from interp.explain.run import ExplainSummary, pending_latents, summarise
 from interp.llm.types import Question, VisionModel
 from interp.pictures.cache import EvidenceSource, PictureCache
-from interp.pipeline.clip_model import background, clip_name, local_eyes
+from interp.pipeline.clip_model import background, clip_name, local_encoder
 from interp.pipeline.dry_run import Unasked
 from interp.pipeline.paid_model import EXPLAIN_SHAPE
 from interp.pipeline.settings import ModelSettings, Work
@@ -83,8 +83,8 @@ class ExplainStage(Stage[int, Explanation, ExplainSummary]):
     def _local_answerer(self) -> Explainer:
         from interp.local.models import LocalNamer
 
-        eyes = local_eyes(self._run, self._settings)
-        return LocalNamer(eyes, self._vocabulary, background(self._run.evidence))
+        encoder = local_encoder(self._run, self._settings)
+        return LocalNamer(encoder, self._vocabulary, background(self._run.evidence))
 
     def _paid_answerer(self, model: VisionModel) -> VlmExplainer:
         grid = self._run.evidence.info.grid

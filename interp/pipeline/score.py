@@ -8,7 +8,7 @@ from pathlib import Path
 
 from interp.llm.types import Question, VisionModel
 from interp.pictures.cache import EvidenceSource, PictureCache
-from interp.pipeline.clip_model import background, clip_name, local_eyes
+from interp.pipeline.clip_model import background, clip_name, local_encoder
 from interp.pipeline.dry_run import Unasked
 from interp.pipeline.paid_model import JUDGE_SHAPE
 from interp.pipeline.settings import ModelSettings, Work
@@ -85,7 +85,7 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
     def _local_answerer(self) -> Judge:
         from interp.local.models import LocalJudge
 
-        return LocalJudge(local_eyes(self._run, self._settings), background(self._run.evidence))
+        return LocalJudge(local_encoder(self._run, self._settings), background(self._run.evidence))
 
     def _paid_answerer(self, model: VisionModel) -> VlmJudge:
         return VlmJudge(model, self._layout, again=self._work.retry_failed)

@@ -21,8 +21,8 @@ def check_side(examples: Iterable[Example], side: Side) -> None:
     """Raise `LeakError` for an image that is not on `side` by its record and by its content."""
     for example in examples:
         if example.side != side or split_of(example.image_id) != side:
-            raise LeakError(f"{_place(example)} is not on the {side} side")
+            raise LeakError(f"{describe_example(example)} is not on the {side} side")
 
 
-def _place(example: Example) -> str:
+def describe_example(example: Example) -> str:
     return f"latent {example.latent}: image {example.image_id[:12]} (row {example.row})"

@@ -20,7 +20,7 @@ _SOURCE_PIXELS = 320
 
 
 @dataclass
-class Paper:
+class Canvas:
     """The axes to draw on, and how far down the sheet is filled (`y`)."""
 
     axes: Any

@@ -25,7 +25,7 @@ from interp.report.canvas import (
     SERIF,
     SOFT,
     WIDTH,
-    Paper,
+    Canvas,
     printable,
 )
 from interp.run.run import Run
@@ -97,49 +97,49 @@ def _sheet(run: Run, latent: int) -> Sheet:
 
 
 def _png(reader: EvidenceReader, sheet: Sheet, per_side: int) -> bytes:
-    """The paper is cut where the drawing ended; no date and no version go into the file."""
+    """The canvas is cut where the drawing ended; no date and no version go into the file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(dpi=DPI, facecolor=BACKGROUND)
     FigureCanvasAgg(figure)
-    paper = Paper(figure.add_axes((0.0, 0.0, 1.0, 1.0)), reader)
-    _draw(paper, sheet, per_side)
-    height = math.ceil((paper.y + MARGIN - 0.15) * DPI) / DPI
+    canvas = Canvas(figure.add_axes((0.0, 0.0, 1.0, 1.0)), reader)
+    _draw(canvas, sheet, per_side)
+    height = math.ceil((canvas.y + MARGIN - 0.15) * DPI) / DPI
     figure.set_size_inches(WIDTH, height)
-    paper.axes.set(xlim=(0, WIDTH), ylim=(height, 0))
-    paper.axes.axis("off")
+    canvas.axes.set(xlim=(0, WIDTH), ylim=(height, 0))
+    canvas.axes.axis("off")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor=BACKGROUND, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def _draw(paper: Paper, sheet: Sheet, per_side: int) -> None:
-    _title(paper, sheet)
-    _figures(paper, sheet)
+def _draw(canvas: Canvas, sheet: Sheet, per_side: int) -> None:
+    _title(canvas, sheet)
+    _figures(canvas, sheet)
     if sheet.evidence.stats.status == "dead":
         return
     for domain in sheet.domains:
-        _top_row(paper, sheet.evidence, domain, per_side)
-    _quantile_row(paper, sheet.evidence)
+        _top_row(canvas, sheet.evidence, domain, per_side)
+    _quantile_row(canvas, sheet.evidence)
     if sheet.score and sheet.score.verdicts:
-        _test_rows(paper, sheet.evidence, sheet.score, per_side)
+        _test_rows(canvas, sheet.evidence, sheet.score, per_side)
 
 
-def _title(paper: Paper, sheet: Sheet) -> None:
+def _title(canvas: Canvas, sheet: Sheet) -> None:
     said, stats = sheet.explanation, sheet.evidence.stats
     label = said.label if said and said.label is not None else None
-    paper.text(MARGIN, paper.y, f"latent {stats.latent}  ·  {stats.status}", 9, color=SOFT)
-    paper.y += 0.24
+    canvas.text(MARGIN, canvas.y, f"latent {stats.latent}  ·  {stats.status}", 9, color=SOFT)
+    canvas.y += 0.24
     style = {"family": SERIF} if label else {"family": SERIF, "style": "italic", "color": SOFT}
     words = label or _no_label(said, stats.status)
     for row in textwrap.wrap(printable(words), 52, max_lines=2, placeholder=" …") or [" "]:
-        paper.text(MARGIN, paper.y, row, 20, **style)
-        paper.y += 0.36
+        canvas.text(MARGIN, canvas.y, row, 20, **style)
+        canvas.y += 0.36
     for row in textwrap.wrap(printable(said.description if said else ""), 110, max_lines=3):
-        paper.text(MARGIN, paper.y + 0.04, row, 9.5, color=SOFT)
-        paper.y += 0.19
-    paper.y += 0.24
+        canvas.text(MARGIN, canvas.y + 0.04, row, 9.5, color=SOFT)
+        canvas.y += 0.19
+    canvas.y += 0.24
 
 
 def _no_label(said: Explanation | None, status: str) -> str:
@@ -148,58 +148,58 @@ def _no_label(said: Explanation | None, status: str) -> str:
     return f"No label: {said.failure}" if said else "Not labelled yet"
 
 
-def _figures(paper: Paper, sheet: Sheet) -> None:
+def _figures(canvas: Canvas, sheet: Sheet) -> None:
     """Three columns: score, histogram, domains."""
     width = (WIDTH - 2 * MARGIN - 1.0) / 3
     columns = [MARGIN + i * (width + 0.5) for i in range(3)]
-    _score_column(paper, sheet.score, columns[0], width)
+    _score_column(canvas, sheet.score, columns[0], width)
     if sheet.evidence.stats.status != "dead":
-        _histogram_column(paper, sheet.evidence, columns[1], width)
-        _domain_column(paper, sheet, columns[2], width)
-    paper.y += 1.62
+        _histogram_column(canvas, sheet.evidence, columns[1], width)
+        _domain_column(canvas, sheet, columns[2], width)
+    canvas.y += 1.62
 
 
-def _score_column(paper: Paper, score: Score | None, x: float, width: float) -> None:
-    y = paper.y
-    paper.text(x, y, "Predicts unseen images", 9, weight="bold")
+def _score_column(canvas: Canvas, score: Score | None, x: float, width: float) -> None:
+    y = canvas.y
+    canvas.text(x, y, "Predicts unseen images", 9, weight="bold")
     if score is None or math.isnan(score.auroc):
         why = f"Not scored: {score.failure}" if score else "Not scored."
-        paper.text(x, y + 0.27, why, 9, color=SOFT)
+        canvas.text(x, y + 0.27, why, 9, color=SOFT)
         return
-    paper.text(x, y + 0.25, f"{score.auroc:.2f}", 22, family=SERIF)
+    canvas.text(x, y + 0.25, f"{score.auroc:.2f}", 22, family=SERIF)
     interval = f"AUROC\n95%: {score.auroc_low:.2f} to {score.auroc_high:.2f}"
-    paper.text(x + 0.85, y + 0.28, interval, 8, color=SOFT, linespacing=1.35)
+    canvas.text(x + 0.85, y + 0.28, interval, 8, color=SOFT, linespacing=1.35)
     track = y + 0.95
-    paper.line((x, x + width), (track, track))
-    paper.line((x + width / 2,) * 2, (track - 0.14, track + 0.14), color=SOFT, ls=(0, (2, 2)))
+    canvas.line((x, x + width), (track, track))
+    canvas.line((x + width / 2,) * 2, (track - 0.14, track + 0.14), color=SOFT, ls=(0, (2, 2)))
     ends = [x + width * value for value in (score.auroc_low, score.auroc_high)]
-    paper.line(ends, (track, track), color=ACCENT, lw=2.2, alpha=0.6)
-    paper.line([x + width * score.auroc], [track], color=ACCENT, marker="o", ms=8)
+    canvas.line(ends, (track, track), color=ACCENT, lw=2.2, alpha=0.6)
+    canvas.line([x + width * score.auroc], [track], color=ACCENT, marker="o", ms=8)
     for share, words, side in ((0.0, "0", "left"), (0.5, "chance", "center"), (1.0, "1", "right")):
-        paper.text(x + width * share, track + 0.2, words, 7, color=SOFT, ha=side)
+        canvas.text(x + width * share, track + 0.2, words, 7, color=SOFT, ha=side)
 
 
-def _histogram_column(paper: Paper, evidence: Evidence, x: float, width: float) -> None:
+def _histogram_column(canvas: Canvas, evidence: Evidence, x: float, width: float) -> None:
     from matplotlib.patches import Rectangle
 
-    stats, y = evidence.stats, paper.y
-    paper.text(x, y, "Activation", 9, weight="bold")
+    stats, y = evidence.stats, canvas.y
+    canvas.text(x, y, "Activation", 9, weight="bold")
     heights = np.log1p(stats.hist) / np.log1p(max(*stats.hist, 1)) * 0.78  # (32,)
     base, bar = y + 1.08, width / len(heights)
     for i, height in enumerate(heights):
         corner = (x + i * bar, base - height)
-        paper.axes.add_patch(Rectangle(corner, 0.8 * bar, height, facecolor=BAR))
-    paper.line((x, x + width), (base, base))
+        canvas.axes.add_patch(Rectangle(corner, 0.8 * bar, height, facecolor=BAR))
+    canvas.line((x, x + width), (base, base))
     for share, side in ((0.0, "left"), (0.5, "center"), (1.0, "right")):
         value = f"{_act(share * stats.max_act)}"
-        paper.text(x + width * share, base + 0.06, value, 7, color=SOFT, ha=side)
+        canvas.text(x + width * share, base + 0.06, value, 7, color=SOFT, ha=side)
     fact = f"{stats.n_active:,} active images ({stats.frequency:.2%}); logarithmic"
-    paper.text(x, base + 0.22, fact, 7, color=SOFT)
+    canvas.text(x, base + 0.22, fact, 7, color=SOFT)
 
 
-def _domain_column(paper: Paper, sheet: Sheet, x: float, width: float) -> None:
-    rates, y = sheet.evidence.stats.domain_rate, paper.y
-    paper.text(x, y, "Share of images on which it is active", 9, weight="bold")
+def _domain_column(canvas: Canvas, sheet: Sheet, x: float, width: float) -> None:
+    rates, y = sheet.evidence.stats.domain_rate, canvas.y
+    canvas.text(x, y, "Share of images on which it is active", 9, weight="bold")
     most = max([*rates.values(), 1e-12])
     for i, domain in enumerate(sheet.domains[:5]):
         row, colour = (
@@ -207,50 +207,50 @@ def _domain_column(paper: Paper, sheet: Sheet, x: float, width: float) -> None:
             _DOMAIN_COLOURS[i],
         )
         start, length = x + 0.95, width - 1.5
-        paper.text(x, row, textwrap.shorten(domain, 14) or domain[:14], 8, va="center")
-        paper.line((start, start + length), (row, row), lw=5, color="#ece8e1")
-        paper.line((start, start + length * rates[domain] / most), (row, row), lw=5, color=colour)
+        canvas.text(x, row, textwrap.shorten(domain, 14) or domain[:14], 8, va="center")
+        canvas.line((start, start + length), (row, row), lw=5, color="#ece8e1")
+        canvas.line((start, start + length * rates[domain] / most), (row, row), lw=5, color=colour)
         share = f"{rates[domain]:.1%}"
-        paper.text(x + width, row, share, 8, color=SOFT, va="center", ha="right")
+        canvas.text(x + width, row, share, 8, color=SOFT, va="center", ha="right")
 
 
-def _top_row(paper: Paper, evidence: Evidence, domain: str, per_side: int) -> None:
+def _top_row(canvas: Canvas, evidence: Evidence, domain: str, per_side: int) -> None:
     examples = [e for e in evidence.of("explain", "top") if e.domain == domain][:per_side]
-    paper.heading(f"Strongest: {domain}", "activation below each image")
+    canvas.heading(f"Strongest: {domain}", "activation below each image")
     if not examples:
-        paper.text(MARGIN, paper.y, "Active on none of them.", 9, color=SOFT)
-        paper.y += 0.4
+        canvas.text(MARGIN, canvas.y, "Active on none of them.", 9, color=SOFT)
+        canvas.y += 0.4
         return
-    _row(paper, [(e, _act(e.act), SOFT, LINE) for e in examples], per_side)
+    _row(canvas, [(e, _act(e.act), SOFT, LINE) for e in examples], per_side)
 
 
-def _quantile_row(paper: Paper, evidence: Evidence) -> None:
+def _quantile_row(canvas: Canvas, evidence: Evidence) -> None:
     """Two images of every part of the sample, from the weakest to the strongest."""
     sample = evidence.of("explain", "quantile")
     strata = [[e for e in sample if e.stratum == s] for s in sorted({e.stratum for e in sample})]
     if not strata:
         return
-    paper.heading("Across its range", "images drawn at random, weakest to strongest")
+    canvas.heading("Across its range", "images drawn at random, weakest to strongest")
     group = (WIDTH - 2 * MARGIN + 0.22) / len(strata)
     side = min((group - 0.22 - 0.06) / 2, 1.3)
     for i, part in enumerate(strata):
         for j, example in enumerate(part[:2]):
-            paper.image(example, MARGIN + i * group + j * (side + 0.06), side)
+            canvas.image(example, MARGIN + i * group + j * (side + 0.06), side)
         acts = [e.act for e in part]
         words = f"{_act(min(acts))} to {_act(max(acts))}"
-        paper.text(MARGIN + i * group, paper.y + side + 0.06, words, 8, color=SOFT)
-    paper.y += side + 0.42
+        canvas.text(MARGIN + i * group, canvas.y + side + 0.06, words, 8, color=SOFT)
+    canvas.y += side + 0.42
 
 
-def _test_rows(paper: Paper, evidence: Evidence, score: Score, per_side: int) -> None:
+def _test_rows(canvas: Canvas, evidence: Evidence, score: Score, per_side: int) -> None:
     held_out = {e.image_id: e for e in evidence.examples if e.side == "score"}
     for truth, name in ((True, "Unseen, active"), (False, "Unseen, silent")):
         verdicts = [v for v in score.verdicts if v.truth == truth and v.image_id in held_out]
         right = sum(_right(v) for v in verdicts)
-        paper.heading(name, f"judge's answer 0 to 100; {right} of {len(verdicts)} right")
+        canvas.heading(name, f"judge's answer 0 to 100; {right} of {len(verdicts)} right")
         shown = sorted(verdicts, key=lambda v: (v.kind != "hard", -v.act, v.image_id))
         shown = _spread(shown, per_side)
-        _row(paper, [(held_out[v.image_id], *_verdict(v)) for v in shown], per_side)
+        _row(canvas, [(held_out[v.image_id], *_verdict(v)) for v in shown], per_side)
 
 
 def _right(v: Verdict) -> bool:
@@ -265,15 +265,15 @@ def _verdict(v: Verdict) -> tuple[str, str, str]:
     return words + hard, GOOD if _right(v) else BAD, LINE if _right(v) else BAD
 
 
-def _row(paper: Paper, cells: Sequence[tuple[Example, str, str, str]], per_side: int) -> None:
+def _row(canvas: Canvas, cells: Sequence[tuple[Example, str, str, str]], per_side: int) -> None:
     """Cells are (image, words below it, their colour, the frame's colour)."""
     side = min((WIDTH - 2 * MARGIN + _GAP) / per_side - _GAP, 1.6)
     for i, (example, words, colour, frame) in enumerate(cells):
         x = MARGIN + i * (side + _GAP)
-        paper.image(example, x, side, frame)
+        canvas.image(example, x, side, frame)
         style = {"color": colour, "ha": "center"}
-        paper.text(x + side / 2, paper.y + side + 0.06, words, 8, **style)
-    paper.y += (side + 0.42) if cells else 0.2
+        canvas.text(x + side / 2, canvas.y + side + 0.06, words, 8, **style)
+    canvas.y += (side + 0.42) if cells else 0.2
 
 
 def _spread(items: Sequence[Any], n: int) -> list[Any]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from interp.records.split import LeakError, _place, check_side
+from interp.records.split import LeakError, check_side, describe_example
 from interp.records.types import Evidence, Example
 from sae.core.errors import UserError
 from sae.core.shares import apportion
@@ -84,7 +84,9 @@ def check_held_out(examples: Iterable[Example], shown: Iterable[str] = ()) -> No
     seen = frozenset(shown)
     for example in examples:
         if example.image_id in seen:
-            raise LeakError(f"{_place(example)} was shown to the explainer and cannot test a label")
+            raise LeakError(
+                f"{describe_example(example)} was shown to the explainer and cannot test a label"
+            )
 
 
 def deal(sample: Sample, n_tiles: int, latent: int) -> tuple[tuple[Example, ...], ...]:

@@ -14,7 +14,7 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from PIL import Image
 from torch import Tensor
 
-from interp.local.clip_encoder import BATCH, Eyes
+from interp.local.clip_encoder import BATCH, ClipEncoder
 from interp.local.models import LocalJudge, LocalNamer, score_terms, standardise
 from interp.local.vocabulary import TERMS_FILE, Term, load_vocabulary, read_terms, texts_of
 from interp.pictures.cache import Images
@@ -24,7 +24,14 @@ from interp.records.types import Evidence, Example, Explanation
 from sae.core.errors import UserError
 from sae.data.images import BadImage
 from sae.world.scene.concepts import CONCEPTS
-from tests.support.interp.latents import COLOURS, ColourClip, make_evidence, paint, plain
+from tests.support.interp.latents import (
+    COLOURS,
+    ColourClip,
+    make_evidence,
+    paint,
+    plain,
+    plain_with_ids,
+)
 
 COLOUR_TERMS = [Term(name, (f"a photo of {name}", name)) for name in COLOURS]
 BACKGROUND = ("blue", "blue", "green", "white", "yellow", "red")
@@ -46,7 +53,7 @@ class SmallTransformer(ColourClip):
 
 
 def explain(evidence: Evidence, images: Images = paint) -> Explanation:
-    namer = LocalNamer(Eyes(ColourClip()), COLOUR_TERMS, plain(*BACKGROUND))
+    namer = LocalNamer(ClipEncoder(ColourClip()), COLOUR_TERMS, plain_with_ids(*BACKGROUND))
     return asyncio.run(namer.explain(evidence, images))
 
 
@@ -123,10 +130,17 @@ def test_an_unreadable_image_is_left_out_and_not_listed_as_shown() -> None:
     assert "15 images" in explanation.description
 
 
+def tiles(letters: str, *names: str) -> list[Tile]:
+    return [
+        Tile(letter, image, image_id=name)
+        for letter, (name, image) in zip(letters, plain_with_ids(*names), strict=True)
+    ]
+
+
 def test_the_judge_scores_what_fits_above_fifty_and_the_rest_below() -> None:
-    judge = LocalJudge(Eyes(ColourClip()), plain(*BACKGROUND))
+    judge = LocalJudge(ClipEncoder(ColourClip()), plain_with_ids(*BACKGROUND))
     codes = "ABC"
-    pictures = list(map(Tile, codes, plain("red", "blue", "green")))
+    pictures = tiles(codes, "red", "blue", "green")
     judgement = asyncio.run(judge.judge("red", "", lambda: pictures))
     red, blue, green = (judgement.scores[code] for code in codes)
     assert red is not None
@@ -139,25 +153,30 @@ def test_the_judge_scores_what_fits_above_fifty_and_the_rest_below() -> None:
 
 
 def test_a_label_that_separates_nothing_is_scored_alike_everywhere() -> None:
-    judge = LocalJudge(Eyes(ColourClip()), plain("red", "red"))
-    pictures = list(map(Tile, "AB", plain("red", "red")))
+    judge = LocalJudge(ClipEncoder(ColourClip()), plain_with_ids("red", "red"))
+    pictures = tiles("AB", "red", "red")
     scores = asyncio.run(judge.judge("red", "", lambda: pictures)).scores
     assert scores["A"] == scores["B"]
     assert scores["A"] is not None
     assert math.isfinite(scores["A"])
 
 
-# ------------------------------------------------------------------------------ the eyes
+# ------------------------------------------------------------------------------ the encoder
 
 
 def test_an_image_is_embedded_once_and_always_in_full_batches() -> None:
     clip = ColourClip()
-    eyes = Eyes(clip)
-    first = eyes.see(plain("red", "blue", "red"))
-    again = eyes.see(plain("blue"))
+    encoder = ClipEncoder(clip)
+    first = encoder.encode(plain_with_ids("red", "blue", "red"))
+    again = encoder.encode(plain_with_ids("blue"))
     assert clip.batches == [BATCH]
     assert torch.equal(first[1], again[0])
     assert torch.equal(first[0], first[2])
+
+
+def test_images_without_an_id_are_refused() -> None:
+    with pytest.raises(ValueError, match="without image_id"):
+        ClipEncoder(ColourClip()).encode([("", image) for image in plain("red", "blue")])
 
 
 def test_an_embedding_does_not_depend_on_the_company_of_the_image() -> None:
@@ -165,8 +184,9 @@ def test_an_embedding_does_not_depend_on_the_company_of_the_image() -> None:
     noise = torch.randint(0, 256, (21, 64, 64, 3), generator=generator).to(torch.uint8)
     images = [Image.fromarray(image.numpy()) for image in noise]
     clip = SmallTransformer()
-    together = Eyes(clip).see(images)
-    alone = torch.cat([Eyes(clip).see([image]) for image in images])
+    pictures = [(str(number), image) for number, image in enumerate(images)]
+    together = ClipEncoder(clip).encode(pictures)
+    alone = torch.cat([ClipEncoder(clip).encode([picture]) for picture in pictures])
     assert torch.equal(together, alone)
 
 

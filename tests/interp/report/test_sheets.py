@@ -55,7 +55,7 @@ def words_drawn(monkeypatch: pytest.MonkeyPatch, run: Path, latent: int) -> list
     """Everything that is written on a sheet."""
     words: list[str] = []
     monkeypatch.setattr(
-        "interp.report.canvas.Paper.text", lambda _, x, y, text, *a, **k: words.append(text)
+        "interp.report.canvas.Canvas.text", lambda _, x, y, text, *a, **k: words.append(text)
     )
     sheet_png(Run(run), latent)
     return words

@@ -9,7 +9,7 @@ import math
 import pytest
 from PIL import Image
 
-from interp.local.clip_encoder import Eyes
+from interp.local.clip_encoder import ClipEncoder
 from interp.local.models import LocalJudge
 from interp.records.codec import from_json, to_json
 from interp.records.split import LeakError, split_of
@@ -17,7 +17,13 @@ from interp.records.types import Example, Score
 from interp.score.judge import Judge, VlmJudge
 from interp.score.latent import score_latent
 from sae.data.images import BadImage
-from tests.support.interp.latents import ColourClip, explained, make_evidence, paint, plain
+from tests.support.interp.latents import (
+    ColourClip,
+    explained,
+    make_evidence,
+    paint,
+    plain_with_ids,
+)
 from tests.support.interp.scoring import FakeModel, Scripted, pixel, redness, score
 
 GREYS = {"top": 255, "quantile": 255, "hard": 128, "silent": 0}
@@ -111,7 +117,10 @@ def test_a_latent_without_a_readable_image_is_all_missing_and_no_model_is_asked(
         raise BadImage("cut off")
 
     model = FakeModel()
-    judges: tuple[Judge, ...] = (VlmJudge(model), LocalJudge(Eyes(ColourClip()), plain("red")))
+    judges: tuple[Judge, ...] = (
+        VlmJudge(model),
+        LocalJudge(ClipEncoder(ColourClip()), plain_with_ids("red")),
+    )
     for judge in judges:
         assert score(judge, images=images).n_missing == 40
     assert model.questions == []
@@ -159,7 +168,9 @@ def test_a_score_survives_its_way_through_json() -> None:
 
 
 def test_the_local_judge_tells_red_from_blue_and_another_label_does_worse() -> None:
-    judge = LocalJudge(Eyes(ColourClip()), plain("blue", "blue", "green", "white", "yellow", "red"))
+    judge = LocalJudge(
+        ClipEncoder(ColourClip()), plain_with_ids("blue", "blue", "green", "white", "yellow", "red")
+    )
     right, wrong = score(judge), score(judge, label="green")
     assert right.auroc > 0.8
     assert wrong.auroc < 0.6

@@ -110,6 +110,11 @@ def plain(*names: str) -> list[Image.Image]:
     return [Image.new("RGB", (32, 32), COLOURS[name]) for name in names]
 
 
+def plain_with_ids(*names: str) -> list[tuple[str, Image.Image]]:
+    """The same, each with its name in the place of an image_id."""
+    return list(zip(names, plain(*names), strict=True))
+
+
 def explained(
     latent: int = 7, label: str | None = "red", failure: str | None = None
 ) -> Explanation:
