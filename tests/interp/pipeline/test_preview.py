@@ -86,9 +86,10 @@ def words(run: Path, model: str, server: Loopback | None = None) -> list[object]
 def test_an_estimate_is_within_15_percent_of_the_bill(server, run, tmp_path, model):
     server.usage = bill(TRUTHS[model], completion=440)
     figures, paid = tmp_path / "estimate.json", tmp_path / "paid.json"
-    assert interp("explain", *words(run, model, server), "--estimate", "--json", figures) == 0
+    command = ("explain", *words(run, model, server), "--limit", 8)
+    assert interp(*command, "--estimate", "--json", figures) == 0
     assert server.chats == []
-    assert interp("explain", *words(run, model, server), "--json", paid) == 0
+    assert interp(*command, "--json", paid) == 0
     n_asked = len([chat for chat in server.chats if len(chat.pictures) > 1])
     estimate = told(figures)
     assert estimate["n_requests"] == n_asked == told(paid)["n_labelled"]
@@ -113,7 +114,7 @@ def test_after_a_pilot_of_5_latents_it_is_within_10_percent_however_the_model_co
 def test_scoring_is_estimated_too(server, run, tmp_path):
     model = "openai/gpt-4.1-mini"
     server.usage = bill(TRUTHS[model], completion=75)
-    assert interp("explain", *words(run, model, server)) == 0
+    assert interp("explain", *words(run, model, server), "--limit", 6) == 0
     server.requests.clear()
     figures, paid = tmp_path / "estimate.json", tmp_path / "paid.json"
     assert interp("score", *words(run, model, server), "--estimate", "--json", figures) == 0
@@ -138,14 +139,14 @@ def test_a_dry_run_writes_exactly_what_is_sent_then_and_opens_no_socket(
 ):
     model = "openai/gpt-4.1-mini"
     if stage == "score":
-        assert interp("explain", *words(run, model, server)) == 0
+        assert interp("explain", *words(run, model, server), "--limit", 3) == 0
     with monkeypatch.context() as patched:
         patched.setattr(socket, "socket", None)
         assert interp(stage, *words(run, model), "--dry-run", 3) == 0
     written = sorted((run / "dry-run").glob("*.json"))
     assert len(written) == 3
     server.requests.clear()
-    assert interp(stage, *words(run, model, server), "--concurrency", 1) == 0
+    assert interp(stage, *words(run, model, server), "--concurrency", 1, "--limit", 5) == 0
     sent = [chat.body for chat in server.chats]
     for path in written:
         body = json.loads(path.read_text())
