@@ -9,7 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sae.clip.image_loader import Loaded, Outcome, Refused, default_workers, load_images
+from sae.clip.image_loader import (
+    Loaded,
+    Outcome,
+    Refused,
+    default_workers,
+    explain_dead_workers,
+    load_images,
+)
 from sae.clip.model import Clip
 from sae.core.errors import FAILURES, UserError
 from sae.core.files import sha256_hex
@@ -50,7 +57,8 @@ def embed(
     finished = writer.read_finished()
     if finished is None:
         n_workers = default_workers(len(files)) if workers is None else workers
-        _write_shards(writer, files, roots, clip, batch_size, n_workers, progress)
+        with explain_dead_workers():
+            _write_shards(writer, files, roots, clip, batch_size, n_workers, progress)
         _refuse_many_skipped(writer, allow_skipped)
         finished = writer.finish()
     if progress is not None:

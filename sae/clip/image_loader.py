@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,7 +49,7 @@ def load_images(
 ) -> Iterator[list[Outcome]]:
     """What became of each candidate, batch by batch, in the order of `batches` (places in `files`).
 
-    Memory is bounded: two batches a worker are on the way. Raises `UserError` when a worker dies.
+    Memory is bounded: two batches a worker are on the way. Use it under `explain_dead_workers`.
     """
     loader: DataLoader[Any] = DataLoader(
         _Images(files, preprocess),
@@ -56,8 +57,18 @@ def load_images(
         num_workers=workers,
         collate_fn=list,
     )
+    yield from loader
+
+
+@contextmanager
+def explain_dead_workers() -> Iterator[None]:
+    """Raise `UserError` when a worker dies while the block runs, whatever is just being done.
+
+    torch tells it by a `RuntimeError` from a signal handler: it can strike between any two steps,
+    so the block is all that runs while there are workers, not the loader alone.
+    """
     try:
-        yield from loader
+        yield
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker (pid"):
             raise

@@ -19,6 +19,7 @@ from sae.core.errors import UserError
 from sae.data.images import read_image
 from sae.data.store import EmbeddingStore
 from sae.data.store_format import Source
+from sae.data.store_writer import StoreWriter
 from tests.support.sae.embedded import Images, contents, count_reads, found, run
 
 N_IMAGES = 23
@@ -198,6 +199,17 @@ def test_a_worker_that_dies_is_reported_and_the_run_goes_on_later(
         run(images, tmp_path / "store", clip, workers=1)
     monkeypatch.undo()
     assert run(images, tmp_path / "store", clip).n_images == N_IMAGES
+
+
+def test_a_worker_may_die_while_a_shard_is_written(
+    images: Images, clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def struck(*_: object) -> None:  # torch's handler of SIGCHLD raises wherever we are
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    monkeypatch.setattr(StoreWriter, "write_shard", struck)
+    with pytest.raises(UserError, match="a decoding process died"):
+        run(images, tmp_path / "store", clip, workers=0)
 
 
 def test_a_fault_of_ours_is_not_taken_for_a_bad_image(
