@@ -13,13 +13,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.run.results import EXPLANATIONS, SCORES, Results
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, read_config, without_place, write_json
 
 if TYPE_CHECKING:
     from interp.evidence.reader import EvidenceReader
     from interp.evidence.stream.activations import Encoder
-    from interp.run.results import Results
     from sae.data.store import EmbeddingStore
 
 RESULTS = Path("results")
@@ -137,8 +137,6 @@ class Run:
     @cached_property
     def results(self) -> Results:
         """What was said and measured so far; each file is read once."""
-        from interp.run.results import Results
-
         return Results(self.path)
 
     @property
@@ -154,15 +152,15 @@ class Run:
     @property
     def lock(self) -> Path:
         """Held by the one process that works on the run; a `Ledger` holds it too."""
-        return self.path / "calls.lock"
+        return self.ledger.with_suffix(".lock")
 
     @property
     def explanations(self) -> Path:
-        return self.path / "explanations.jsonl"
+        return self.path / EXPLANATIONS
 
     @property
     def scores(self) -> Path:
-        return self.path / "scores.jsonl"
+        return self.path / SCORES
 
     @property
     def labels(self) -> Path:

@@ -4,7 +4,6 @@ import json
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,9 +14,8 @@ from interp.records.codec import from_json
 from interp.records.types import Explanation
 from sae.core.errors import UserError
 from tests.support.interp.asking import explain_run
-from tests.support.interp.explaining import ColourSource, colour_of, run
+from tests.support.interp.explaining import ColourSource, colour_of, run, start
 from tests.support.interp.scripted_model import Scripted
-from tests.support.paths import ROOT
 from tests.support.servers.loopback import Loopback
 from tests.support.servers.loopback_answers import COST, Fault
 
@@ -119,19 +117,6 @@ def test_a_lasting_fault_is_a_state_of_the_explanation(server, tmp_path, fault, 
     assert row.usd == pytest.approx(COST * n_billed)
 
 
-def start(folder: Path, server: Loopback, n_latents: int) -> subprocess.Popen[bytes]:
-    command = [
-        sys.executable,
-        "-m",
-        "tests.support.interp.explaining",
-        str(folder),
-        server.base_url,
-        str(n_latents),
-    ]
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE)
-
-
 def wait_for(condition) -> None:
     for _ in range(3000):
         if condition():
@@ -160,7 +145,7 @@ def test_kill_9_in_the_middle_loses_no_answer_and_ends_in_the_same_bytes(server,
     run(whole, server.base_url, 16)
     server.requests.clear()
     server.latency = 0.05
-    child = start(broken, server, 16)
+    child = start(broken, server.base_url, 16, subprocess.PIPE)
     with child:
         wait_for(lambda: len(server.chats) > 6)
         child.send_signal(signal.SIGKILL)
@@ -176,7 +161,7 @@ def test_kill_9_in_the_middle_loses_no_answer_and_ends_in_the_same_bytes(server,
 
 def test_sigint_keeps_what_is_in_flight_and_the_same_command_goes_on(server, tmp_path):
     server.latency = 0.2
-    child = start(tmp_path, server, 12)
+    child = start(tmp_path, server.base_url, 12, subprocess.PIPE)
     with child:
         wait_for(lambda: len(server.chats) >= 2)
         child.send_signal(signal.SIGINT)

@@ -6,8 +6,6 @@ import json
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from sae.core.files import sha256_hex
-from tests.support.interp.explaining import run
-from tests.support.paths import ROOT
+from tests.support.interp.explaining import run, start
 from tests.support.servers.loopback import Loopback
 from tests.support.servers.loopback_answers import Fault, Request
 
@@ -30,19 +27,6 @@ WAIT = 1.0
 def server():
     with Loopback() as loopback:
         yield loopback
-
-
-def start(folder: Path, server: Loopback, n_latents: int) -> subprocess.Popen[bytes]:
-    command = [
-        sys.executable,
-        "-m",
-        "tests.support.interp.explaining",
-        str(folder),
-        server.base_url,
-        str(n_latents),
-    ]
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
 
 
 def pictures_of(request: Request) -> str:
@@ -101,7 +85,7 @@ def kill_and_resume(server: Loopback, folder: Path, n_latents: int, n_kills: int
     repeated = 0
     for n_killed in range(n_kills + 1):
         server.requests.clear()
-        with start(folder, server, n_latents) as child:
+        with start(folder, server.base_url, n_latents) as child:
             if n_killed < n_kills:
                 while child.poll() is None and not server.chats:
                     time.sleep(0.005)

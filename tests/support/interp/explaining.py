@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -19,6 +20,7 @@ from interp.records.split import split_of
 from interp.records.types import Evidence, Example, Kind, LatentStats, Side
 from tests.support.interp.asking import explain_run
 from tests.support.interp.patient import give_time_to_end
+from tests.support.paths import ROOT
 from tests.support.servers.loopback_answers import COLOURS
 
 NAMES = tuple(COLOURS)
@@ -151,6 +153,16 @@ def run(
             range(n_latents),
             concurrency=model.gate.room if concurrency > 1 else 1,  # 1: strictly in order
         )
+
+
+def start(
+    folder: Path, base_url: str, n_latents: int, stderr: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
+    """`run` in a process of its own, which a test may stop or kill."""
+    module = "tests.support.interp.explaining"
+    command = [sys.executable, "-m", module, str(folder), base_url, str(n_latents)]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=stderr)
 
 
 if __name__ == "__main__":
