@@ -21,7 +21,7 @@ from interp.evidence.reader import EvidenceReader
 from interp.records.types import Explanation, Status
 from interp.score.judge import Judge
 from interp.score.latent import score_latent
-from interp.score.nulls import shuffled
+from interp.score.nulls import shuffle_labels
 from sae.core.errors import UserError
 from sae.model.sae import SAE
 from sae.world.scene.concepts import BY_NAME, PLANTED, concept_named
@@ -194,7 +194,7 @@ def _scores(
 ) -> tuple[list[float], list[float]]:
     """AUROC of every latent under its planted label, and under another's."""
     status: dict[int, Status] = dict.fromkeys(told, "live")
-    tests = [*told.values(), *shuffled(list(told.values()), status)]
+    tests = [*told.values(), *shuffle_labels(list(told.values()), status)]
     values: list[float] = []
     for number, test in enumerate(tests):
         evidence = reader.of(test.latent)

@@ -177,11 +177,11 @@ def show(
     config: ConfigOption = None,
 ) -> None:
     """Draw latents as PNG sheets: top images by domain, quantiles, histogram, held-out test."""
-    from interp.report.sheets import choose, write_sheets
+    from interp.report.sheets import choose_telling, write_sheets
     from interp.run.run import Run
 
     opened = Run.open(run)
-    written = write_sheets(opened, latents or choose(opened, n), out)
+    written = write_sheets(opened, latents or choose_telling(opened, n), out)
     console.finish({"sheets": out}, [f"open {written[0]}"] if written else [])
 
 

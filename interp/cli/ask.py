@@ -116,11 +116,11 @@ def models(
     import os
 
     from interp.cli.models import figures, print_models
-    from interp.llm.cost.model_list import fetch_models, known_models
+    from interp.llm.cost.model_list import fetch_models, list_models
     from interp.llm.types import KEY_VARIABLE
 
     key = os.environ.get(KEY_VARIABLE)
-    listing = (fetch_models if refresh else known_models)(base_url, key)
+    listing = (fetch_models if refresh else list_models)(base_url, key)
     print_models(listing, contains, all_models)
     console.write_figures(json, figures(listing, contains, all_models))
     console.finish({}, ["interp explain --model MODEL --estimate"])

@@ -50,7 +50,7 @@ def examine(base_url: str, model: str | None) -> Iterator[Finding]:
         yield _looks_at_images(base_url, model)
 
 
-def masked(key: str) -> str:
+def mask_key(key: str) -> str:
     """Enough of a key to tell two apart: its length and last two characters."""
     return f"set, {len(key)} characters ending in ...{key[-2:]}" if len(key) >= 12 else "set"
 
@@ -82,7 +82,7 @@ def _key(key: str) -> Finding:
         return Finding(
             KEY_VARIABLE, "not set; `--model local` needs none, OpenRouter does", ok=False
         )
-    return Finding(KEY_VARIABLE, masked(key))
+    return Finding(KEY_VARIABLE, mask_key(key))
 
 
 def _server(base_url: str, key: str) -> Finding:

@@ -59,7 +59,7 @@ class Shown(NamedTuple):
     """Empty, or at least `min_negatives`."""
 
 
-def choose(evidence: Evidence, config: ShowConfig) -> Shown:
+def choose_shown(evidence: Evidence, config: ShowConfig) -> Shown:
     """Choose and shuffle. Raises `LeakError` when an example is not on the explain side."""
     rng = np.random.default_rng([evidence.stats.latent])
     mix = evidence.stats.domain_rate

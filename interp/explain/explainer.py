@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from interp.explain.answer import ExplainAnswer, explain_schema
-from interp.explain.examples import ShowConfig, choose
+from interp.explain.examples import ShowConfig, choose_shown
 from interp.explain.lint import lint_description, lint_label
 from interp.explain.page import COLUMNS, Page, draw_page
 from interp.llm.prompts import fingerprint, render
@@ -100,7 +100,7 @@ class VlmExplainer(Asker):
         return self._question(page, evidence.stats.latent)
 
     def _page(self, evidence: Evidence, images: Images) -> Page:
-        shown = choose(evidence, self.config.show)
+        shown = choose_shown(evidence, self.config.show)
         return draw_page(shown, images, self.config.show, self._painter, self._patch_grid)
 
     def _shows_too_little(self, page: Page) -> bool:

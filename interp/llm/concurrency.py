@@ -79,14 +79,14 @@ class Gate:
         finally:
             self.n_resting -= 1
 
-    def answered(self) -> None:
+    def record_answer(self) -> None:
         """A request was taken: an adaptive budget grows, if more than half of it is in use."""
         self._throttled -= self._throttled / _MEMORY
         if self.is_adaptive and 2 * self.in_flight > self._limit:
             self._limit = min(MOST, self._limit + (1.0 if self._starting else 1.0 / self._limit))
             self._grant()
 
-    def throttled(self, sent_in: int, wait: float | None) -> None:
+    def slow_down(self, sent_in: int, wait: float | None) -> None:
         """A request of round `sent_in` was turned away, with the server's Retry-After in seconds.
 
         Where most requests are turned away, nothing is sent before that time is over.

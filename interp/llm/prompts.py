@@ -43,12 +43,12 @@ def fingerprint(
     return sha256_hex(text.encode())
 
 
-def quoted(text: str) -> str:
+def mark_data(text: str) -> str:
     """`<<<text>>>` on one line: a label is data, and cannot close the quotation by itself."""
     return "<<<" + " ".join(text.translate(_SIGNS).split()) + ">>>"
 
 
-def listed(letters: Sequence[str]) -> str:
+def list_letters(letters: Sequence[str]) -> str:
     """`A, B and C`."""
     if len(letters) < 2:
         return "".join(letters)
@@ -64,8 +64,8 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         autoescape=False,  # plain text for a model; HTML has an environment of its own
     )
-    environment.filters["quoted"] = quoted
-    environment.filters["listed"] = listed
+    environment.filters["quoted"] = mark_data
+    environment.filters["listed"] = list_letters
     return environment
 
 

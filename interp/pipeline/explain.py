@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from interp.explain.examples import choose
+from interp.explain.examples import choose_shown
 from interp.explain.explainer import ExplainConfig, Explainer, VlmExplainer, explain_prompt
 from interp.explain.run import ExplainSummary, pending_latents, summarise
 from interp.llm.types import Question, VisionModel
@@ -71,7 +71,7 @@ class ExplainStage(Stage[int, Explanation, ExplainSummary]):
 
     def _n_requests(self, item: int) -> int:
         show = self._config.show
-        shown = choose(self._run.evidence.of(item), show)
+        shown = choose_shown(self._run.evidence.of(item), show)
         return int(len(shown.positives) >= show.min_positives)
 
     @cached_property

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 from interp.llm.cost.budget import Purse
 from interp.llm.cost.model_list import (
     ModelInfo,
-    cached_models,
     fetch_models,
     find_model,
-    known_models,
+    list_models,
+    read_cached_models,
 )
 from interp.llm.cost.price import Price, parse_price
 from interp.llm.cost.tariff import Tariff
@@ -85,7 +85,7 @@ def model_info(settings: ModelSettings) -> ModelInfo | None:
     key = os.environ.get(KEY_VARIABLE)
     try:
         # A server of one's own may serve another model an hour later.
-        ask = fetch_models if is_own(settings.base_url) else known_models
+        ask = fetch_models if is_own(settings.base_url) else list_models
         listing = ask(settings.base_url, key)
     except UserError:
         return None
@@ -102,7 +102,7 @@ def model_info(settings: ModelSettings) -> ModelInfo | None:
 
 def listed_model(settings: ModelSettings) -> ModelInfo | None:
     """The same from the list that was fetched last, however old: opens no socket."""
-    listing = cached_models(settings.base_url)
+    listing = read_cached_models(settings.base_url)
     return find_model(listing, settings.model) if listing else None
 
 

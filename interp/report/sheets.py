@@ -60,7 +60,7 @@ def sheet_png(run: Run, latent: int, per_side: int = 8) -> bytes:
     return _png(run.evidence, _sheet(run, latent), per_side)
 
 
-def choose(run: Run, n: int = 12) -> list[int]:
+def choose_telling(run: Run, n: int = 12) -> list[int]:
     """Up to `n` latents that show a run as it is, from the best score to the worst.
 
     Half of them lean to the first domain (or "sketch"), half away from it, as far as there are

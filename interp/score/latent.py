@@ -16,7 +16,7 @@ from interp.pictures.grid import FIRST, Tile
 from interp.records.types import Evidence, Example, Explanation, Score, Verdict
 from interp.score.judge import Judge, Judgement, VlmJudge
 from interp.score.metrics import auroc, auroc_interval, balanced_accuracy, spearman
-from interp.score.sampling import Sample, SampleConfig, check_held_out, deal, held_out, is_enough
+from interp.score.sampling import Sample, SampleConfig, check_held_out, deal, draw_sample, is_enough
 
 CHANCE = 50.0
 """What a missing answer counts as in the AUROC: it tells nothing either way."""
@@ -102,7 +102,7 @@ def _test(
         raise ValueError(f"latent {explanation.latent} has no label to score")
     config = config or SampleConfig()
     latent = evidence.stats.latent
-    sample = held_out(evidence, config)
+    sample = draw_sample(evidence, config)
     check_held_out((*sample.positives, *sample.negatives), explanation.codes.values())
     grids = deal(sample, config.n_tiles, latent) if is_enough(sample, config) else ()
     return _Test(latent, explanation, judge, control, sample, grids)

@@ -11,7 +11,7 @@ import numpy as np
 from interp.records.types import Explanation, Status
 
 
-def shuffled(
+def shuffle_labels(
     explanations: Sequence[Explanation], status: Mapping[int, Status], seed: int = 0
 ) -> list[Explanation]:
     """Every latent with the label and description of another one of the same status.

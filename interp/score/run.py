@@ -19,8 +19,8 @@ from interp.records.types import (
     digest_of,
 )
 from interp.score.latent import TOO_FEW
-from interp.score.nulls import shuffled
-from interp.score.sampling import SampleConfig, held_out, is_enough, n_grids
+from interp.score.nulls import shuffle_labels
+from interp.score.sampling import SampleConfig, draw_sample, is_enough, n_grids
 from sae.core.errors import UserError
 
 MISSING_ALARM = 0.02
@@ -78,14 +78,14 @@ def pending_tests(
     config = config or SampleConfig()
     cases = {e.latent: _case(source.of(e.latent), config) for e in tests}
     if control:
-        tests = shuffled(tests, {latent: case.status for latent, case in cases.items()})
+        tests = shuffle_labels(tests, {latent: case.status for latent, case in cases.items()})
     return [e for e in tests if _test(e, cases[e.latent], by, control) not in done]
 
 
 def n_questions(evidence: Evidence, config: SampleConfig | None = None) -> int:
     """Grids that test one label of this latent; 0 where there are too few images."""
     config = config or SampleConfig()
-    sample = held_out(evidence, config)
+    sample = draw_sample(evidence, config)
     n_images = len(sample.positives) + len(sample.negatives)
     return n_grids(n_images, config.n_tiles) if is_enough(sample, config) else 0
 
@@ -147,7 +147,7 @@ def _test_of(line: ScoreLine) -> _Test:
 
 
 def _case(evidence: Evidence, config: SampleConfig) -> _Case:
-    sample = held_out(evidence, config)
+    sample = draw_sample(evidence, config)
     images = (*sample.positives, *sample.negatives) if is_enough(sample, config) else ()
     return _Case(evidence.stats.status, digest_of(example.image_id for example in images))
 

@@ -54,7 +54,7 @@ class Sample(NamedTuple):
     negatives: tuple[Example, ...]
 
 
-def held_out(evidence: Evidence, config: SampleConfig) -> Sample:
+def draw_sample(evidence: Evidence, config: SampleConfig) -> Sample:
     """Choose the test images of a latent; fewer than asked for where there are not enough.
 
     Positives: as many from every stratum of the uniform sample, the top list fills up what lacks.

@@ -31,11 +31,14 @@ def paired_difference(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Di
     p_low, p_high = wilson_interval(int(after.sum()), n)
     q_low, q_high = wilson_interval(int(before.sum()), n)
     phi = _correlation(after, before)
-    below, above = _joined(p - p_low, q_high - q, phi), _joined(p_high - p, q - q_low, phi)
+    below, above = (
+        _join_halves(p - p_low, q_high - q, phi),
+        _join_halves(p_high - p, q - q_low, phi),
+    )
     return Difference(p - q, p - q - below, p - q + above)
 
 
-def _joined(a: float, b: float, phi: float) -> float:
+def _join_halves(a: float, b: float, phi: float) -> float:
     return math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))
 
 

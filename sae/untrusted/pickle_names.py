@@ -175,7 +175,7 @@ def _ordered(pairs: Iterable[Any] = ()) -> dict[Any, Any]:
     return made
 
 
-def _joined(sign: str, *parts: Any) -> str:
+def _join_parts(sign: str, *parts: Any) -> str:
     if not all(isinstance(part, str | int) for part in parts):
         raise Unfit("a path or device of odd parts")
     return sign.join(map(str, parts))
@@ -193,7 +193,7 @@ def _known(module: str, name: str) -> Any:
     if module == "numpy.dtypes" and name in _NUMPY_CLASSES:
         return lambda *_: _Dtype(_NUMPY_CLASSES[name])
     if module == "pathlib":
-        return functools.partial(_joined, "/")
+        return functools.partial(_join_parts, "/")
     return _KNOWN.get((module, name))
 
 
@@ -216,7 +216,7 @@ _KNOWN: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
     ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): _parameter,
-    ("torch", "device"): functools.partial(_joined, ":"),
+    ("torch", "device"): functools.partial(_join_parts, ":"),
     ("torch", "Size"): lambda *args: tuple(*args),
     ("numpy", "dtype"): _dtype,
     ("_codecs", "encode"): _encode,

@@ -65,15 +65,15 @@ class Listing(NamedTuple):
         return timedelta(0) <= datetime.now(UTC) - self.fetched < DAY
 
 
-def known_models(base_url: str, api_key: str | None) -> Listing:
+def list_models(base_url: str, api_key: str | None) -> Listing:
     """From the cache while it is fresh, else from the server. Raises `UserError`."""
-    listing = cached_models(base_url)
+    listing = read_cached_models(base_url)
     if listing is not None and listing.is_fresh:
         return listing
     return fetch_models(base_url, api_key)
 
 
-def cached_models(base_url: str) -> Listing | None:
+def read_cached_models(base_url: str) -> Listing | None:
     """What was fetched last, however old (see `fetched`); opens no socket."""
     try:
         stored = json.loads(_cache_file(base_url).read_text(encoding="utf-8"))

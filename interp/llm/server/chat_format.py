@@ -126,7 +126,7 @@ def _answer(choice: Mapping[str, Any]) -> _Said | ReplyError:
     refusal = message.get("refusal")
     if isinstance(refusal, str) and refusal.strip():
         return _Said(_whole(refusal), "refusal")
-    text = _joined(message.get("content"))
+    text = _join_text(message.get("content"))
     reason = choice.get("finish_reason")
     end = reason[:40].lower() if isinstance(reason, str) and reason else "stop"
     end = _ENDS.get(end, end)
@@ -149,12 +149,12 @@ _ENDS = {
 """Other names for how an answer ends, as gateways pass them through."""
 
 
-def _joined(content: Any) -> str:
+def _join_text(content: Any) -> str:
     """A text, or the texts among a list of parts: some servers answer in the form of a question."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
-        return "".join(_joined(part) for part in content if not isinstance(part, list))
+        return "".join(_join_text(part) for part in content if not isinstance(part, list))
     if isinstance(content, dict) and content.get("type", "text") in ("text", "output_text"):
         text = content.get("text")
         return text if isinstance(text, str) else ""

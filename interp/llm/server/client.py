@@ -155,16 +155,16 @@ class ChatModel:
                 try:
                     paid = await self._in_budget(question, key, form, patience)
                 except FormUnsupported as error:
-                    if question.schema is None or not self._forms.refused(form):
+                    if question.schema is None or not self._forms.step_down(form):
                         raise ReplyError("bad_request", str(error)) from None
                     continue
                 except ReplyError as error:
                     if error.kind in _TOO_MUCH:
-                        self.gate.throttled(sent_in, error.retry_after)
+                        self.gate.slow_down(sent_in, error.retry_after)
                     raise
-                self.gate.answered()
+                self.gate.record_answer()
             if question.schema is not None:
-                self._forms.answered(form, paid.reply.text, paid.reply.provider)
+                self._forms.record_answer(form, paid.reply.text, paid.reply.provider)
             return paid
 
     async def _in_budget(

@@ -29,14 +29,14 @@ class FormLadder:
         """The form to ask with now."""
         return FORMS[self._step]
 
-    def refused(self, form: Form) -> bool:
+    def step_down(self, form: Form) -> bool:
         """The server does not take `form`. False when there is none below it."""
         if form == FORMS[-1]:
             return False
         self._down_from(form)
         return True
 
-    def answered(self, form: Form, text: str, provider: str | None) -> None:
+    def record_answer(self, form: Form, text: str, provider: str | None) -> None:
         """An answer came: a provider that takes a schema and then ignores it is told in words."""
         if form not in ("strict", "schema"):
             return

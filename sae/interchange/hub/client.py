@@ -159,7 +159,7 @@ def explain_errors(repo: str, revision: str | None = None) -> Iterator[None]:
     try:
         yield
     except errors.HfHubHTTPError as error:
-        raise _refused(error, repo, revision) from None
+        raise _explain_refusal(error, repo, revision) from None
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
         raise _not_here(error, repo, revision) from None
     except unreachable as error:
@@ -167,7 +167,7 @@ def explain_errors(repo: str, revision: str | None = None) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         # Of an upload huggingface_hub says RuntimeError, and why in its cause.
         if isinstance(error.__cause__, errors.HfHubHTTPError):
-            raise _refused(error.__cause__, repo, revision) from None
+            raise _explain_refusal(error.__cause__, repo, revision) from None
         if isinstance(error.__cause__, unreachable):
             raise _unreachable(error.__cause__) from None
         raise UserError(f"{repo}: no answer of a hub ({_line(error)}); see HF_ENDPOINT") from None
@@ -231,7 +231,7 @@ def _git_sha1(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _refused(error: Any, repo: str, revision: str | None) -> UserError:
+def _explain_refusal(error: Any, repo: str, revision: str | None) -> UserError:
     from huggingface_hub import errors
 
     status = error.response.status_code

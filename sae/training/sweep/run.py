@@ -64,7 +64,9 @@ class Sweep:
     def front(self) -> list[bool]:
         """Of each row: whether no other has a lower FVU without a higher L0, nor the reverse."""
         fits = [row.fit for row in self.rows]
-        return [fit is not None and not any(_beats(other, fit) for other in fits) for fit in fits]
+        return [
+            fit is not None and not any(_is_better(other, fit) for other in fits) for fit in fits
+        ]
 
     def failures(self) -> dict[str, str]:
         """Why the SAEs that are not there are not, by name."""
@@ -179,7 +181,7 @@ def _row(
     return SweepRow(variant, lr, evaluate(result.model, store, rows, device).overall)
 
 
-def _beats(one: Fit | None, other: Fit) -> bool:
+def _is_better(one: Fit | None, other: Fit) -> bool:
     if one is None:
         return False
     is_no_worse = one.fvu <= other.fvu and one.l0 <= other.l0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from interp.cli.doctor import Finding, examine, masked
+from interp.cli.doctor import Finding, examine, mask_key
 from tests.support.servers.loopback import Loopback
 from tests.support.servers.loopback_answers import Fault
 
@@ -16,9 +16,9 @@ def findings(server: Loopback, model: str | None = None) -> dict[str, Finding]:
 
 
 def test_masked_key_tells_two_keys_apart_and_gives_neither_away() -> None:
-    assert masked(KEY) != masked(KEY[:-2] + "xy")
-    assert KEY[:-2] not in masked(KEY)
-    assert masked("short") == "set"
+    assert mask_key(KEY) != mask_key(KEY[:-2] + "xy")
+    assert KEY[:-2] not in mask_key(KEY)
+    assert mask_key("short") == "set"
 
 
 def test_missing_key_is_a_remark_and_not_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.explain.examples import ShowConfig, choose, medium_of
+from interp.explain.examples import ShowConfig, choose_shown, medium_of
 from interp.explain.explainer import VlmExplainer
 from interp.records.split import LeakError, split_of
 from interp.records.types import Evidence
@@ -16,7 +16,7 @@ from tests.support.interp.scripted_model import Scripted
 
 
 def test_eight_top_four_weaker_and_eleven_negatives_are_shown():
-    shown = choose(ColourSource().of(3), ShowConfig())
+    shown = choose_shown(ColourSource().of(3), ShowConfig())
     kinds = [example.kind for example in shown.positives]
     assert (kinds.count("top"), kinds.count("quantile")) == (8, 4)
     assert len(shown.strong) == 8
@@ -27,14 +27,16 @@ def test_eight_top_four_weaker_and_eleven_negatives_are_shown():
 
 
 def test_the_weaker_ones_are_of_the_middle_strata():
-    shown = choose(ColourSource().of(0), ShowConfig())
+    shown = choose_shown(ColourSource().of(0), ShowConfig())
     assert all(e.stratum in (1, 2, 3) for e in shown.positives if e.kind == "quantile")
 
 
 def test_the_choice_and_its_order_follow_from_the_latent_alone():
     source = ColourSource()
-    assert choose(source.of(5), ShowConfig()) == choose(source.of(5), ShowConfig())
-    orders = {tuple(e.rank for e in choose(source.of(n), ShowConfig()).positives) for n in range(5)}
+    assert choose_shown(source.of(5), ShowConfig()) == choose_shown(source.of(5), ShowConfig())
+    orders = {
+        tuple(e.rank for e in choose_shown(source.of(n), ShowConfig()).positives) for n in range(5)
+    }
     assert len(orders) == 5
 
 
@@ -47,7 +49,7 @@ def test_the_top_keeps_the_domain_mix_of_the_latent(rates, n_sketch):
     ]
     rate = {"sketch": rates[0], "photo": rates[1]}
     mixed = Evidence(dataclasses.replace(evidence.stats, domain_rate=rate), tuple(examples))
-    strong = choose(mixed, ShowConfig()).positives
+    strong = choose_shown(mixed, ShowConfig()).positives
     assert len(strong) == 8
     assert sum(e.domain == "sketch" for e in strong) == n_sketch
 
@@ -57,13 +59,13 @@ def test_negatives_are_only_of_the_positives_domains():
     examples = [
         dataclasses.replace(e, domain="photo") if e.act > 0 else e for e in evidence.examples
     ]
-    shown = choose(Evidence(evidence.stats, tuple(examples)), ShowConfig())
+    shown = choose_shown(Evidence(evidence.stats, tuple(examples)), ShowConfig())
     assert {e.domain for e in shown.negatives} == {"photo"}
 
 
 def test_with_fewer_than_eight_negatives_there_is_no_contrast_set():
-    assert choose(ColourSource(n_silent=7).of(0), ShowConfig()).negatives == ()
-    assert len(choose(ColourSource(n_silent=8).of(0), ShowConfig()).negatives) == 8
+    assert choose_shown(ColourSource(n_silent=7).of(0), ShowConfig()).negatives == ()
+    assert len(choose_shown(ColourSource(n_silent=8).of(0), ShowConfig()).negatives) == 8
 
 
 def test_more_images_than_letters_are_refused():
@@ -90,7 +92,7 @@ def test_an_image_of_the_score_side_is_never_shown_even_when_it_claims_otherwise
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 16), st.integers(0, 20))
 def test_all_that_is_shown_is_of_the_explain_side(latent, n_top, n_silent):
-    shown = choose(ColourSource(n_top, n_silent).of(latent), ShowConfig())
+    shown = choose_shown(ColourSource(n_top, n_silent).of(latent), ShowConfig())
     assert all(split_of(e.image_id) == "explain" for e in shown.positives + shown.negatives)
     assert not {e.image_id for e in shown.positives} & {e.image_id for e in shown.negatives}
 

@@ -84,11 +84,11 @@ async def fill(gate, n_rounds, outcome):
 
 
 def answered(gate, sent_in):
-    gate.answered()
+    gate.record_answer()
 
 
 def throttled(gate, sent_in):
-    gate.throttled(sent_in, None)
+    gate.slow_down(sent_in, None)
 
 
 def test_an_adaptive_budget_doubles_until_it_is_first_throttled_then_grows_by_one_a_round():
@@ -121,7 +121,7 @@ def test_a_budget_that_is_hardly_used_does_not_grow():
         gate = Gate()
         for _ in range(50):
             async with gate.slot():
-                gate.answered()
+                gate.record_answer()
         assert gate.limit == START
 
     run(main())
@@ -141,7 +141,7 @@ def test_where_most_requests_are_turned_away_nothing_is_sent_before_the_time_is_
     async def main():
         gate = Gate(4)
         for _ in range(12):
-            gate.throttled(0, 0.05)
+            gate.slow_down(0, 0.05)
         loop = asyncio.get_running_loop()
         started = loop.time()
         order = []
@@ -156,9 +156,9 @@ def test_a_few_requests_turned_away_do_not_hold_up_the_others():
     async def main():
         gate = Gate(4)
         for _ in range(10):
-            gate.answered()
-            gate.answered()
-            gate.throttled(0, 60.0)
+            gate.record_answer()
+            gate.record_answer()
+            gate.slow_down(0, 60.0)
         order = []
         await asyncio.wait_for(in_line(gate, 1, order), 1)
         assert order == [1]

@@ -2,7 +2,7 @@ import jinja2
 import pytest
 
 from interp.llm import prompts
-from interp.llm.prompts import FOLDER, fingerprint, listed, quoted, render
+from interp.llm.prompts import FOLDER, fingerprint, list_letters, mark_data, render
 
 VALUES = {
     "codes": list("ABCD"),
@@ -109,5 +109,5 @@ def test_line_ends_of_a_checkout_do_not_change_the_fingerprint(tmp_path, monkeyp
 
 
 def test_lists_read_as_english():
-    assert [listed("ABC"[:n]) for n in range(4)] == ["", "A", "A and B", "A, B and C"]
-    assert quoted("  a \n b ") == "<<<a b>>>"
+    assert [list_letters("ABC"[:n]) for n in range(4)] == ["", "A", "A and B", "A, B and C"]
+    assert mark_data("  a \n b ") == "<<<a b>>>"

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from interp.explain.examples import ShowConfig, choose
+from interp.explain.examples import ShowConfig, choose_shown
 from interp.explain.explainer import ExplainConfig, VlmExplainer, explain_prompt
 from interp.explain.page import draw_page
 from interp.llm.ledger.ledger import Ledger
@@ -202,7 +202,7 @@ def test_both_layouts_of_a_page_have_the_same_letters_and_the_same_words(
     heat: bytes | None,
 ) -> None:
     source = ColourSource(heat=heat)
-    shown = choose(source.of(0), ShowConfig())
+    shown = choose_shown(source.of(0), ShowConfig())
     grid, separate = (
         draw_page(shown, source.image, ShowConfig(), Painter(layout, 4, 224), (7, 7))
         for layout in ("grid", "separate")
@@ -219,7 +219,7 @@ def test_both_layouts_of_a_page_have_the_same_letters_and_the_same_words(
 
 def test_each_letter_of_a_page_stands_at_the_image_that_the_page_says() -> None:
     source = ColourSource()
-    shown = choose(source.of(0), ShowConfig())
+    shown = choose_shown(source.of(0), ShowConfig())
     page = draw_page(shown, source.image, ShowConfig(), Painter("separate", 4, 224))
     images = {e.image_id: source.image(e) for e in (*shown.positives, *shown.negatives)}
     background = {"drawings": 255, "photos": 128, "mixed": None}[page.medium]

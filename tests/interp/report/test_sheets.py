@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from interp.records.types import Evidence
-from interp.report.sheets import choose, sheet_png, write_sheets
+from interp.report.sheets import choose_telling, sheet_png, write_sheets
 from interp.run.run import Run
 from sae.core.errors import UserError
 from tests.support.interp import synthetic_run as synthetic
@@ -62,7 +62,7 @@ def words_drawn(monkeypatch: pytest.MonkeyPatch, run: Path, latent: int) -> list
 
 
 def test_choice_runs_from_best_to_worst_and_takes_both_domains(run_dir: Path) -> None:
-    chosen = choose(Run(run_dir), 6)
+    chosen = choose_telling(Run(run_dir), 6)
     assert chosen == sorted(chosen, reverse=True)  # in order of the score
     assert {12, 11, 1, 0} <= set(chosen)  # best and worst of each domain
     assert sum(latent % 2 for latent in chosen) == 3
@@ -73,7 +73,7 @@ def test_choice_runs_from_best_to_worst_and_takes_both_domains(run_dir: Path) ->
 def test_choice_has_as_many_as_asked_or_all_that_are_scored(
     run_dir: Path, n: int, expected: int
 ) -> None:
-    chosen = choose(Run(run_dir), n)
+    chosen = choose_telling(Run(run_dir), n)
     assert len(set(chosen)) == len(chosen) == expected
 
 
@@ -83,10 +83,10 @@ def test_choice_without_scores_takes_labels_then_live_latents(tmp_path: Path) ->
     evidence = synthetic.make_evidence(tmp_path / "images", images, 5, special=special)
     parts = (tmp_path / "images", images, evidence)
     bare = synthetic.write_run(tmp_path / "a/run", *parts)
-    assert choose(Run(bare), 9) == [0, 3, 4]
+    assert choose_telling(Run(bare), 9) == [0, 3, 4]
     said = [synthetic.explanation(3, "wheel"), synthetic.explanation(4, None)]
     labelled = synthetic.write_run(tmp_path / "b/run", *parts, said)
-    assert choose(Run(labelled), 9) == [3]
+    assert choose_telling(Run(labelled), 9) == [3]
 
 
 def test_sheets_are_the_same_bytes_again_and_differ_by_latent(

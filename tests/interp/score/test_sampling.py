@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from interp.records.split import LeakError, split_of
 from interp.records.types import Evidence, Explanation, Status
-from interp.score.nulls import shuffled
-from interp.score.sampling import Sample, SampleConfig, check_held_out, deal, held_out, is_enough
+from interp.score.nulls import shuffle_labels
+from interp.score.sampling import Sample, SampleConfig, check_held_out, deal, draw_sample, is_enough
 from sae.core.errors import UserError
 from tests.support.interp.latents import MAX_ACT, explained, make_evidence
 
@@ -20,7 +20,7 @@ CONFIG = SampleConfig()
 
 
 def test_twenty_positives_come_four_from_each_of_five_strata() -> None:
-    positives = held_out(make_evidence(), SampleConfig(grey=0.0)).positives
+    positives = draw_sample(make_evidence(), SampleConfig(grey=0.0)).positives
     assert Counter(e.stratum for e in positives) == dict.fromkeys(range(5), 4)
     assert len({e.image_id for e in positives}) == 20
 
@@ -28,7 +28,7 @@ def test_twenty_positives_come_four_from_each_of_five_strata() -> None:
 def test_positives_in_the_grey_zone_are_left_out_and_made_up_for_by_other_strata() -> None:
     # Activations fall from 10 in steps of 1/6: below 5% of the maximum of 40 lie 11 of 60.
     evidence = make_evidence(max_act=4 * MAX_ACT)
-    positives = held_out(evidence, CONFIG).positives
+    positives = draw_sample(evidence, CONFIG).positives
     assert len(positives) == 20
     assert min(e.act for e in positives) >= 0.05 * 4 * MAX_ACT
     assert min(e.act for e in evidence.of("score", "quantile")) <= 2
@@ -37,13 +37,13 @@ def test_positives_in_the_grey_zone_are_left_out_and_made_up_for_by_other_strata
 def test_the_top_list_fills_up_what_the_uniform_sample_lacks() -> None:
     evidence = make_evidence()
     few = [e for e in evidence.examples if e.kind != "quantile" or e.rank % 6 == 0]
-    positives = held_out(dataclasses.replace(evidence, examples=tuple(few)), CONFIG).positives
+    positives = draw_sample(dataclasses.replace(evidence, examples=tuple(few)), CONFIG).positives
     assert Counter(e.kind for e in positives) == {"quantile": 10, "top": 10}
     assert len({e.image_id for e in positives}) == 20
 
 
 def test_negatives_are_half_hard_half_silent_in_the_domain_mix_of_the_positives() -> None:
-    sample = held_out(make_evidence(), CONFIG)
+    sample = draw_sample(make_evidence(), CONFIG)
     assert Counter(e.kind for e in sample.negatives) == {"hard": 10, "silent": 10}
     assert Counter(e.domain for e in sample.negatives) == Counter(
         e.domain for e in sample.positives
@@ -52,29 +52,29 @@ def test_negatives_are_half_hard_half_silent_in_the_domain_mix_of_the_positives(
 
 
 def test_missing_hard_images_are_made_up_for_by_silent_ones_of_the_same_domain() -> None:
-    sample = held_out(make_evidence(n_hard=4), CONFIG)
+    sample = draw_sample(make_evidence(n_hard=4), CONFIG)
     assert Counter(e.kind for e in sample.negatives) == {"hard": 4, "silent": 16}
 
 
 def test_a_domain_without_silent_images_is_left_short_and_not_replaced_by_another() -> None:
     evidence = make_evidence()
     kept = [e for e in evidence.examples if e.act > 0 or e.domain == "sketch"]
-    sample = held_out(dataclasses.replace(evidence, examples=tuple(kept)), CONFIG)
+    sample = draw_sample(dataclasses.replace(evidence, examples=tuple(kept)), CONFIG)
     sketches = sum(e.domain == "sketch" for e in sample.positives)
     assert len(sample.negatives) == sketches < 20
 
 
 def test_fewer_images_than_asked_for_are_used_and_fewer_than_five_are_not_enough() -> None:
-    some = held_out(make_evidence(n_active=9, n_silent=4, n_hard=3), CONFIG)
+    some = draw_sample(make_evidence(n_active=9, n_silent=4, n_hard=3), CONFIG)
     assert (len(some.positives), len(some.negatives)) == (9, 7)
     assert is_enough(some, CONFIG)
-    assert not is_enough(held_out(make_evidence(n_active=4), CONFIG), CONFIG)
-    assert not is_enough(held_out(make_evidence(n_silent=4, n_hard=0), CONFIG), CONFIG)
-    assert held_out(make_evidence(n_active=0), CONFIG) == ((), ())
+    assert not is_enough(draw_sample(make_evidence(n_active=4), CONFIG), CONFIG)
+    assert not is_enough(draw_sample(make_evidence(n_silent=4, n_hard=0), CONFIG), CONFIG)
+    assert draw_sample(make_evidence(n_active=0), CONFIG) == ((), ())
 
 
 def test_all_test_images_are_on_the_score_side() -> None:
-    for side in held_out(make_evidence(), CONFIG):
+    for side in draw_sample(make_evidence(), CONFIG):
         assert all(e.side == "score" and split_of(e.image_id) == "score" for e in side)
 
 
@@ -87,11 +87,11 @@ def test_an_explain_image_among_the_test_images_is_an_error_whatever_its_record_
     )
     moved = tuple(sorted(relabelled, key=lambda e: e.rank))
     with pytest.raises(LeakError, match=r"latent 7: image .* is not on the score side"):
-        held_out(dataclasses.replace(evidence, examples=moved), CONFIG)
+        draw_sample(dataclasses.replace(evidence, examples=moved), CONFIG)
 
 
 def test_an_image_that_the_explainer_was_shown_cannot_be_a_test() -> None:
-    example = held_out(make_evidence(), CONFIG).positives[0]
+    example = draw_sample(make_evidence(), CONFIG).positives[0]
     check_held_out([example], ["0" * 64])
     with pytest.raises(LeakError, match="was shown to the explainer"):
         check_held_out([example], [example.image_id])
@@ -100,10 +100,10 @@ def test_an_image_that_the_explainer_was_shown_cannot_be_a_test() -> None:
 def test_the_choice_depends_on_the_latent_alone() -> None:
     evidence = make_evidence()
     other = dataclasses.replace(evidence, stats=dataclasses.replace(evidence.stats, latent=8))
-    again = held_out(evidence, CONFIG)
-    assert held_out(evidence, CONFIG) == again
+    again = draw_sample(evidence, CONFIG)
+    assert draw_sample(evidence, CONFIG) == again
     assert deal(again, 10, 7) == deal(again, 10, 7)
-    assert held_out(other, CONFIG).positives != again.positives
+    assert draw_sample(other, CONFIG).positives != again.positives
 
 
 # ------------------------------------------------------------------------------ grids
@@ -115,7 +115,7 @@ def sample_of(evidence: Evidence, n_positive: int, n_negative: int) -> Sample:
 
 
 def test_twenty_and_twenty_make_four_grids_of_ten_that_use_every_image_once() -> None:
-    sample = held_out(make_evidence(), CONFIG)
+    sample = draw_sample(make_evidence(), CONFIG)
     grids = deal(sample, 10, 7)
     assert [len(grid) for grid in grids] == [10] * 4
     assert {e.image_id for grid in grids for e in grid} == {
@@ -124,7 +124,7 @@ def test_twenty_and_twenty_make_four_grids_of_ten_that_use_every_image_once() ->
 
 
 def test_the_share_of_positives_varies_from_grid_to_grid_by_at_most_a_fifth() -> None:
-    sample = held_out(make_evidence(), CONFIG)
+    sample = draw_sample(make_evidence(), CONFIG)
     counts = [
         sum(e.act > 0 for e in grid) for latent in range(50) for grid in deal(sample, 10, latent)
     ]
@@ -132,7 +132,7 @@ def test_the_share_of_positives_varies_from_grid_to_grid_by_at_most_a_fifth() ->
 
 
 def test_every_slot_holds_a_positive_equally_often_over_the_grids_of_a_latent() -> None:
-    sample = held_out(make_evidence(), CONFIG)
+    sample = draw_sample(make_evidence(), CONFIG)
     for latent in range(50):
         grids = deal(sample, 10, latent)
         per_slot = [sum(grid[slot].act > 0 for grid in grids) for slot in range(10)]
@@ -140,7 +140,7 @@ def test_every_slot_holds_a_positive_equally_often_over_the_grids_of_a_latent() 
 
 
 def test_the_order_within_a_grid_differs_between_latents() -> None:
-    sample = held_out(make_evidence(), CONFIG)
+    sample = draw_sample(make_evidence(), CONFIG)
     truths = {tuple(e.act > 0 for e in deal(sample, 10, latent)[0]) for latent in range(20)}
     assert len(truths) > 15
 
@@ -180,7 +180,7 @@ def labels_of(names: str) -> list[Explanation]:
 def test_a_shuffled_label_is_never_the_latents_own_and_every_label_is_dealt_once() -> None:
     own = labels_of("aaabbcdefg")
     for seed in range(30):
-        dealt = shuffled(own, dict.fromkeys(range(10), "live"), seed)
+        dealt = shuffle_labels(own, dict.fromkeys(range(10), "live"), seed)
         assert [e.latent for e in dealt] == list(range(10))
         assert all(e.label != o.label for e, o in zip(dealt, own, strict=True))
         assert Counter(e.label for e in dealt) == Counter(o.label for o in own)
@@ -189,13 +189,13 @@ def test_a_shuffled_label_is_never_the_latents_own_and_every_label_is_dealt_once
 def test_labels_are_shuffled_within_a_status_and_by_the_seed() -> None:
     own = labels_of("abcdefgh")
     status: dict[int, Status] = {n: "live" if n < 4 else "dense" for n in range(8)}
-    dealt = shuffled(own, status)
+    dealt = shuffle_labels(own, status)
     assert {e.label for e in dealt[:4]} == set("abcd")
-    assert shuffled(own, status) == dealt
-    assert any(shuffled(own, status, seed) != dealt for seed in range(1, 10))
+    assert shuffle_labels(own, status) == dealt
+    assert any(shuffle_labels(own, status, seed) != dealt for seed in range(1, 10))
 
 
 def test_latents_for_which_no_other_label_is_left_are_left_out() -> None:
-    dealt = shuffled(labels_of("aaab"), dict.fromkeys(range(4), "live"))
+    dealt = shuffle_labels(labels_of("aaab"), dict.fromkeys(range(4), "live"))
     assert {(e.latent == 3, e.label) for e in dealt} == {(False, "b"), (True, "a")}
-    assert shuffled(labels_of("a"), {0: "live"}) == []
+    assert shuffle_labels(labels_of("a"), {0: "live"}) == []

@@ -37,10 +37,10 @@ def strongest(x: Tensor, W_enc: Tensor, b_enc: Tensor, k: int, precision: Precis
     float32.
     """
     if precision == "float32":
-        found = list(_screened(x, W_enc, b_enc, k))
+        found = list(_screen_blocks(x, W_enc, b_enc, k))
         return Kept(torch.cat([f.latents for f in found]), torch.cat([f.acts for f in found]))
     rough = x.bfloat16(), W_enc.bfloat16(), b_enc.bfloat16()
-    found = list(_screened(*rough, min(k + MARGIN, len(b_enc))))
+    found = list(_screen_blocks(*rough, min(k + MARGIN, len(b_enc))))
     candidates = torch.cat([f.latents for f in found])
     at = meetings(candidates, len(b_enc))
     exact = dots(at, W_enc, x) + b_enc[at.latents]
@@ -61,7 +61,7 @@ def strongest_of_batch(
     return Kept(latents, acts.where(acts >= border, 0).relu()), border
 
 
-def _screened(x: Tensor, W_enc: Tensor, b_enc: Tensor, k: int) -> Iterator[Kept]:
+def _screen_blocks(x: Tensor, W_enc: Tensor, b_enc: Tensor, k: int) -> Iterator[Kept]:
     """TopK in the arithmetic of the arguments, some tokens at a time."""
     at_once = max(1, AT_ONCE // len(b_enc))
     for start in range(0, len(x), at_once):

@@ -41,7 +41,7 @@ def meetings(latents: Tensor, n_latents: int) -> Meetings:
 
 def dots(at: Meetings, rows: Tensor, x: Tensor) -> Tensor:
     """(n_pairs,): rows[latent] . x[token] of `rows` (n_latents, d) and `x` (n, d)."""
-    _hear_warnings()
+    _silence_beta_warning()
     zeros = torch.zeros(len(at.tokens), dtype=x.dtype, device=x.device)
     pattern = torch.sparse_csr_tensor(
         at.offsets, at.tokens, zeros, (len(rows), len(x)), check_invariants=False
@@ -79,8 +79,8 @@ def product(x: Tensor, rows: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 @cache
-def _hear_warnings() -> None:
-    """Let torch say, once in a process and to nobody, that its CSR tensors are in beta."""
+def _silence_beta_warning() -> None:
+    """Keep back the warning, given once in a process, that its CSR tensors are in beta."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         one = torch.ones(1, 1)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from interp.llm.cost.model_list import (
-    cached_models,
     fetch_models,
-    known_models,
+    list_models,
+    read_cached_models,
 )
 from tests.support.servers.loopback import Loopback
 from tests.support.servers.model_entries import entry
@@ -19,12 +19,12 @@ from tests.support.servers.model_entries import entry
 
 def test_cached_listing_equals_the_fetched_one_without_a_socket() -> None:
     with Loopback(listing={"data": [entry(), {"id": "bare"}]}) as server:
-        assert cached_models(server.base_url) is None
+        assert read_cached_models(server.base_url) is None
         assert server.requests == []
         fetched = fetch_models(server.base_url, None)
-        assert known_models(server.base_url + "/", None) == fetched
+        assert list_models(server.base_url + "/", None) == fetched
         assert len(server.requests) == 1
-    assert cached_models(server.base_url) == fetched
+    assert read_cached_models(server.base_url) == fetched
 
 
 def test_listing_older_than_a_day_is_fetched_again_but_can_still_be_read(cache: Path) -> None:
@@ -34,18 +34,18 @@ def test_listing_older_than_a_day_is_fetched_again_but_can_still_be_read(cache: 
         stored = json.loads(file.read_text())
         old = datetime.now(UTC) - timedelta(days=1, minutes=1)
         file.write_text(json.dumps({**stored, "fetched": old.isoformat()}))
-        stale = cached_models(server.base_url)
+        stale = read_cached_models(server.base_url)
         assert stale is not None
         assert not stale.is_fresh
-        assert known_models(server.base_url, None).is_fresh
+        assert list_models(server.base_url, None).is_fresh
         assert len(server.requests) == 2
 
 
 def test_each_server_has_its_own_listing() -> None:
     with Loopback(models=("a",)) as one, Loopback(models=("b",)) as other:
-        known_models(one.base_url, None)
-        assert known_models(other.base_url, None).models[0].id == "b"
-        assert known_models(one.base_url, None).models[0].id == "a"
+        list_models(one.base_url, None)
+        assert list_models(other.base_url, None).models[0].id == "b"
+        assert list_models(one.base_url, None).models[0].id == "a"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 99}', '{"format": 1}'])
@@ -54,8 +54,8 @@ def test_broken_cache_is_as_good_as_none(cache: Path, text: str) -> None:
         fetch_models(server.base_url, None)
         (file,) = cache.glob("*.json")
         file.write_text(text)
-        assert cached_models(server.base_url) is None
-        assert known_models(server.base_url, None).models[0].id == "fake/vision"
+        assert read_cached_models(server.base_url) is None
+        assert list_models(server.base_url, None).models[0].id == "fake/vision"
 
 
 def test_cache_of_another_format_is_as_good_as_none(cache: Path) -> None:
@@ -63,7 +63,7 @@ def test_cache_of_another_format_is_as_good_as_none(cache: Path) -> None:
         fetch_models(server.base_url, None)
     (file,) = cache.glob("*.json")
     file.write_text(json.dumps({**json.loads(file.read_text()), "format": 2}))
-    assert cached_models(server.base_url) is None
+    assert read_cached_models(server.base_url) is None
 
 
 def test_cache_that_cannot_be_written_costs_nothing_else(

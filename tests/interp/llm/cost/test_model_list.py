@@ -9,9 +9,9 @@ import pytest
 
 from interp.llm.cost.model_list import (
     ModelInfo,
-    cached_models,
     fetch_models,
-    known_models,
+    list_models,
+    read_cached_models,
 )
 from interp.llm.cost.price import Price
 from sae.core.errors import USAGE, UserError
@@ -152,8 +152,8 @@ def test_server_that_is_not_there_is_said_in_one_line_and_leaves_no_cache() -> N
     with Loopback() as server:
         gone = server.base_url
     with pytest.raises(UserError, match="cannot be reached"):
-        known_models(gone, None)
-    assert cached_models(gone) is None
+        list_models(gone, None)
+    assert read_cached_models(gone) is None
 
 
 def test_failed_listing_asks_once_only() -> None:

@@ -22,37 +22,37 @@ def test_a_form_that_is_refused_is_left_for_the_next_until_there_is_none(ledger)
     met = []
     while True:
         met.append(ladder.form)
-        if not ladder.refused(ladder.form):
+        if not ladder.step_down(ladder.form):
             break
     assert met == ["strict", "schema", "object", "plain"]
 
 
 def test_two_questions_that_were_refused_together_go_down_one_step(ledger):
     ladder = FormLadder(ledger, "server model")
-    assert ladder.refused("strict")
-    assert ladder.refused("strict")
+    assert ladder.step_down("strict")
+    assert ladder.step_down("strict")
     assert ladder.form == "schema"
 
 
 def test_what_works_is_remembered_per_server_model_and_provider(ledger):
-    FormLadder(ledger, "server model").refused("strict")
+    FormLadder(ledger, "server model").step_down("strict")
     assert FormLadder(ledger, "server model").form == "schema"
     assert FormLadder(ledger, "server model other-provider").form == "strict"
 
 
 def test_a_provider_that_takes_a_schema_and_answers_in_prose_is_told_in_words(ledger):
     ladder = FormLadder(ledger, "server model")
-    ladder.answered("strict", PROSE, "Careless")
+    ladder.record_answer("strict", PROSE, "Careless")
     assert ladder.form == "strict"
-    ladder.answered("strict", PROSE, "Careless")
+    ladder.record_answer("strict", PROSE, "Careless")
     assert ladder.form == "object"
 
 
 def test_prose_now_and_then_changes_nothing(ledger):
     ladder = FormLadder(ledger, "server model")
     for text in (PROSE, JSON, PROSE, PROSE):
-        ladder.answered("strict", text, "Careful")
-    ladder.answered("strict", PROSE, "Another")
+        ladder.record_answer("strict", text, "Careful")
+    ladder.record_answer("strict", PROSE, "Another")
     assert ladder.form == "strict"
 
 
