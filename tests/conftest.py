@@ -28,10 +28,12 @@ NOT_UNIT |= {"walk", "server", "hub", "browser", "run_dir"}
 LONG = (
     "tests/benchmarks/",
     "tests/interp/explain/test_lint.py",
+    "tests/interp/llm/cost/test_cap.py",
     "tests/interp/llm/ledger/test_keys.py",
     "tests/interp/llm/server/test_generated_answers.py",
     "tests/interp/pictures/test_painter.py",
     "tests/interp/report/test_sheets.py",
+    "tests/interp/score/test_concurrency.py",
     "tests/sae/clip/test_embed",
     "tests/sae/training/test_",
     "tests/sae/training/sweep/",
@@ -39,9 +41,19 @@ LONG = (
     "tests/sae/training/engines/test_triton.py",
     "tests/sae/untrusted/",
     "tests/sae/world/test_scene.py",
+    "tests/sae/world/test_tiny_clip.py",
     "tests/sae/world/test_write.py",
 )
 """Files, or folders, whose tests take seconds each."""
+FIRST = (
+    "tests/sae/training/engines/test_triton.py",
+    "tests/interp/cli/test_walk.py",
+    "tests/sae/training/test_distributed.py",
+    "tests/interp/pipeline/test_",
+    "tests/interp/explain/test_run.py",
+)
+"""The files that take longest, in the order in which they start: a worker gets a whole file, and
+one that comes last would keep the others waiting."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,6 +68,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_marked = any(item.get_closest_marker(tier) for tier in ("slow", "cuda", "server"))
         if not is_marked and not names & NOT_UNIT and not item.nodeid.startswith(LONG):
             item.add_marker(pytest.mark.unit)
+    items.sort(key=lambda item: [not item.nodeid.startswith(file) for file in FIRST])
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""The Triton engine under Triton's interpreter, on the CPU. `test_triton_engine.py` starts this in
+"""The Triton engine under Triton's interpreter, on the CPU. `test_triton.py` starts this in
 a process of its own: TRITON_INTERPRET=1 must be set before anything imports Triton.
 """
 
@@ -154,8 +154,8 @@ def test_three_steps_equal_those_of_the_plain_engine() -> None:
         start.b_enc[20:34] = -100.0
         start.b_enc[7] = 10.0
         start.W_enc[40], start.b_enc[40] = start.W_enc[41], start.b_enc[41]
-    batches = random_batches(11, D, 3)
-    batches[:, 5:8] = batches[:, :1]
+    batches = random_batches(7, D, 3)
+    batches[:, 4:6] = batches[:, :1]
     models = twins(start)
     ours = TritonEngine(models[0], OBJECTIVE, tiles=SMALL)
     dead = mask(N_LATENTS, [*range(20, 28), 43])
@@ -167,7 +167,7 @@ def test_three_steps_equal_those_of_the_plain_engine() -> None:
 def test_a_step_equals_the_plain_one_whatever_is_dead(dead: range) -> None:
     models = twins(random_model(D, N_LATENTS, K))
     engines = TritonEngine(models[0], OBJECTIVE, tiles=SMALL), PlainEngine(models[1], OBJECTIVE)
-    batch = random_batches(9, D, 1)
+    batch = random_batches(5, D, 1)
     assert_same_steps(*engines, models, batch, mask(N_LATENTS, dead), ks=[K])
 
 
@@ -178,7 +178,7 @@ def test_two_processes_with_a_part_each_equal_one_with_the_whole() -> None:
         for tensor in tensors:
             tensor.mul_(2)
 
-    models, part = twins(random_model(D, N_LATENTS, K)), random_batches(6, D, 1)[0]
+    models, part = twins(random_model(D, N_LATENTS, K)), random_batches(3, D, 1)[0]
     dead = mask(N_LATENTS, range(5))
     ours = TritonEngine(models[0], OBJECTIVE, tiles=SMALL, reduce=reduce)
     theirs = PlainEngine(models[1], OBJECTIVE)
@@ -194,12 +194,12 @@ def test_selection_in_fewer_bits_changes_nothing_but_rounding() -> None:
     ours = TritonEngine(models[0], OBJECTIVE, tiles=SMALL, precision="selection")
     theirs = PlainEngine(models[1], OBJECTIVE)
     dead = mask(N_LATENTS, range(5))
-    assert_same_steps(ours, theirs, models, random_batches(9, D, 1), dead, ks=[K])
+    assert_same_steps(ours, theirs, models, random_batches(5, D, 1), dead, ks=[K])
 
 
 def test_copies_in_fewer_bits_follow_the_weights_whoever_changes_them() -> None:
     models = twins(random_model(D, N_LATENTS, K))
-    x, dead = random_batches(9, D, 1)[0], mask(N_LATENTS, range(5))
+    x, dead = random_batches(5, D, 1)[0], mask(N_LATENTS, range(5))
     ours = TritonEngine(models[0], OBJECTIVE, tiles=SMALL, precision="bfloat16")
     theirs = PlainEngine(models[1], OBJECTIVE)
     ours.step(x, k=K, lr=1e-3, dead=dead)
@@ -216,7 +216,7 @@ def test_room_for_some_dead_latents_revives_the_first_of_them() -> None:
     models = twins(random_model(D, N_LATENTS, K))
     ours = TritonEngine(models[0], OBJECTIVE, tiles=SMALL, max_dead=2)
     theirs = PlainEngine(models[1], OBJECTIVE)
-    x = random_batches(9, D, 1)[0]
+    x = random_batches(5, D, 1)[0]
     results = (
         ours.step(x, k=K, lr=1e-3, dead=mask(N_LATENTS, [1, 5, 9])),
         theirs.step(x, k=K, lr=1e-3, dead=mask(N_LATENTS, [1, 5])),
@@ -226,7 +226,7 @@ def test_room_for_some_dead_latents_revives_the_first_of_them() -> None:
 
 
 def test_a_restored_engine_goes_on_bit_for_bit() -> None:
-    model, batches = random_model(D, N_LATENTS, K), random_batches(6, D, 2)
+    model, batches = random_model(D, N_LATENTS, K), random_batches(3, D, 2)
     dead = mask(N_LATENTS, [])
     engine = TritonEngine(model, OBJECTIVE, tiles=SMALL)
     engine.step(batches[0], k=K, lr=1e-3, dead=dead)
@@ -244,7 +244,7 @@ def test_a_value_that_is_not_a_number_reaches_the_loss_and_the_weights() -> None
     with torch.no_grad():
         model.W_enc[3, 4] = torch.nan
     engine = TritonEngine(model, OBJECTIVE, tiles=SMALL)
-    result = engine.step(random_batches(6, D, 1)[0], k=K, lr=1e-3, dead=mask(N_LATENTS, []))
+    result = engine.step(random_batches(3, D, 1)[0], k=K, lr=1e-3, dead=mask(N_LATENTS, []))
     assert result.loss.isnan()
     assert model.W_dec.isnan().any()
 
@@ -259,13 +259,13 @@ def test_the_backend_can_be_forced_where_the_interpreter_is_on() -> None:
 
 
 def test_the_engine_passes_its_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(self_check, "N_TOKENS", 9)
+    monkeypatch.setattr(self_check, "N_TOKENS", 5)
     monkeypatch.setattr(self_check, "N_STEPS", 2)
     assert self_check.obstacle(TritonEngine, random_model(D, N_LATENTS, K), OBJECTIVE) == ""
 
 
 def test_every_part_of_the_benchmark_runs() -> None:
-    shape = Shape(n=4, d=16, n_latents=12, k=2, n_dead=3)
+    shape = Shape(n=2, d=16, n_latents=12, k=2, n_dead=3)
     names = [part.name for part in parts(shape, "cpu") if part.run() is not NotImplemented]
     assert names[:2] == ["floor", "encode"]
     assert {"select", "decode", "rows", "step_selection", "step_plain"} <= set(names)
