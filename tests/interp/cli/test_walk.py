@@ -27,6 +27,7 @@ from interp.run.run import Run
 from sae.core.files import read_jsonl
 from tests.support.commands import Walk, interp, sae
 from tests.support.paths import ROOT
+from tests.support.sae.small_clip import small_clip
 from tests.support.servers.loopback import Loopback
 from tests.support.servers.loopback_answers import Fault
 
@@ -152,7 +153,7 @@ def test_ordinary_photos_with_a_truncated_one_and_a_bomb_run_to_the_end(tmp_path
     photos = tmp_path / "photos"
     _write_photos(photos, 28)
     store, model, run = tmp_path / "store", tmp_path / "sae", tmp_path / "run"
-    clip = ("--clip", "ViT-B-32/random", "--workers", 0)
+    clip = ("--clip", small_clip(tmp_path / "vit"), "--workers", 0)
     assert sae("embed", "--domain", f"photo={photos}", "--out", store, *clip) == 4
     assert not (store / "store.json").exists()
     skip = "--allow-skipped"
