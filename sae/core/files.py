@@ -12,7 +12,6 @@ import reprlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, get_type_hints
 
@@ -235,6 +234,8 @@ def sha256_of(path: Path) -> str:
 
 def package_version() -> str:
     """Our own version, as installed; "0" in a bare checkout."""
+    from importlib.metadata import PackageNotFoundError, version  # .04 s, at each start
+
     try:
         return version("sae-interp")
     except PackageNotFoundError:
