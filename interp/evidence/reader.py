@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ from PIL import Image
 from interp.evidence.config import EXAMPLES, FOLDER, LATENTS, read_info
 from interp.records.types import Evidence, Example, LatentStats, Status
 from sae.core.errors import UserError
-from sae.data.images import read_image
+from sae.data.images import BadImage, decode, read_known
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +34,8 @@ class EvidenceReader:
         """Raises `UserError` when the run's `collect` has not finished."""
         self.run_dir = Path(run_dir)
         self.info = read_info(self.run_dir)
+        self.looked_at: dict[str, str] = {}
+        """Ids of the images that were read -> path and reason of those that could not be, or ""."""
         for name in (LATENTS, EXAMPLES):
             _open_table(self.run_dir / FOLDER / name).close()
 
@@ -90,10 +92,26 @@ class EvidenceReader:
     def image(self, example: Example) -> Image.Image:
         """The example's picture, upright RGB.
 
-        Raises `UserError` when the store or its images have gone, `BadImage` when the file is no
-        longer an image.
+        Raises `UserError` when the store or its images have gone, `BadImage`, which is noted in
+        `looked_at`, when the file is gone, unreadable or no longer what was embedded.
         """
-        return read_image(self.store.image_path(example.row))[1]
+        return self._noted(example, lambda: decode(self._content(example)))
+
+    def check_image(self, example: Example) -> None:
+        """Read the file without decoding it. Raises what `image` does."""
+        self._noted(example, lambda: self._content(example))
+
+    def _content(self, example: Example) -> bytes:
+        return read_known(self.store.image_path(example.row), example.image_id)
+
+    def _noted(self, example: Example, read: Callable[[], Read]) -> Read:
+        self.looked_at[example.image_id] = ""
+        try:
+            return read()
+        except BadImage as error:
+            place = f"{example.domain}/{example.path}"
+            self.looked_at[example.image_id] = f"{place} ({error.reason})"
+            raise
 
     @cached_property
     def _latents(self) -> pa.Table:
@@ -116,6 +134,7 @@ class EvidenceReader:
         return starts
 
 
+Read = TypeVar("Read")
 Values = Callable[[slice], list[Any]]
 """The Python values in a part of a column."""
 

@@ -17,9 +17,8 @@ from interp.llm.types import Question, ReplyError, VisionModel
 from interp.pictures.cache import Images
 from interp.pictures.grid import FIRST, SECOND
 from interp.pictures.painter import Layout, Painter
-from interp.records.types import AnsweredBy, Evidence, Explanation
+from interp.records.types import TOO_FEW, UNREADABLE, AnsweredBy, Evidence, Explanation
 
-TOO_FEW = "too_few_images"
 _TEMPLATES = ("system", "explain", "repair", "schema")
 
 
@@ -84,7 +83,9 @@ class VlmExplainer(Asker):
         page = await asyncio.to_thread(self._page, evidence, images)
         latent = evidence.stats.latent
         if self._shows_too_little(page):
-            return self._failed(latent, TOO_FEW, page)
+            chosen = choose_shown(evidence, self.config.show).positives
+            too_few = len(chosen) < self.config.show.min_positives
+            return self._failed(latent, TOO_FEW if too_few else UNREADABLE, page)
         try:
             answered = await self.ask(self._question(page, latent), page.parse)
         except ReplyError as error:

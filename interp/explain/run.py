@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from interp.explain.explainer import TOO_FEW
 from interp.llm.types import is_transient
-from interp.records.types import AnsweredBy, Explanation
+from interp.records.types import TOO_FEW, UNREADABLE, AnsweredBy, Explanation
 
 
 class ExplainSummary(NamedTuple):
@@ -38,8 +37,8 @@ def pending_latents(
 ) -> list[int]:
     """Those that this explainer has not done with this prompt, in the order of `latents`.
 
-    What failed for a reason that waiting cures is to be done; with `retry_failed` what failed for
-    any other is too, unless there are too few images.
+    What failed because images could not be read, or for a reason that waiting cures, is to be done;
+    with `retry_failed` what failed for any other is too.
     """
     failures = _failures(known, by)
     done = {latent for latent, why in failures.items() if not _is_pending(why, retry_failed)}
@@ -74,6 +73,6 @@ def _failures(known: Iterable[Explanation], by: AnsweredBy) -> dict[int, str | N
 
 
 def _is_pending(failure: str | None, retry_failed: bool) -> bool:
-    if failure is None or failure == TOO_FEW:
+    if failure is None:
         return False
-    return retry_failed or is_transient(failure)
+    return retry_failed or failure == UNREADABLE or is_transient(failure)

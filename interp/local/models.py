@@ -18,7 +18,14 @@ from interp.local.clip_encoder import ClipEncoder, embed_terms
 from interp.local.vocabulary import Term, texts_of
 from interp.pictures.cache import Images, read_images
 from interp.records.split import check_side
-from interp.records.types import AnsweredBy, Evidence, Example, Explanation
+from interp.records.types import (
+    TOO_FEW,
+    UNREADABLE,
+    AnsweredBy,
+    Evidence,
+    Example,
+    Explanation,
+)
 from interp.score.judge import Judgement, Pictures
 from sae.core.files import sha256_hex, without_place
 
@@ -65,15 +72,15 @@ class LocalNamer:
 
     async def explain(self, evidence: Evidence, images: Images) -> Explanation:
         """Name the latent from its top images on the explain side; no label if they are too few."""
-        tops = evidence.of("explain", "top")[:N_NAMING_IMAGES]
-        check_side(tops, "explain")
+        tops = choose_tops(evidence)
         shown = read_images(images, tops)
         codes = {
             letter: example.image_id
             for letter, example in zip(string.ascii_uppercase, shown, strict=False)
         }
         by = AnsweredBy(self.name, self.prompt)
-        unnamed = Explanation.failed(evidence.stats.latent, by, "too_few_images", codes)
+        why = TOO_FEW if len(tops) < MIN_IMAGES else UNREADABLE
+        unnamed = Explanation.failed(evidence.stats.latent, by, why, codes)
         if len(shown) < MIN_IMAGES:
             return unnamed
         similarity = self._encoder.encode(_with_ids(shown)) @ self._texts.T  # (n, c)
@@ -126,6 +133,13 @@ class LocalJudge:
         rounded = [round(score, 1) for score in scores.tolist()]
         letters = (tile.letter for tile in shown)
         return Judgement(scores=dict(zip(letters, rounded, strict=True)))
+
+
+def choose_tops(evidence: Evidence) -> tuple[Example, ...]:
+    """The images that a name is read off. Raises `LeakError` for one of the score side."""
+    tops = evidence.of("explain", "top")[:N_NAMING_IMAGES]
+    check_side(tops, "explain")
+    return tops
 
 
 def standardise(similarity: Tensor, usual: Tensor) -> Tensor:

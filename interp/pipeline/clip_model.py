@@ -45,13 +45,26 @@ def local_encoder(run: Run, settings: ModelSettings) -> ClipEncoder:
 
 
 def background(reader: EvidenceReader) -> Iterator[tuple[str, Image.Image]]:
-    """Ids and images of an even sample of the explain side, the same whenever it is asked for."""
+    """Ids and images of `background_examples`, without those that cannot be read."""
+    for wanted in background_examples(reader):
+        for example, image in read_images(reader.image, [wanted]).items():
+            yield example.image_id, image
+
+
+def background_examples(reader: EvidenceReader) -> list[Example]:
+    """An even sample of the explain side, the same whenever it is asked for.
+
+    Raises `UserError` when there is none: every latent is active on nearly every image.
+    """
     examples = reader.examples
     silent = examples[(examples["side"] == "explain") & (examples["kind"] == "silent")]
     chosen = silent.drop_duplicates("image_id").sort_values("image_id")[:N_BACKGROUND]
-    for values in chosen.itertuples(index=False):
-        for example, image in read_images(reader.image, [Example(*values)]).items():
-            yield example.image_id, image
+    if chosen.empty:
+        raise UserError(
+            f"{reader.run_dir} has no silent image to compare with: its latents are active on all; "
+            "train a sparser SAE (--k), or collect from more images"
+        )
+    return [Example(*values) for values in chosen.itertuples(index=False)]
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from interp.pipeline.dry_run import Unasked
 from interp.pipeline.paid_model import EXPLAIN_SHAPE
 from interp.pipeline.settings import ModelSettings, Work
 from interp.pipeline.stage import Stage
-from interp.records.types import AnsweredBy, Explanation
+from interp.records.types import AnsweredBy, Example, Explanation
 from interp.run.run import Run
 
 if TYPE_CHECKING:
@@ -62,9 +62,17 @@ class ExplainStage(Stage[int, Explanation, ExplainSummary]):
         return summarise(self._run.results.explanations, self.by, self._latents, made, n_skipped)
 
     def _find_pending(self) -> list[int]:
-        again = self._work.retry_failed and not self._settings.is_local
-        known = self._run.results.explanations
+        known, again = self._run.results.explanations, self._work.retry_failed
         return pending_latents(known, self.by, self._latents, retry_failed=again)
+
+    def _shown(self, item: int) -> Iterable[Example]:
+        evidence = self._run.evidence.of(item)
+        if self._settings.is_local:
+            from interp.local.models import choose_tops
+
+            return choose_tops(evidence)
+        shown = choose_shown(evidence, self._config.show)
+        return (*shown.positives, *shown.negatives)
 
     def _askable(self) -> list[int]:
         return [latent for latent in self.pending if self._n_requests(latent)]

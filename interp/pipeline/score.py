@@ -13,11 +13,12 @@ from interp.pipeline.dry_run import Unasked
 from interp.pipeline.paid_model import JUDGE_SHAPE
 from interp.pipeline.settings import ModelSettings, Work
 from interp.pipeline.stage import Stage
-from interp.records.types import AnsweredBy, Explanation, Score
+from interp.records.types import AnsweredBy, Example, Explanation, Score
 from interp.run.run import Run
 from interp.score.judge import Judge, VlmJudge, judge_prompt
 from interp.score.latent import score_latent, score_questions
 from interp.score.run import ScoreSummary, n_questions, pending_tests, summarise
+from interp.score.sampling import SampleConfig, draw_sample
 from sae.core.errors import UserError
 
 
@@ -76,8 +77,12 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
             self.by,
             self._explanations,
             self._control,
-            retry_failed=self._work.retry_failed and not self._settings.is_local,
+            retry_failed=self._work.retry_failed,
         )
+
+    def _shown(self, item: Explanation) -> Iterable[Example]:
+        sample = draw_sample(self._run.evidence.of(item.latent), SampleConfig())
+        return (*sample.positives, *sample.negatives)
 
     def _n_requests(self, item: Explanation) -> int:
         return n_questions(self._run.evidence.of(item.latent))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence, Set
 from contextlib import closing
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from interp.evidence.bad_images import check_images, report_bad_images
 from interp.llm.cost.estimate import N_SAMPLE, Estimate, estimate
 from interp.llm.cost.tariff import Tariff
 from interp.llm.ledger.ledger import Ledger
@@ -26,6 +27,7 @@ from interp.llm.server.json_mode import form_note, known_form
 from interp.llm.server.preflight import preflight
 from interp.llm.types import Question, Width
 from interp.pictures.cache import EvidenceSource, PictureCache
+from interp.pipeline.clip_model import background_examples
 from interp.pipeline.dry_run import FOLDER, write_requests
 from interp.pipeline.live_view import Meter, live
 from interp.pipeline.paid_model import (
@@ -38,7 +40,7 @@ from interp.pipeline.paid_model import (
     watched,
 )
 from interp.pipeline.settings import N_AT_WORK, ModelSettings, Work
-from interp.records.types import AnsweredBy, Explanation, Score
+from interp.records.types import AnsweredBy, Example, Explanation, Score
 from interp.run.run import Run
 from sae.core.errors import UserError
 from sae.core.progress import bar
@@ -97,12 +99,15 @@ class Stage(ABC, Generic[Item, Record, Summary]):
     def run(self, label: str = "") -> Summary:
         """Do what is pending, going on where an earlier call stopped; nothing is asked twice.
 
-        `label` stands before the progress. Raises `UserError` while another process is at work.
+        `label` stands before the progress. Raises `UserError` while another process is at work, or
+        where too many images are not as they were embedded.
         """
         made: list[Record] = []
         if self.pending:
+            shown = self._check_images(self.pending)
             ask = self._ask_clip if self._settings.is_local else self._ask_paid_model
             ask(label or self.name, made)
+            report_bad_images(self._run.evidence, "they were left out", shown)
         return self.summary(made)
 
     def estimate(self) -> Estimate:
@@ -111,7 +116,9 @@ class Stage(ABC, Generic[Item, Record, Summary]):
         askable = self._askable()
         n_requests = [self._n_requests(item) for item in askable]
         step = max(1, len(askable) // N_SAMPLE)
-        sample = list(self.questions(askable[::step][:N_SAMPLE]))  # evenly spread
+        spread = askable[::step][:N_SAMPLE]  # evenly
+        self._check_images(spread)
+        sample = list(self.questions(spread))
         info = listed_model(self._settings)
         price = known_price(self._settings, info)
         tariff = Tariff(self._settings.model, price, info.context if info else None)
@@ -129,13 +136,26 @@ class Stage(ABC, Generic[Item, Record, Summary]):
     def write_requests(self, n: int) -> list[Path]:
         """Write the first `n` requests of `run` as files. Opens no socket, takes no lock."""
         self._require_paid()
+        self._check_images(self.pending[:n])
         config = client_config(self._settings)
         form = known_form(read_note(self._run.ledger, form_note(form_scope(config))))
         first = itertools.islice(self.questions(self.pending), n)
         return write_requests(self._run.path / FOLDER, config, first, form)
 
+    def _check_images(self, items: Iterable[Item]) -> Set[str]:
+        """Before anything is paid; returns the ids of the images that these items show."""
+        shown = itertools.chain.from_iterable(map(self._shown, items))
+        if self._settings.is_local:
+            shown = itertools.chain(shown, background_examples(self._run.evidence))
+        with bar("look for the images") as progress:
+            return check_images(self._run.evidence, shown, progress)
+
     @abstractmethod
     def _find_pending(self) -> list[Item]: ...
+
+    @abstractmethod
+    def _shown(self, item: Item) -> Iterable[Example]:
+        """The images that are shown for an item."""
 
     @abstractmethod
     def _n_requests(self, item: Item) -> int: ...

@@ -26,6 +26,11 @@ Kind = Literal["top", "quantile", "silent", "hard"]
 Status = Literal["live", "dead", "dense"]
 """`dead`: never active; `dense`: active on more than `CollectConfig.dense_above` of the images."""
 
+TOO_FEW = "too_few_images"
+"""Failure: the latent was not active, or silent, on enough images to be named or tested."""
+UNREADABLE = "unreadable_images"
+"""Failure: of enough images too many are gone, changed or unreadable; done again once they are
+back."""
 SIDES: tuple[Side, Side] = ("explain", "score")
 KINDS: tuple[Kind, ...] = ("top", "quantile", "silent", "hard")
 N_BINS = 32

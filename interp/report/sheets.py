@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from interp.evidence.bad_images import report_bad_images
 from interp.records.types import Evidence, Example, Explanation, Score, Verdict
 from interp.report.canvas import (
     ACCENT,
@@ -44,7 +45,8 @@ def write_sheets(run: Run, latents: Sequence[int], out: Path, per_side: int = 8)
 
     `per_side` images stand in a row: the strongest of each domain, and of the held-out test the
     active and the silent ones. Equal inputs give equal bytes. Raises `UserError` when the run is
-    not collected or has no such latent.
+    not collected or has no such latent, and with exit code 4, the sheets written, when over 1% of
+    the images are not as they were embedded.
     """
     paths = []
     for latent in latents:
@@ -52,6 +54,7 @@ def write_sheets(run: Run, latents: Sequence[int], out: Path, per_side: int = 8)
         with replacing(path) as part:
             part.write_bytes(sheet_png(run, latent, per_side))
         paths.append(path)
+    report_bad_images(run.evidence, f"they are marked as missing in {out}")
     return paths
 
 

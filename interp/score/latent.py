@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,14 +14,21 @@ from interp.llm.scheduler import GRACE
 from interp.llm.types import Question
 from interp.pictures.cache import Images, read_images
 from interp.pictures.grid import FIRST, Tile
-from interp.records.types import Evidence, Example, Explanation, Score, Verdict
+from interp.records.types import (
+    TOO_FEW,
+    UNREADABLE,
+    Evidence,
+    Example,
+    Explanation,
+    Score,
+    Verdict,
+)
 from interp.score.judge import Judge, Judgement, VlmJudge
 from interp.score.metrics import auroc, auroc_interval, balanced_accuracy, spearman
 from interp.score.sampling import Sample, SampleConfig, check_held_out, deal, draw_sample, is_enough
 
 CHANCE = 50.0
 """What a missing answer counts as in the AUROC: it tells nothing either way."""
-TOO_FEW = "too_few_images"
 
 Result = TypeVar("Result")
 
@@ -35,8 +43,9 @@ async def score_latent(
 ) -> Score:
     """Test one label on held-out images of a latent, which `control` says is not its own.
 
-    A failure is a state of the result: "too_few_images", or a kind of `ReplyError` that waiting can
-    cure. Other missing answers count as chance. Raises `LeakError`, and `UserError` of the judge.
+    A failure is a state of the result: `TOO_FEW`, `UNREADABLE`, or a kind of `ReplyError` that
+    waiting can cure. Other missing answers count as chance. Raises `LeakError`, and `UserError` of
+    the judge.
     """
     test = _test(evidence, explanation, judge, config, control)
     if not test.grids:
@@ -46,9 +55,12 @@ async def score_latent(
     verdicts = [verdict for one in judged for verdict in one.verdicts]
     judgements = [one.judgement for one in judged]
     # No figures while an answer is missing that waiting would bring: the next run asks for it.
-    waiting = next((j.failure for j in judgements if j.transient), None)
+    failure = next((j.failure for j in judgements if j.transient), None)
+    n_read = Counter(truth for one in judged for truth in one.read)
+    if failure is None and min(n_read[True], n_read[False]) < test.n_least:
+        failure = UNREADABLE
     n_positive = sum(verdict.truth for verdict in verdicts)
-    return _score(test, n_positive, len(verdicts) - n_positive, verdicts, judgements, waiting)
+    return _score(test, n_positive, len(verdicts) - n_positive, verdicts, judgements, failure)
 
 
 def score_questions(
@@ -79,6 +91,8 @@ class _Test:
     sample: Sample
     grids: tuple[tuple[Example, ...], ...]
     """The sample as it is shown; empty where there are too few images."""
+    n_least: int
+    """Positives, and negatives, that a score needs."""
 
     @property
     def about(self) -> str:
@@ -105,7 +119,7 @@ def _test(
     sample = draw_sample(evidence, config)
     check_held_out((*sample.positives, *sample.negatives), explanation.codes.values())
     grids = deal(sample, config.n_tiles, latent) if is_enough(sample, config) else ()
-    return _Test(latent, explanation, judge, control, sample, grids)
+    return _Test(latent, explanation, judge, control, sample, grids, config.n_least)
 
 
 class _Judged(NamedTuple):
@@ -113,6 +127,12 @@ class _Judged(NamedTuple):
 
     verdicts: list[Verdict]
     judgement: Judgement
+
+    @property
+    def read(self) -> list[bool]:
+        """The truth of each image that could be read and was shown."""
+        lettered = zip(FIRST, self.verdicts, strict=False)
+        return [verdict.truth for letter, verdict in lettered if letter in self.judgement.scores]
 
 
 async def _judge(test: _Test, grid: Sequence[Example], images: Images) -> _Judged:

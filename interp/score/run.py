@@ -10,6 +10,8 @@ from typing import NamedTuple
 from interp.llm.types import is_transient
 from interp.pictures.cache import EvidenceSource
 from interp.records.types import (
+    TOO_FEW,
+    UNREADABLE,
     AnsweredBy,
     Evidence,
     Explanation,
@@ -18,7 +20,6 @@ from interp.records.types import (
     Status,
     digest_of,
 )
-from interp.score.latent import TOO_FEW
 from interp.score.nulls import shuffle_labels
 from interp.score.sampling import SampleConfig, draw_sample, is_enough, n_grids
 from sae.core.errors import UserError
@@ -66,8 +67,8 @@ def pending_tests(
     """The labels that are still to be tested, by latent; of a control with the labels as dealt.
 
     What is known already, for the same label, scorer, prompt, control and test images, is not asked
-    again unless it failed for a reason that waiting cures; with `retry_failed` also where answers
-    are missing. Raises `UserError` for a control that is not known.
+    again unless images could not be read or it failed for a reason that waiting cures; with
+    `retry_failed` also where answers are missing. Raises `UserError` for an unknown control.
     """
     if control not in CONTROLS:
         raise UserError(f"--control {control!r} is not known; choose one of: shuffled")
@@ -137,7 +138,8 @@ class _Case(NamedTuple):
 
 
 def _is_pending(score: Score, retry_failed: bool) -> bool:
-    return is_transient(score.failure or "") or (retry_failed and score.n_missing > 0)
+    waits = score.failure == UNREADABLE or is_transient(score.failure or "")
+    return waits or (retry_failed and score.n_missing > 0)
 
 
 def _test_of(line: ScoreLine) -> _Test:

@@ -118,6 +118,17 @@ def read_image(path: Path) -> tuple[str, Image.Image]:
     return content_id(data), decode(data)
 
 
+def read_known(path: Path, image_id: str) -> bytes:
+    """The bytes of a file whose content had this id when it was embedded.
+
+    Raises `BadImage` when it is gone, cannot be read or has changed.
+    """
+    data = _read_file(path)
+    if content_id(data) != image_id:
+        raise BadImage("it has changed since it was embedded")
+    return data
+
+
 def decode(data: bytes) -> Image.Image:
     """JPEG, PNG or WebP bytes -> upright RGB; transparency lies on white, animations give frame 1.
 

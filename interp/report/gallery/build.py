@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.evidence.bad_images import report_bad_images
 from interp.records.types import Evidence, Explanation, Score
 from interp.report.gallery.cards import collect_images, is_stale, make_card, number
 from interp.report.gallery.thumbs import Thumbs
@@ -30,7 +31,8 @@ PAGE = ("index.html", "app.css", "dom.js", "figures.js", "card.js", "list.js", "
 def build_gallery(run: Run, progress: Progress | None = None) -> Path:
     """Write the run's gallery anew and return its index.html; the folder is complete or absent.
 
-    Thumbnails of an earlier gallery are reused. Equal inputs give equal bytes.
+    Thumbnails of an earlier gallery are reused. Equal inputs give equal bytes. Raises `UserError`
+    with exit code 4, the gallery written, when over 1% of its images are not as they were embedded.
     """
     reader, results = run.evidence, run.results
     target = run.path / "gallery"
@@ -45,6 +47,8 @@ def build_gallery(run: Run, progress: Progress | None = None) -> Path:
         thumbs.prune()
         for name in PAGE:
             shutil.copyfile(Path(__file__).with_name(name), folder / name)
+    done = f"they are marked as missing in {target / 'index.html'}"
+    report_bad_images(reader, done, thumbs.there | thumbs.missing)
     return target / "index.html"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from interp.evidence.config import CollectConfig
 from interp.evidence.reader import EvidenceReader
 from interp.records.types import Evidence, Example, LatentStats
 from sae.core.errors import UserError
+from sae.core.files import sha256_of
 from sae.data.images import BadImage
 from tests.support.interp.collected import DEAD, D, make_sae, make_store
 
@@ -132,12 +134,19 @@ def test_the_image_of_an_example_comes_from_the_stores_roots(reader) -> None:
     example = reader.of(11).examples[0]
     path = reader.run_dir.parent / example.domain / example.path
     (reader.run_dir.parent / example.domain).mkdir()
-    with pytest.raises(BadImage):
+    with pytest.raises(BadImage, match="gone"):
         reader.image(example)
     path.parent.mkdir(parents=True)
     Image.new("RGB", (5, 3), (200, 10, 10)).save(path)
-    assert reader.image(example).size == (5, 3)
-    assert reader.image(example).getpixel((0, 0)) == (200, 10, 10)
+    embedded = dataclasses.replace(example, image_id=sha256_of(path))
+    assert reader.image(embedded).size == (5, 3)
+    assert reader.image(embedded).getpixel((0, 0)) == (200, 10, 10)
+    assert reader.looked_at[embedded.image_id] == ""
+    Image.new("RGB", (5, 3), (10, 200, 10)).save(path)
+    for read in (reader.image, reader.check_image):
+        with pytest.raises(BadImage, match="has changed since it was embedded"):
+            read(embedded)
+    assert example.path in reader.looked_at[embedded.image_id]
 
 
 def test_evidence_needs_no_store_until_an_image_is_asked_for(tmp_path: Path) -> None:

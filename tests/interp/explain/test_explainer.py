@@ -8,7 +8,7 @@ from interp.explain.examples import ShowConfig
 from interp.explain.explainer import ExplainConfig, VlmExplainer
 from interp.pictures.grid import FIRST, SECOND
 from interp.records.split import split_of
-from interp.records.types import Example, Explanation
+from interp.records.types import UNREADABLE, Example, Explanation
 from sae.data.images import BadImage
 from tests.support.interp.explaining import ColourSource, draw
 from tests.support.interp.scripted_model import Scripted, answer
@@ -86,6 +86,17 @@ def test_an_image_that_can_no_longer_be_read_is_left_out():
     assert broken.image_id not in explanation.codes.values()
     assert len([c for c in explanation.codes if c in FIRST]) == 11
     assert explanation.label
+
+
+def test_a_latent_whose_images_have_gone_fails_for_that_and_nothing_is_asked():
+    source, model = ColourSource(), Scripted()
+
+    def image(example: Example) -> Image.Image:
+        raise BadImage("gone")
+
+    explanation = asyncio.run(VlmExplainer(model).explain(source.of(0), image))
+    assert (explanation.label, explanation.failure) == (None, UNREADABLE)
+    assert model.questions == []
 
 
 # What becomes of the answer

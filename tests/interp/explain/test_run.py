@@ -11,8 +11,9 @@ import pytest
 
 from interp.explain.explainer import ExplainConfig, VlmExplainer
 from interp.records.codec import from_json
-from interp.records.types import Explanation
+from interp.records.types import UNREADABLE, Explanation
 from sae.core.errors import UserError
+from sae.data.images import BadImage
 from tests.support.interp.asking import explain_run
 from tests.support.interp.explaining import ColourSource, colour_of, run, start
 from tests.support.interp.scripted_model import Scripted
@@ -78,6 +79,23 @@ def test_another_model_or_prompt_explains_all_again(tmp_path):
     config = ExplainConfig(max_tokens=800)
     assert explain_run(path, source, VlmExplainer(Scripted(), config), [0, 1]).n_skipped == 0
     assert explain_run(path, source, VlmExplainer(Scripted()), [0, 1, 1]).n_skipped == 2
+
+
+def test_what_failed_for_its_images_is_done_once_they_are_back_and_few_ones_when_retried(tmp_path):
+    path = tmp_path / "explanations.jsonl"
+
+    class Gone(ColourSource):
+        def image(self, example):
+            raise BadImage("the file is gone")
+
+    first = explain_run(path, Gone(), VlmExplainer(Scripted()), [0, 1])
+    assert (first.failures, first.n_unusable, first.n_asked) == ({UNREADABLE: 2}, 2, 2)
+    again = explain_run(path, ColourSource(), VlmExplainer(Scripted()), [0, 1])
+    assert (again.n_labelled, again.n_skipped, again.n_unusable) == (2, 0, 0)
+    explain_run(path, ColourSource(n_top=1), VlmExplainer(Scripted()), [2])  # so said b6fd069 too
+    assert explain_run(path, ColourSource(), VlmExplainer(Scripted()), [2]).n_skipped == 1
+    retried = explain_run(path, ColourSource(), VlmExplainer(Scripted()), [2], retry_failed=True)
+    assert retried.n_labelled == 1
 
 
 @pytest.mark.parametrize(("fault", "code"), [("401", 2), ("402", 3)])

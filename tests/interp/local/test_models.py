@@ -20,7 +20,7 @@ from interp.local.vocabulary import TERMS_FILE, Term, load_vocabulary, read_term
 from interp.pictures.cache import Images
 from interp.pictures.grid import Tile
 from interp.records.split import LeakError, split_of
-from interp.records.types import Evidence, Example, Explanation
+from interp.records.types import TOO_FEW, UNREADABLE, Evidence, Example, Explanation
 from sae.core.errors import UserError
 from sae.data.images import BadImage
 from sae.world.scene.concepts import CONCEPTS
@@ -128,6 +128,14 @@ def test_an_unreadable_image_is_left_out_and_not_listed_as_shown() -> None:
     assert explanation.label == "red"
     assert bad.image_id not in explanation.codes.values()
     assert "15 images" in explanation.description
+
+
+def test_a_latent_whose_images_have_gone_fails_for_that_and_not_for_too_few() -> None:
+    def images(example: Example) -> Image.Image:
+        raise BadImage("gone")
+
+    assert explain(make_evidence(), images).failure == UNREADABLE
+    assert explain(make_evidence(n_active=2), images).failure == TOO_FEW
 
 
 def tiles(letters: str, *names: str) -> list[Tile]:

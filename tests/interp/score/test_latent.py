@@ -13,7 +13,7 @@ from interp.local.clip_encoder import ClipEncoder
 from interp.local.models import LocalJudge
 from interp.records.codec import from_json, to_json
 from interp.records.split import LeakError, split_of
-from interp.records.types import Example, Score
+from interp.records.types import UNREADABLE, Example, Score
 from interp.score.judge import Judge, VlmJudge
 from interp.score.latent import score_latent
 from sae.data.images import BadImage
@@ -112,6 +112,20 @@ def test_an_image_that_cannot_be_read_is_missing_and_not_asked_about() -> None:
     assert ["".join(codes) for _, _, codes in judge.asked] == ["BCDEFGHJK"] + ["ABCDEFGHJK"] * 3
 
 
+def test_too_few_readable_images_are_a_failure_of_their_own() -> None:
+    readable = {verdict.image_id for verdict in score(Scripted(redness)).verdicts if verdict.truth}
+    few = set(sorted(readable)[:4])
+
+    def images(example: Example) -> Image.Image:
+        if example.act > 0 and example.image_id not in few:
+            raise BadImage("gone")
+        return paint(example)
+
+    result = score(Scripted(redness), images=images)
+    assert (result.failure, result.n_positive, result.n_missing) == (UNREADABLE, 20, 16)
+    assert math.isnan(result.auroc)
+
+
 def test_a_latent_without_a_readable_image_is_all_missing_and_no_model_is_asked() -> None:
     def images(example: Example) -> Image.Image:
         raise BadImage("cut off")
@@ -122,7 +136,8 @@ def test_a_latent_without_a_readable_image_is_all_missing_and_no_model_is_asked(
         LocalJudge(ClipEncoder(ColourClip()), plain_with_ids("red")),
     )
     for judge in judges:
-        assert score(judge, images=images).n_missing == 40
+        result = score(judge, images=images)
+        assert (result.n_missing, result.failure) == (40, UNREADABLE)
     assert model.questions == []
 
 

@@ -19,7 +19,7 @@ from interp.report.gallery.build import PAGE, script_json
 from interp.report.gallery.cards import N_PER_STRATUM, N_TOP
 from interp.run.results import Results
 from interp.run.run import Run
-from sae.core.errors import UserError
+from sae.core.errors import FAILURES, UserError
 from sae.core.files import append_jsonl
 from tests.support.interp import synthetic_run as synthetic
 from tests.support.interp.galleries import (
@@ -174,7 +174,9 @@ def test_an_image_that_has_gone_is_marked_and_not_linked(tmp_path: Path) -> None
     gone = next((tmp_path / "images").rglob("*.png"))
     image_id = hashlib.sha256(gone.read_bytes()).hexdigest()
     gone.unlink()
-    build_gallery(Run(run))
+    with pytest.raises(UserError, match=r"1 of 41 images .*the file is gone") as error:
+        build_gallery(Run(run))
+    assert error.value.exit_code == FAILURES
     there = {image[0]: image[4] for card in cards_of(run) for image in card["images"]}
     assert there[image_id] == 0
     assert sum(there.values()) == len(there) - 1
