@@ -230,7 +230,7 @@ class Score:
     """Fingerprint of the scorer's prompt and its schema; "" for a local scorer."""
     verdicts: tuple[Verdict, ...]
     auroc: Figure
-    """0.5 is chance, 1 is perfect; missing answers count as chance."""
+    """0.5 is chance, 1 is perfect; a missing answer counts 1/2 in each of its pairs."""
     auroc_low: Figure
     auroc_high: Figure
     """Bounds of the 95% interval."""

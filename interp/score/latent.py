@@ -27,9 +27,6 @@ from interp.score.judge import Judge, Judgement, VlmJudge
 from interp.score.metrics import auroc, auroc_interval, balanced_accuracy, spearman
 from interp.score.sampling import Sample, SampleConfig, check_held_out, deal, draw_sample, is_enough
 
-CHANCE = 50.0
-"""What a missing answer counts as in the AUROC: it tells nothing either way."""
-
 Result = TypeVar("Result")
 
 
@@ -205,15 +202,14 @@ def _figures(verdicts: Sequence[Verdict], seed: int) -> _Figures:
         auroc_high=interval.high,
         auroc_easy=auroc(pos, _scores([v for v in negatives if v.kind == "silent"])),
         auroc_hard=auroc(pos, _scores([v for v in negatives if v.kind == "hard"])),
-        balanced_accuracy=balanced_accuracy(
-            _scores(positives, missing=math.nan), _scores(negatives, missing=math.nan)
-        ),
+        balanced_accuracy=balanced_accuracy(pos, neg),
         spearman=spearman([score for score, _ in answered], [act for _, act in answered]),
     )
 
 
-def _scores(verdicts: Sequence[Verdict], missing: float = CHANCE) -> list[float]:
-    return [missing if v.score is None else v.score for v in verdicts]
+def _scores(verdicts: Sequence[Verdict]) -> list[float]:
+    """NaN for a missing answer."""
+    return [math.nan if v.score is None else v.score for v in verdicts]
 
 
 def _score(

@@ -16,15 +16,12 @@ Z95 = 1.959963984540054
 
 
 def auroc(pos: Numbers, neg: Numbers) -> float:
-    """Chance that a positive scores above a negative, ties counting half; NaN if a side is empty.
+    """Chance that a positive scores above a negative; NaN if a side is empty.
 
-    The Mann-Whitney U statistic over n_pos * n_neg. Missing scores are the caller's to impute.
+    The Mann-Whitney U statistic over n_pos * n_neg. A pair counts half where the scores are equal,
+    or one is NaN, no answer: any value in its place would win against some and lose against others.
     """
-    n_pos, n_neg = len(pos), len(neg)
-    if not n_pos or not n_neg:
-        return float("nan")
-    rank_sum = _ranks(np.concatenate([_floats(pos), _floats(neg)]))[:n_pos].sum()
-    return float((rank_sum - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg))
+    return float(_wins(pos, neg).mean()) if len(pos) and len(neg) else float("nan")
 
 
 def auroc_interval(pos: Numbers, neg: Numbers, seed: int, n_resamples: int = 2000) -> Interval:
@@ -38,7 +35,7 @@ def auroc_interval(pos: Numbers, neg: Numbers, seed: int, n_resamples: int = 200
     if not len(pos) or not len(neg):
         return Interval(float("nan"), float("nan"))
     rng = np.random.default_rng(seed)
-    wins = np.sign(_floats(pos)[:, None] - _floats(neg)[None, :]) / 2 + 0.5  # (n_pos, n_neg)
+    wins = _wins(pos, neg)
     n_pos, n_neg = wins.shape
     pos_weights = rng.multinomial(n_pos, np.full(n_pos, 1 / n_pos), n_resamples)
     neg_weights = rng.multinomial(n_neg, np.full(n_neg, 1 / n_neg), n_resamples)
@@ -90,6 +87,12 @@ def spearman(x: Numbers, y: Numbers) -> float:
 
 def _floats(values: Numbers) -> NDArray[np.float64]:
     return np.asarray(values, dtype=np.float64)
+
+
+def _wins(pos: Numbers, neg: Numbers) -> NDArray[np.float64]:
+    """(n_pos, n_neg) 1 where the positive scores higher, 0 where the negative does, else 1/2."""
+    higher = np.sign(_floats(pos)[:, None] - _floats(neg)[None, :])
+    return np.nan_to_num(higher) / 2 + 0.5
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -73,12 +73,21 @@ def test_missing_answers_are_chance_for_the_auroc_and_wrong_for_the_accuracy() -
     assert result.failure is None
 
 
-def test_one_kind_of_missing_answer_costs_what_it_hides() -> None:
-    result = score(by_kind(active=40, hard=30, silent=None, failure="refused"), images=marked)
-    # Silent images count as 50, above the positives' 40; of the rest only the hard are right.
-    assert (result.auroc_easy, result.auroc_hard, result.auroc) == (0.0, 1.0, 0.5)
-    assert result.balanced_accuracy == pytest.approx((0 + 0.5) / 2)
-    assert result.n_missing == 10
+def test_a_missing_answer_counts_half_in_every_pair_it_is_in() -> None:
+    silent = score(by_kind(active=40, hard=30, silent=None, failure="refused"), images=marked)
+    assert (silent.auroc_easy, silent.auroc_hard, silent.auroc) == (0.5, 1.0, 0.75)
+    assert silent.balanced_accuracy == pytest.approx((0 + 0.5) / 2)
+    assert silent.n_missing == 10
+
+
+@pytest.mark.parametrize("grade", [10, 90])
+def test_a_judge_that_answers_on_no_positive_scores_a_half_whatever_it_says_of_the_rest(
+    grade: float,
+) -> None:
+    result = score(by_kind(active=None, hard=grade, silent=grade, failure="refused"), images=marked)
+    assert (result.auroc, result.auroc_easy, result.auroc_hard) == (0.5, 0.5, 0.5)
+    assert 0.3 < result.auroc_low < 0.5 < result.auroc_high < 0.7
+    assert (result.balanced_accuracy, result.n_missing) == ((0 + (grade < 50)) / 2, 20)
 
 
 def test_a_failure_that_waiting_cures_gives_no_figures() -> None:

@@ -33,6 +33,21 @@ def test_auroc_equals_counting_all_pairs() -> None:
         assert auroc(pos, neg) == pytest.approx(np.mean(pairs))
 
 
+def test_no_answer_counts_half_in_each_of_its_pairs() -> None:
+    none = math.nan
+    assert auroc([none, none], [1, 2]) == 0.5
+    assert auroc([9, none], [1, 2]) == auroc([9, 9], [1, none]) == 0.75
+    assert auroc([1, none], [9, 9]) == 0.25
+    # True .9 with a quarter of the answers missing on either side: .5 + .4 * .75 ** 2 = .725.
+    rng = np.random.default_rng(0)
+    pos, neg = rng.normal(1.8124, 1, 4000), rng.normal(0, 1, 4000)
+    pos[:1000], neg[:1000] = none, none
+    assert auroc(pos, neg) == pytest.approx(0.725, abs=0.005)
+    assert auroc_interval([none] * 20, [10.0] * 20, 0) == auroc_interval([5.0] * 20, [5.0] * 20, 0)
+    low, high = auroc_interval(pos[900:1100], neg[900:1100], 0)
+    assert low < auroc(pos[900:1100], neg[900:1100]) < high
+
+
 def test_nothing_on_one_side_gives_nan_and_not_a_number() -> None:
     for pos, neg in (([], [1.0]), ([1.0], []), ([], [])):
         assert math.isnan(auroc(pos, neg))
