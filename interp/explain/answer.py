@@ -25,14 +25,20 @@ Level = Literal["mark", "part", "thing", "scene", "style", "other"]
 Verdict = Literal["single", "several", "unclear"]
 Region = Literal["inside", "context", "whole"]
 
+_NAMED = pydantic.BeforeValidator(lambda v: v.strip().lower() if isinstance(v, str) else v)
+"""Names as they were asked for: a model may write "Single"."""
+_LISTED = pydantic.BeforeValidator(lambda v: [] if v is None else v)
+_MAY_LACK = ("second_label", "exceptions")
+"""Keys that models leave out where they have nothing to say."""
+
 
 class Candidate(pydantic.BaseModel):
     """One possible answer, and the letters of the first set that it fits."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-    level: Level
+    model_config = pydantic.ConfigDict(extra="ignore", frozen=True)
+    level: Annotated[Level, _NAMED]
     text: CleanText
-    fits: Texts
+    fits: Annotated[Texts, _LISTED]
 
 
 class ExplainAnswer(pydantic.BaseModel):
@@ -42,13 +48,13 @@ class ExplainAnswer(pydantic.BaseModel):
     seen: dict[str, CleanText]
     candidates: Annotated[list[Candidate], pydantic.FailFast()]
     second_set: CleanText = ""
-    region: Literal[Region, ""] = ""
-    verdict: Verdict
+    region: Annotated[Literal[Region, ""], _NAMED] = ""
+    verdict: Annotated[Verdict, _NAMED]
     label: CleanText
-    second_label: CleanText | None
-    level: Level
+    second_label: CleanText | None = None
+    level: Annotated[Level, _NAMED]
     description: CleanText
-    exceptions: Texts
+    exceptions: Annotated[Texts, _LISTED] = []
     confidence: int
     """0 to 100; stored, never used to filter (models are overconfident)."""
 
@@ -82,7 +88,7 @@ def parse_explain(
 ) -> ExplainAnswer:
     """Read an explainer's answer. Raises only `ReplyError` (not_json, wrong_keys, invalid)."""
     wanted = explain_schema(codes, neg_codes, region=region)["required"]
-    values = last_with_keys(wanted, objects_in(text))
+    values = last_with_keys(wanted, objects_in(text), _MAY_LACK)
     values["seen"] = _seen(values["seen"], codes)
     values["confidence"] = _confidence(values["confidence"])
     try:
@@ -97,7 +103,7 @@ def parse_explain(
 def _seen(seen: Any, codes: Sequence[str]) -> dict[str, Any]:
     if not isinstance(seen, dict):
         raise ReplyError("invalid", "`seen` is no object with one text for every letter")
-    seen = read_letter_keys(seen)
+    seen = read_letter_keys(seen, codes)
     check_keys(seen, codes, "`seen`")
     return {code: seen[code] for code in codes}
 

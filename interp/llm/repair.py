@@ -61,9 +61,16 @@ class Asker:
     ) -> None:
         await self._open.aclose()
 
-    async def ask(self, question: Question, parse: Callable[[str], Value]) -> Answered[Value]:
+    async def ask(
+        self,
+        question: Question,
+        parse: Callable[[str], Value],
+        is_whole: Callable[[Value], bool] = lambda _value: True,
+    ) -> Answered[Value]:
         """See `ask_until_usable`."""
-        return await ask_until_usable(self._model, question, parse, again=self._again)
+        return await ask_until_usable(
+            self._model, question, parse, again=self._again, is_whole=is_whole
+        )
 
 
 async def ask_until_usable(
@@ -72,25 +79,35 @@ async def ask_until_usable(
     parse: Callable[[str], Value],
     *,
     again: bool = False,
+    is_whole: Callable[[Value], bool] = lambda _value: True,
 ) -> Answered[Value]:
     """Ask, and on an answer that `parse` refuses with a `ReplyError` ask one repair question.
 
-    `again`: where the ledger already holds the unusable answers to both, ask both anew. Raises
-    `ReplyError` with all calls and their usage when there is no usable answer.
+    `again`: where the ledger already holds the unusable answers to both, ask both anew, and so
+    where it holds one that is usable but not whole; that one is taken if no better one comes.
+    Raises `ReplyError` with all calls and their usage when there is no usable answer.
     """
     calls: tuple[str, ...] = ()
     asking, usage, is_new = question, NOTHING_USED, False
+    part: Answered[Value] | None = None
     while True:
         found = await _try(model, asking, parse)
         calls, usage = (*calls, *found.calls), usage + found.usage
-        if isinstance(found, Answered):
-            return dataclasses.replace(found, calls=calls, usage=usage)
-        is_new |= not found.stored
         is_repair = asking.attempt % 2 == 1
+        anew = dataclasses.replace(question, attempt=asking.attempt + 2 - is_repair)
+        if isinstance(found, Answered):
+            part = dataclasses.replace(found, calls=calls, usage=usage)
+            if not (again and found.reply.stored) or is_whole(found.value):
+                return part
+            asking = anew
+            continue
+        is_new |= not found.stored
         if found.mendable and not is_repair:
             asking = _repair_question(question, asking.attempt + 1, found.error.message)
         elif again and not is_new:
-            asking = dataclasses.replace(question, attempt=asking.attempt + 2 - is_repair)
+            asking = anew
+        elif part is not None:
+            return dataclasses.replace(part, calls=calls, usage=usage)
         else:
             error = found.error
             raise ReplyError(error.kind, error.message, calls=calls, usage=usage)

@@ -76,7 +76,7 @@ class VlmJudge(Asker):
     async def judge(
         self, label: str, description: str, pictures: Pictures, about: str = ""
     ) -> Judgement:
-        """A score for each letter; all None when there is no answer.
+        """A score for each letter; None for those that a usable answer leaves out.
 
         Only label and description are told: no truth, no base rate, no class, no file name.
         """
@@ -85,11 +85,14 @@ class VlmJudge(Asker):
             return Judgement({})
         codes = question.codes
         try:
-            answered = await self.ask(question.asked, lambda text: parse_scores(text, codes))
+            answered = await self.ask(
+                question.asked, lambda text: parse_scores(text, codes), _is_whole
+            )
         except ReplyError as error:
             nothing = dict.fromkeys(codes, None)
             return Judgement(nothing, error.kind, error.calls, error.usage.usd)
-        return Judgement(dict(answered.value), None, answered.calls, answered.usage.usd)
+        failure = None if _is_whole(answered.value) else "wrong_keys"
+        return Judgement(answered.value, failure, answered.calls, answered.usage.usd)
 
     def question(
         self, label: str, description: str, pictures: Pictures, about: str = ""
@@ -111,6 +114,10 @@ class VlmJudge(Asker):
             about=about,
         )
         return GridQuestion(asked, codes)
+
+
+def _is_whole(scores: dict[str, float | None]) -> bool:
+    return None not in scores.values()
 
 
 class GridQuestion(NamedTuple):

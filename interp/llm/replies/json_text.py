@@ -1,4 +1,4 @@
-"""The JSON objects in what a model wrote: thoughts, fences, prose and small slips around them.
+"""The JSON in what a model wrote: thoughts, fences, prose and small slips around it.
 
 Everything is linear in the length of the text, and nothing but `ReplyError` is raised.
 """
@@ -27,7 +27,7 @@ def objects_in(text: str) -> list[dict[str, Any]]:
     that stands by itself counts, so that braces in prose and a second version do no harm. What
     stands inside of a broken object never counts. Raises only `ReplyError` (not_json).
     """
-    text = _without_thoughts(text)
+    text = _without_thoughts(_unquoted(text))
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or end < start:
         raise ReplyError("not_json", "no JSON object in the answer")
@@ -35,13 +35,50 @@ def objects_in(text: str) -> list[dict[str, Any]]:
         raise ReplyError("not_json", f"the answer is over {_LONGEST:,} characters")
     body = text[start : end + 1]
     try:
-        return [_load(body)]
+        return [_object(body)]
     except (ValueError, RecursionError) as error:
         twice = isinstance(error, _TwiceError)
     found = _mended(body) or _pieces(body)
     if not found:
         raise ReplyError("not_json", "a key stands twice" if twice else "this is no valid JSON")
     return found
+
+
+def list_in(text: str) -> list[Any] | None:
+    """The list that is all of an answer, but for thoughts and a fence; None for any other answer.
+
+    Numbers in brackets also stand in prose: beside other words a list is not trusted.
+    """
+    body = _without_thoughts(_unquoted(text)).strip(_AROUND).removeprefix("json").lstrip()
+    if body[:1] != "[" or body[-1:] != "]" or len(body) > _LONGEST:
+        return None
+    for form in (body, _SLIP.sub(_mend, body, count=_MOST_REPAIRS)):
+        values = json_in(form)
+        if isinstance(values, list):
+            return values
+    return None
+
+
+def json_in(text: str) -> Any:
+    """The JSON object or list that a text is as a whole; None for any other text."""
+    if text.lstrip(_AROUND)[:1] not in ("{", "[") or len(text) > _LONGEST:
+        return None
+    try:
+        return _load(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _unquoted(text: str) -> str:
+    """JSON that was written as a JSON text once more."""
+    bare = text.strip()
+    if bare[:1] != '"' or bare[-1:] != '"' or len(bare) > 2 * _LONGEST:
+        return text
+    try:
+        inner = json.loads(bare, strict=False)
+    except (ValueError, RecursionError):
+        return text
+    return inner if isinstance(inner, str) else text
 
 
 _THOUGHT_END = re.compile(r"</(?:think|thinking|thought|thoughts|reasoning)>", re.IGNORECASE)
@@ -67,11 +104,16 @@ class _TwiceError(ValueError):
     """A key stands twice: which of the two was meant?"""
 
 
-def _load(body: str) -> dict[str, Any]:
-    # Not strict: a line break inside of a string is a slip that loses nothing.
-    value = json.loads(body, object_pairs_hook=_unique, parse_constant=_no_constant, strict=False)
+def _object(body: str) -> dict[str, Any]:
+    value = _load(body)
     if not isinstance(value, dict):
         raise ValueError("not an object")
+    return value
+
+
+def _load(body: str) -> Any:
+    # Not strict: a line break inside of a string is a slip that loses nothing.
+    value = json.loads(body, object_pairs_hook=_unique, parse_constant=_no_constant, strict=False)
     if "\\u" in body:  # half of a surrogate pair is no text: it could never be written to a file
         json.dumps(value, ensure_ascii=False).encode()
     elif not body.isascii():
@@ -122,7 +164,7 @@ def _end_of_object(body: str, start: int) -> int | None:
 
 def _loaded(piece: str) -> list[dict[str, Any]]:
     try:
-        return [_load(piece)]
+        return [_object(piece)]
     except (ValueError, RecursionError):
         return []
 

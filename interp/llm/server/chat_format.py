@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 from interp.llm.prompts import render
+from interp.llm.replies.json_text import objects_in
 from interp.llm.server.errors import FormUnsupported, failure
 from interp.llm.types import Picture, Question, Reply, ReplyError, Usage
 from sae.core.errors import UserError
@@ -126,17 +127,58 @@ def _answer(choice: Mapping[str, Any]) -> _Said | ReplyError:
     refusal = message.get("refusal")
     if isinstance(refusal, str) and refusal.strip():
         return _Said(_whole(refusal), "refusal")
-    text = _join_text(message.get("content"))
+    text = _join_text(message.get("content")) or _join_text(choice.get("text"))
     reason = choice.get("finish_reason")
     end = reason[:40].lower() if isinstance(reason, str) and reason else "stop"
     end = _ENDS.get(end, end)
+    if end != "length" and not _has_object(text):
+        text = _object_elsewhere(message) or text
     if text.strip() or end in ("length", "content_filter"):
         return _Said(_whole(text), end)
-    if any(message.get(name) for name in ("reasoning", "reasoning_content", "reasoning_details")):
+    if _join_thoughts(message):
         return ReplyError("empty", "only thoughts and no answer; try --reasoning none")
-    if message.get("tool_calls"):
+    if message.get("tool_calls") or message.get("function_call"):
         return ReplyError("empty", "a call of a tool instead of an answer")
     return ReplyError("empty", "no text in the answer")
+
+
+def _object_elsewhere(message: Mapping[str, Any]) -> str:
+    """The JSON object that stands where a tool would be called, or at the end of the thoughts."""
+    calls = message.get("tool_calls")
+    calls = [message.get("function_call"), *(calls if isinstance(calls, list) else [])]
+    for call in calls:
+        function = call.get("function", call) if isinstance(call, dict) else {}
+        arguments = function.get("arguments") if isinstance(function, dict) else None
+        text = json.dumps(arguments) if isinstance(arguments, dict) else arguments
+        if isinstance(text, str) and _has_object(text):
+            return text
+    thoughts = _join_thoughts(message)[-_END_OF_THOUGHTS:]
+    # A thought of the form in their midst is no answer.
+    ends_in_it = thoughts.rstrip("` \r\n").endswith("}") and not _join_text(message.get("content"))
+    return thoughts if ends_in_it and _has_object(thoughts) else ""
+
+
+_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
+_END_OF_THOUGHTS = 10_000
+"""Characters: an answer is shorter."""
+
+
+def _join_thoughts(message: Mapping[str, Any]) -> str:
+    for name in _THOUGHTS:
+        thoughts = message.get(name)
+        parts = thoughts if isinstance(thoughts, list) else [thoughts]
+        texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+        said = "".join(text for text in texts if isinstance(text, str))
+        if said.strip():
+            return said
+    return ""
+
+
+def _has_object(text: str) -> bool:
+    try:
+        return bool(objects_in(text))
+    except ReplyError:
+        return False
 
 
 _ENDS = {
@@ -150,14 +192,14 @@ _ENDS = {
 
 
 def _join_text(content: Any) -> str:
-    """A text, or the texts among a list of parts: some servers answer in the form of a question."""
+    """A text, or the texts among a list of parts, or JSON that a server has read already."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
         return "".join(_join_text(part) for part in content if not isinstance(part, list))
     if isinstance(content, dict) and content.get("type", "text") in ("text", "output_text"):
-        text = content.get("text")
-        return text if isinstance(text, str) else ""
+        text = content.get("text", content)
+        return text if isinstance(text, str) else json.dumps(text) if text is content else ""
     return ""
 
 

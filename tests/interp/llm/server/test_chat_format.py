@@ -8,6 +8,7 @@ import pytest
 from interp.llm.server.chat_format import read_body
 from interp.llm.server.errors import FormUnsupported
 from interp.llm.types import Reply, ReplyError, Usage
+from interp.score.answer import parse_scores
 from sae.core.errors import UserError
 from tests.support.servers.bodies import completion
 
@@ -123,6 +124,47 @@ def test_what_is_no_answer_has_its_kind(body, kind):
 )
 def test_an_error_with_status_200_counts_like_one_with_its_own(error, end):
     assert isinstance(read({"error": error}), end)
+
+
+OBJECT = '{"A": 80, "B": 20}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        completion(
+            None, "tool_calls", message={"tool_calls": [{"function": {"arguments": OBJECT}}]}
+        ),
+        completion("I call it.", message={"tool_calls": [{"function": {"arguments": OBJECT}}]}),
+        completion("", message={"function_call": {"name": "detect", "arguments": OBJECT}}),
+        completion(None, message={"tool_calls": [{"function": {"arguments": {"A": 80, "B": 20}}}]}),
+        completion("", message={"reasoning_content": f"First I look. {OBJECT}"}),
+        completion(None, message={"reasoning": "x" * 30_000 + f"\n```json\n{OBJECT}\n```"}),
+        completion("", message={"reasoning_details": [{"text": "First. "}, {"text": OBJECT}]}),
+        completion({"A": 80, "B": 20}),
+    ],
+)
+def test_an_object_is_read_wherever_a_server_puts_it(body):
+    reply = read(body)
+    assert isinstance(reply, Reply), reply
+    assert parse_scores(reply.text, ["A", "B"]) == {"A": 80, "B": 20}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"reasoning": f"In the form {OBJECT}? I will look first."},
+        {"tool_calls": [{"function": {"name": "look", "arguments": "at A"}}]},
+        {"tool_calls": "none", "function_call": 7},
+    ],
+)
+def test_a_form_in_the_midst_of_thoughts_is_no_answer(message):
+    assert read(completion("", message=message)).kind == "empty"
+
+
+def test_thoughts_that_were_cut_are_no_answer():
+    reply = read(completion("", "length", message={"reasoning": f"Say {OBJECT}"}))
+    assert (reply.text, reply.finish_reason) == ("", "length")
 
 
 def test_a_model_that_only_thought_is_told_so_and_what_it_cost():

@@ -130,6 +130,32 @@ def test_what_stays_unusable_is_an_error_with_all_that_was_paid(server, ledger):
         assert len(server.chats) == 2  # unusable answers are answers: not asked again
 
 
+def test_an_answer_that_leaves_a_letter_out_is_kept_and_asked_anew_only_on_request(
+    server, ledger, monkeypatch
+):
+    where = "tests.support.servers.loopback_answers.text_of_answer"
+    monkeypatch.setattr(where, lambda request: '{"A": 90, "B": null}')
+
+    async def main(again):
+        async with opened(server, ledger) as model:
+            return await ask_until_usable(
+                model,
+                question(),
+                lambda text: parse_scores(text, CODES),
+                again=again,
+                is_whole=lambda scores: None not in scores.values(),
+            )
+
+    assert asyncio.run(main(False)).value == {"A": 90, "B": None}
+    assert asyncio.run(main(False)).value == {"A": 90, "B": None}
+    assert len(server.chats) == 1
+    server.always = Fault("prose")
+    assert asyncio.run(main(True)).value == {"A": 90, "B": None}  # no better one came
+    server.always = None
+    monkeypatch.setattr(where, lambda request: '{"A": 90, "B": 7}')
+    assert asyncio.run(main(True)).value == {"A": 90, "B": 7}
+
+
 def test_fences_and_commas_need_no_second_question(server, ledger):
     server.queue("fenced")
     assert parse_scores(ask(server, ledger).text, CODES) == {"A": 100, "B": 0}

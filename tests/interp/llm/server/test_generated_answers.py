@@ -104,12 +104,44 @@ def disturbed(value, rng: random.Random):
     return changed
 
 
+GRADES = ("grade", "score", "rating")
+PLAIN = [
+    lambda n, rng: n,
+    lambda n, rng: str(n),
+    lambda n, rng: f"{n}%",
+    lambda n, rng: f"{n}/100",
+    lambda n, rng: f"{n} out of 100",
+    lambda n, rng: {rng.choice(GRADES): n, "why": "it is red"},
+]
+
+
+def shaped(numbers: dict, rng: random.Random):
+    """The same grades in a form that models and gateways give them."""
+    entries = [{"image": code, rng.choice(GRADES): n} for code, n in numbers.items()]
+    rng.shuffle(entries)
+    forms = [
+        {**numbers, "reasoning": "because", "Z": 3},
+        {f"{rng.choice(('picture ', 'Image_', '('))}{code}": n for code, n in numbers.items()},
+        entries,
+        [{code: n} for code, n in numbers.items()],
+        list(numbers.items()),
+    ]
+    in_order = [] if isinstance(numbers["A"], dict) else [list(numbers.values())]
+    value = rng.choice((*forms, *in_order))
+    key = rng.choice((None, "scores", "answer", "result"))
+    if key is None:
+        return [value] if isinstance(value, dict) and rng.random() < 0.5 else value
+    return {key: value}
+
+
 def said(rng: random.Random) -> str:
     """What a model may write."""
     numbers = {code: rng.choice(NUMBERS) for code in CODES}
     levels = {code: rng.randint(0, 100) for code in CODES}
     explanation = {**EXPLANATION, "exceptions": rng.choices("ABCDab", k=2)}
     value = rng.choice((SCORES, levels, levels, numbers, EXPLANATION, explanation))
+    if isinstance(value.get("A"), int) and rng.random() < 0.4:
+        value = shaped({code: rng.choice(PLAIN)(n, rng) for code, n in value.items()}, rng)
     if rng.random() < 0.3:
         value = disturbed(value, rng)
     text = json.dumps(value, ensure_ascii=rng.random() < 0.5)
@@ -144,7 +176,9 @@ def check_scores(text: str) -> bool:
     except ReplyError as error:
         return not is_content_fault(error)
     assert list(scores) == CODES
-    assert all(type(score) is float and 0 <= score <= 100 for score in scores.values())
+    said = [score for score in scores.values() if score is not None]
+    assert len(said) >= len(CODES) / 2
+    assert all(type(score) is float and 0 <= score <= 100 for score in said)
     return True
 
 
@@ -188,6 +222,31 @@ def test_20_000_generated_answers_end_in_our_types_and_never_in_a_wrong_length()
         ends["explanations"] += check_explanation(read_text)
     assert min(ends.values()) > 2_000, ends  # the mix reaches every end
     assert ends["answers"] < 18_000, ends
+
+
+SPOILT = [
+    lambda text: text.replace("50", "101"),
+    lambda text: text.replace("50", "-50"),
+    lambda text: text.replace("50", "NaN"),
+    lambda text: text.replace('"50', '"NaN').replace("50", "1e999"),
+    lambda text: text.replace("50", "true").replace('"true', '"yes'),
+    lambda text: text.replace('"B', '"A').replace("(B", "(A").replace("e B", "e A"),
+]
+
+
+def test_other_forms_of_the_same_grades_are_read_alike_and_spoilt_ones_never():
+    rng = random.Random(2)
+    for _ in range(4_000):
+        numbers = {code: rng.choice((5, 17, 42, 80, 100)) for code in CODES} | {"C": 50}
+        write = rng.choice(PLAIN)
+        text = json.dumps(shaped({code: write(n, rng) for code, n in numbers.items()}, rng))
+        assert parse_scores(text, CODES) == numbers, text
+        assert list(parse_scores(text, CODES)) == CODES
+        spoil = rng.choice(SPOILT)
+        spoilt = spoil(text)
+        if spoilt != text:
+            with pytest.raises(ReplyError):
+                parse_scores(spoilt, CODES)
 
 
 WRAPS = [
