@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 # Before torch is imported: workers side by side (`-n auto`) must not take the cores of each other.
@@ -57,8 +58,14 @@ one that comes last would keep the others waiting."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Under `nohup pytest ... &` the shell ignores SIGINT, for us and for all that we start."""
+    """Under `nohup pytest ... &` the shell ignores SIGINT, for us and for all that we start.
+
+    Which folders of images were named is not kept with what the person who runs the tests named.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    state = tempfile.TemporaryDirectory()
+    config.add_cleanup(state.cleanup)
+    os.environ["XDG_STATE_HOME"] = state.name
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

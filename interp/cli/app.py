@@ -15,7 +15,7 @@ from interp.evidence.config import CollectConfig
 from interp.llm.types import OPENROUTER
 from interp.pipeline.settings import DemoSettings
 from sae.cli import console
-from sae.cli.console import ConfigOption, JsonOption
+from sae.cli.console import ConfigOption, ImagesOption, JsonOption, LinksOption
 from sae.cli.options import spread
 from sae.core.errors import OK, USAGE
 
@@ -28,13 +28,6 @@ app = typer.Typer(
 )
 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-ImagesOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of the images that another lab's embeddings or latents are of.",
-        show_default=False,
-    ),
-]
 ExportOption = Annotated[
     tuple[str, Path] | None,
     typer.Option(
@@ -107,7 +100,10 @@ def collect(
     *,
     settings: CollectConfig,
     images: ImagesOption = None,
-    domain: Annotated[str, typer.Option(help="Domain of --images: sketch, photo.")] = "images",
+    domain: Annotated[
+        str, typer.Option(help="Domain of another lab's --images: sketch, photo.")
+    ] = "images",
+    follow_links: LinksOption = False,
     export: ExportOption = None,
     export_threshold: Annotated[
         float, typer.Option(help="Activation from which cls_sae_cnt.npy counts a token.", min=0)
@@ -121,7 +117,7 @@ def collect(
 
     The store may be another lab's: saev's shards, embedding chunks; latents.npy needs no SAE.
     """
-    from interp.evidence.dense_latents import adopt_with_images
+    from interp.evidence.dense_latents import take_images
     from interp.pipeline.collect import require_export, run_collect, run_export
     from interp.run.run import run_folder
     from sae.core.progress import bar
@@ -129,9 +125,9 @@ def collect(
     if export is not None:
         require_export(export[0])
     folder = run_folder(run or (sae.resolve().stem if sae.is_file() else sae.resolve().name))
-    if images is not None:
+    if images:
         with bar("images") as progress:
-            sae, store = adopt_with_images(sae, store, folder, images, domain, progress)
+            sae, store = take_images(sae, store, folder, images, domain, follow_links, progress)
     with bar("collect") as progress:
         made, info = run_collect(sae, store, folder, settings, device, progress, overwrite)
     wrote = {"run": made.path}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,16 +70,31 @@ def open_subject(sae: Path, store: Path | None) -> tuple[EmbeddingStore, Encoder
     return opened, WrittenLatents(opened)
 
 
-def adopt_with_images(
-    sae: Path, store: Path | None, run_dir: Path, images: Path, domain: str, progress: Progress
+def take_images(
+    sae: Path,
+    store: Path | None,
+    run_dir: Path,
+    images: Sequence[str],
+    domain: str,
+    follow_links: bool,
+    progress: Progress,
 ) -> tuple[Path, Path | None]:
-    """`sae` and `store`, but the foreign one of them as a store in the run that knows its images.
+    """`sae` and `store`, of which the store now knows where its images are.
 
-    Raises `UserError` when it is a store of ours: that knows them.
+    A store of ours takes them as its roots. Foreign embeddings become a store in the run. Raises
+    `UserError` when they are not the images of the store.
     """
     from sae.data.adopt import adopt
+    from sae.data.roots import confirm
 
-    parse_domains([f"{domain}={images}"])
+    source = sae if store is None else store
+    if (source / "store.json").exists():
+        confirm(source, images, follow_links)
+        return sae, store
+    roots = parse_domains([item if "=" in item else f"{domain}={item}" for item in images])
+    if len(roots) > 1:
+        raise UserError(f"{source} is of one folder of images; give one --images")
     place = run_dir / "store"
-    adopt(sae if store is None else store, place, None, images, domain, progress)
+    for name, root in roots.items():
+        adopt(source, place, None, root, name, progress)
     return (place, None) if store is None else (sae, place)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sae.cli import adopt, console, hub, interchange
-from sae.cli.console import ConfigOption, JsonOption
+from sae.cli.console import ConfigOption, ImagesOption, JsonOption, LinksOption
 from sae.cli.options import spread
-from sae.core.errors import UserError
+from sae.core.errors import UserError, quote
 from sae.core.progress import bar
 from sae.training.config import TrainConfig
 
@@ -210,6 +210,8 @@ def evaluate(
         int, typer.Option(help="1, or 80: also with the 80 templates of CLIP's authors.")
     ] = 1,
     n_zeroshot: Annotated[int, typer.Option(help="Images per domain for that, at most.")] = 2000,
+    images: ImagesOption = None,
+    follow_links: LinksOption = False,
     device: DeviceOption = "auto",
     config: ConfigOption = None,
     json: JsonOption = None,
@@ -219,12 +221,13 @@ def evaluate(
     Another lab's SAE is evaluated as it lies there, and nothing is written beside it.
     """
     from sae.clip.model import resolve_device
+    from sae.data.roots import confirm
     from sae.data.store import EmbeddingStore
     from sae.evaluation.evaluate import evaluate_run
-    from sae.evaluation.report import plot_report
     from sae.interchange.load import load
     from sae.model.sae import is_ours
 
+    confirm(store, images or [], follow_links)
     opened, sae = EmbeddingStore.open(store), load(model)
     folder = model if is_ours(model) else None
     if plots and folder is None:
@@ -243,11 +246,8 @@ def evaluate(
             ks=_whole_numbers("--k", k),
             against=load(against) if against else None,
         )
-    _report_evaluation(report, json)
-    wrote = {"report": folder / "eval.json"} if folder else {}
-    if folder and plots:
-        wrote |= plot_report(report, folder)
-    console.finish(wrote, [f"interp collect {model} {store}"])
+    wrote = _report_evaluation(report, folder, plots, json)
+    console.finish(wrote, [f"interp collect {quote(model)} {quote(store)}"])
 
 
 app.command(name="import")(interchange.import_sae)
@@ -268,11 +268,18 @@ def _report_embedding(info: StoreInfo, out: Path) -> None:
     )
 
 
-def _report_evaluation(report: EvalReport, json: Path | None) -> None:
+def _report_evaluation(
+    report: EvalReport, folder: Path | None, plots: bool, json: Path | None
+) -> dict[str, Path]:
+    """Print the figures; comes back with what was written beside the SAE."""
+    from sae.evaluation.report import plot_report
+
     console.print_table(*report.table())
     if report.variants_table()[0]:
         console.print_table(*report.variants_table())
     console.write_figures(json, report.flat())
+    wrote = {"report": folder / "eval.json"} if folder else {}
+    return wrote | (plot_report(report, folder) if folder and plots else {})
 
 
 def _report_training(result: TrainResult, store: Path, json: Path | None) -> None:

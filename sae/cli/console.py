@@ -121,6 +121,18 @@ ConfigOption = Annotated[
         show_default=False,
     ),
 ]
+ImagesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Folder of the images, where another lab's embeddings or a store from elsewhere do "
+        "not say it; once for each domain: NAME=DIR.",
+        show_default=False,
+    ),
+]
+LinksOption = Annotated[
+    bool,
+    typer.Option("--follow-links", help="Also read what links out of the images' folders lead to."),
+]
 JsonOption = Annotated[
     Path | None,
     typer.Option("--json", help="Also write the figures to this file.", show_default=False),

@@ -22,6 +22,7 @@ from sae.core.errors import FAILURES, UserError
 from sae.core.files import sha256_hex
 from sae.core.progress import Progress
 from sae.data.images import ImageFile
+from sae.data.roots import remember
 from sae.data.store_format import DTYPES, ImageRow, Skipped, Source, StoreInfo, torch_dtype
 from sae.data.store_writer import Plan, StoreWriter, relative_roots
 
@@ -61,6 +62,7 @@ def embed(
             _write_shards(writer, files, roots, clip, batch_size, n_workers, progress)
         _refuse_many_skipped(writer, allow_skipped)
         finished = writer.finish()
+    remember(finished)
     if progress is not None:
         progress(len(files), len(files))
     return finished

@@ -1,6 +1,9 @@
-"""The one error that a user can mend, and the exit codes of both command lines."""
+"""The one error that a user can mend, how it names a path, the exit codes of both commands."""
 
 from __future__ import annotations
+
+import shlex
+from pathlib import Path
 
 OK = 0
 BUG = 1
@@ -20,3 +23,8 @@ class UserError(Exception):
 
 class Notice(UserWarning):
     """What a user should know, though it stops nothing. A command line shows it as one line."""
+
+
+def quote(path: Path | str) -> str:
+    """A path as it is typed in a command: what is printed can be copied, whatever its name."""
+    return shlex.quote(str(path))

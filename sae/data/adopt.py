@@ -18,6 +18,7 @@ from sae.data import foreign, image_folder
 from sae.data.formats import saev
 from sae.data.formats.find import FORMATS, find_layout, split_choice
 from sae.data.formats.layout import Choice, Layout
+from sae.data.roots import remember
 from sae.data.store import EmbeddingStore
 from sae.data.store_format import ImageRow, StoreInfo
 from sae.data.store_writer import relative_roots, row_frame, write_rows
@@ -90,6 +91,7 @@ def _write(out: Path, info: StoreInfo, rows: Sequence[ImageRow]) -> None:
     (out / "store.json").unlink(missing_ok=True)
     write_rows(out / "images.parquet", row_frame(rows))
     write_json(out / "store.json", info)
+    remember(info)
 
 
 def _points_to(out: Path, fingerprint: str) -> bool:

@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sae.core.errors import UserError
+from sae.core.errors import UserError, quote
 from sae.core.files import read_config
 from sae.data import foreign
 from sae.data.formats import ours
 from sae.data.formats.find import find_layout, split_choice
 from sae.data.formats.layout import Choice, Layout
+from sae.data.roots import follows_links, locate, name_images, require_inside
 from sae.data.store_format import ImageRow, StoreInfo, torch_dtype
 from sae.untrusted.damage import errors_in_one_line
 
@@ -92,6 +93,7 @@ class EmbeddingStore:
                 f"{self.path / 'images.parquet'} has {len(frame)} lines, but store.json says "
                 f"{self.info.n_images}; delete the store and run `sae embed` again"
             )
+        require_inside(frame["path"], self.path / "images.parquet")
         return frame
 
     @property
@@ -124,23 +126,28 @@ class EmbeddingStore:
         self._copy(tokens, self._starts * self.info.tokens_per_image, out)
 
     def image_path(self, row: int) -> Path:
-        """Where the image lies now. Raises `UserError` when its domain's folder has gone, or
-        foreign embeddings do not say which images they are of.
+        """Where the image lies now. Raises `UserError` when its domain's folder has gone or was not
+        named by this user, the path leads out of it, or foreign embeddings do not say which images
+        they are of.
         """
         if not any(self.info.roots.values()):
             raise UserError(
                 f"{self.path} does not say which images it is of; run `interp collect` with "
-                f"--images FOLDER, the folder that it was made of, or `sae adopt {self.path} "
-                "--images FOLDER --out STORE`"
+                "--images FOLDER, the folder that it was made of, or "
+                f"`sae adopt {quote(self.path)} --images FOLDER --out STORE`"
             )
         image = self.images.iloc[row]
         root = Path(os.path.normpath(self.path.resolve() / self.info.roots[image["domain"]]))
         if not root.is_dir():
             raise UserError(
-                f"the images of domain {image['domain']!r} are no longer at {root}; "
-                f"put them back, or change `roots` in {self.path / 'store.json'}"
+                f"the images of domain {image['domain']!r} are no longer at {root}; put them back, "
+                f"or say where they are: {name_images(self.path, self.info)}"
             )
-        return root / str(image["path"])
+        return locate(root, str(image["path"]), self._follows_links)
+
+    @cached_property
+    def _follows_links(self) -> bool:
+        return follows_links(self.path, self.info)
 
     def _read_ascending(self, rows: NDArray[np.int64]) -> Tensor:
         import torch

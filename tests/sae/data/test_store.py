@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sae.core.errors import UserError
+from sae.data.roots import remember
 from sae.data.store import EmbeddingStore
 from sae.data.store_format import ImageRow, Skipped, StoreInfo, read_skipped, shard_path
 from sae.data.store_writer import Plan, StoreWriter, relative_roots
@@ -197,7 +198,7 @@ def test_images_are_found_after_store_and_images_moved_together(tmp_path: Path) 
         old / "x" / "store", plan(n_files=1, roots=relative_roots(roots, old / "x" / "store"))
     )
     writer.write_shard(embeddings()[:2], [image_rows()[0], image_rows()[-1]], [])
-    writer.finish()
+    remember(writer.finish())
     assert writer.plan.roots == {"sketch": "../../s", "photo": "../../deep/p"}
     old.rename(tmp_path / "new")
     store = EmbeddingStore.open(tmp_path / "new" / "x" / "store")
