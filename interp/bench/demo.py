@@ -45,6 +45,7 @@ def run_demo(out: Path, settings: ModelSettings, json: Path | None = None) -> No
     started = time.monotonic()
     if settings.device in ("auto", "cpu"):
         torch.set_num_threads(os.cpu_count() or 1)
+    Run.begin(out)
     world, store, sae = out / "world", out / "store", out / "sae-trained"
     with bar("1/8 draw", "images") as progress:
         write_world(world, N_IMAGES, progress=progress)

@@ -119,13 +119,17 @@ def collect(
     """
     from interp.evidence.dense_latents import take_images
     from interp.pipeline.collect import require_export, run_collect, run_export
-    from interp.run.run import run_folder
+    from interp.run.run import Run, run_folder
     from sae.core.progress import bar
 
     if export is not None:
         require_export(export[0])
-    folder = run_folder(run or (sae.resolve().stem if sae.is_file() else sae.resolve().name))
+    folder = run_folder(
+        run if run is not None else (sae.resolve().stem if sae.is_file() else sae.resolve().name)
+    )
+    Run.is_begun(folder)
     if images:
+        Run.begin(folder)
         with bar("images") as progress:
             sae, store = take_images(sae, store, folder, images, domain, follow_links, progress)
     with bar("collect") as progress:

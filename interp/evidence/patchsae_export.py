@@ -17,6 +17,8 @@ and index 0. All tensors load with weights_only=True.
 
 from __future__ import annotations
 
+import io
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,8 @@ from interp.evidence.stream.activations import EncodedStore, Encoder, Seen, sae_
 from interp.evidence.stream.top_k import Ints, Largest, act_keys
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, package_version, replacing, write_json
+from sae.core.lock import LOCK, hold
+from sae.core.output import require_own
 from sae.core.progress import Progress
 from sae.data.store import EmbeddingStore
 from sae.model.sae import require_match
@@ -36,7 +40,7 @@ from sae.model.sae import require_match
 N_TOP = 10
 THRESHOLD = 0.2
 """Activation from which on PatchSAE counts a token."""
-INFO = "export.json"
+INFO, UNFINISHED = "export.json", "export.unfinished.json"
 MAX_EXACT = 1 << 24
 """Rows beyond are no whole float32 any more; the indices are then float64."""
 
@@ -118,17 +122,34 @@ def export_patchsae(
     Raises `UserError` when store and SAE do not fit, or `out` is a file.
     """
     require_match(model.config, store.info)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; name a folder for the export")
+    require_own(
+        out, "export", any((out / name).exists() for name in (INFO, UNFINISHED)), "--export"
+    )
     if not threshold >= 0:
         raise UserError(f"the threshold is {threshold}; it must be at least 0")
-    (out / INFO).unlink(missing_ok=True)
+    with closing(hold(out / LOCK)):
+        write_json(out / UNFINISHED, {"format": FORMAT})
+        (out / INFO).unlink(missing_ok=True)
+        info = _export(store, model, out, device, threshold, progress)
+        write_json(out / INFO, info)
+        (out / UNFINISHED).unlink(missing_ok=True)
+    return info
+
+
+def _export(
+    store: EmbeddingStore,
+    model: Encoder,
+    out: Path,
+    device: str | torch.device,
+    threshold: float,
+    progress: Progress | None,
+) -> ExportInfo:
     classes = _Classes.of(store.images["label"].astype(str))
     totals = Totals(model.n_latents, classes, threshold)
     for seen in EncodedStore.of(store, model, device).batches(progress=progress):
         totals.update(seen)
     _write(out, totals, classes, store)
-    info = ExportInfo(
+    return ExportInfo(
         version=package_version(),
         store_identity=store.info.identity,
         sae_identity=sae_identity(model),
@@ -138,8 +159,6 @@ def export_patchsae(
         threshold=threshold,
         class_names=classes.names,
     )
-    write_json(out / INFO, info)
-    return info
 
 
 def _image_values(seen: Seen, n_latents: int) -> tuple[Ints, Ints, NDArray[np.float32]]:
@@ -175,7 +194,9 @@ def _write(out: Path, totals: Totals, classes: _Classes, store: EmbeddingStore) 
         counts.unlink(missing_ok=True)
     for name, tensor in tensors.items():
         with replacing(out / f"{name}.pt") as part:
-            torch.save(tensor, part)
+            buffer = io.BytesIO()  # of a full disk torch says what nobody understands
+            torch.save(tensor, buffer)
+            part.write_bytes(buffer.getbuffer())
     if classes.names:
         with replacing(counts) as part, part.open("wb") as file:
             np.save(file, totals.n_tokens.astype(np.float64), allow_pickle=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,9 +30,10 @@ def run_collect(
     from sae.clip.model import resolve_device
 
     store, model = open_subject(sae_dir, store_dir)
-    run = Run.create(run_dir, sae_dir, model, store)
-    info = collect(store, model, run_dir, config, resolve_device(device), progress, overwrite)
-    run.remember("collect", dataclasses.asdict(config))
+    with closing(Run(run_dir).hold()):
+        run = Run.create(run_dir, sae_dir, model, store)
+        info = collect(store, model, run_dir, config, resolve_device(device), progress, overwrite)
+        run.remember("collect", dataclasses.asdict(config))
     return run, info
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from interp.llm.server.chat_format import FORMS, Form
 from interp.llm.server.http import ClientConfig, request_json
 from interp.llm.types import Picture, Question, Reply
-from sae.core.files import replacing
+from sae.core.files import replacing_folder
 
 FOLDER = "dry-run"
 
@@ -31,20 +30,19 @@ def write_requests(
 ) -> list[Path]:
     """One JSON file a request, exactly as it would be sent, and its pictures beside it.
 
-    What an earlier dry run left in `folder` goes first.
+    They take the place of what an earlier dry run left in `folder`.
     """
-    shutil.rmtree(folder, ignore_errors=True)
     written = []
-    for number, question in enumerate(questions, start=1):
-        name = f"{number:03d}-{question.about.replace(' ', '-')}"
-        asked = FORMS[-1] if question.schema is None else form
-        body = request_json(config, question, asked)
-        for which, picture in enumerate(question.pictures, start=1):
-            with replacing(folder / f"{name}-{which:02d}.{_suffix(picture)}") as part:
-                part.write_bytes(picture.data)
-        with replacing(folder / f"{name}.json") as part:
-            part.write_text(json.dumps(body, ensure_ascii=False, indent=1), encoding="utf-8")
-        written.append(folder / f"{name}.json")
+    with replacing_folder(folder) as part:
+        for number, question in enumerate(questions, start=1):
+            name = f"{number:03d}-{question.about.replace(' ', '-')}"
+            asked = FORMS[-1] if question.schema is None else form
+            body = request_json(config, question, asked)
+            for which, picture in enumerate(question.pictures, start=1):
+                (part / f"{name}-{which:02d}.{_suffix(picture)}").write_bytes(picture.data)
+            text = json.dumps(body, ensure_ascii=False, indent=1)
+            (part / f"{name}.json").write_text(text, encoding="utf-8")
+            written.append(folder / f"{name}.json")
     return written
 
 

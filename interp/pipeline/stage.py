@@ -18,7 +18,6 @@ from interp.evidence.bad_images import check_images, report_bad_images
 from interp.llm.cost.estimate import N_SAMPLE, Estimate, estimate
 from interp.llm.cost.tariff import Tariff
 from interp.llm.ledger.ledger import Ledger
-from interp.llm.ledger.lock import hold
 from interp.llm.ledger.report import read_billed, read_note
 from interp.llm.scheduler import append_run
 from interp.llm.server.client import ChatModel
@@ -181,7 +180,7 @@ class Stage(ABC, Generic[Item, Record, Summary]):
             raise UserError("--model local sends nothing and costs nothing; name a vision model")
 
     def _ask_clip(self, label: str, made: list[Record]) -> None:
-        with closing(hold(self._run.lock)):
+        with closing(self._run.hold()):
             self._look_again()
             answerer = self._local_answerer()
             with bar(label, unit="latents") as progress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,14 @@ from interp.records.types import Explanation, LatentStats, Score
 from interp.run.run import Run
 from sae.core.errors import UserError
 from sae.core.files import replacing
+from sae.core.lock import hold
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FILE = "labels.csv"
+WAIT = 60.0
+"""Seconds that another process gets which is just writing the same file."""
 
 TEXT_COLUMNS = (
     "interpretation",
@@ -73,7 +77,8 @@ def write_labels(run: Run) -> Path:
         cells = _cells(stats, results.explanation(latent), results.score(latent))
         lines.append(",".join(_quoted(_written(cells[name])) for name in COLUMNS))
     path = run.path / FILE
-    with replacing(path) as part:
+    lock = path.with_name(f"{FILE}.lock")
+    with closing(hold(lock, wait=WAIT)), replacing(path) as part:
         part.write_bytes("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
     return path
 

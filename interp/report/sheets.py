@@ -6,6 +6,7 @@ import io
 import math
 import textwrap
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ from interp.report.canvas import (
 )
 from interp.run.run import Run
 from sae.core.files import replacing
+from sae.core.lock import LOCK, hold
 
 if TYPE_CHECKING:
     from interp.evidence.reader import EvidenceReader
@@ -49,11 +51,12 @@ def write_sheets(run: Run, latents: Sequence[int], out: Path, per_side: int = 8)
     the images are not as they were embedded.
     """
     paths = []
-    for latent in latents:
-        path = out / f"latent-{latent:05d}.png"
-        with replacing(path) as part:
-            part.write_bytes(sheet_png(run, latent, per_side))
-        paths.append(path)
+    with closing(hold(out / LOCK)):
+        for latent in latents:
+            path = out / f"latent-{latent:05d}.png"
+            with replacing(path) as part:
+                part.write_bytes(sheet_png(run, latent, per_side))
+            paths.append(path)
     report_bad_images(run.evidence, f"they are marked as missing in {out}")
     return paths
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from interp.run.results import EXPLANATIONS, SCORES, Results
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, read_config, without_place, write_json
+from sae.core.lock import Lock, hold
+from sae.core.output import require_name, require_own
 
 if TYPE_CHECKING:
     from interp.evidence.reader import EvidenceReader
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 RESULTS = Path("results")
 """Where runs lie, from the folder in which a command is typed."""
+INFO, UNFINISHED = "run.json", "run.unfinished.json"
 VERSIONED = ("sae-interp", "torch", "open_clip_torch", "pillow", "numpy", "openai", "jinja2")
 
 
@@ -68,7 +71,7 @@ class Run:
         if name is None:
             return cls._newest()
         for path in (RESULTS / name, Path(name)):
-            if (path / "run.json").exists():
+            if (path / INFO).exists():
                 return cls(path)
         known = ", ".join(sorted(p.parent.name for p in RESULTS.glob("*/run.json"))) or "none yet"
         raise UserError(f"--run {name}: no run.json in {RESULTS / name}; runs here: {known}")
@@ -92,7 +95,7 @@ class Run:
         from sae.model.sae import SAE, is_ours
 
         info = RunInfo(
-            name=path.name,
+            name=path.resolve().name,
             store=Path(os.path.relpath(store.path.resolve(), path.resolve())).as_posix(),
             store_identity=store.info.identity,
             clip=without_place(store.info.clip),
@@ -106,21 +109,42 @@ class Run:
             versions=_versions(),
             git_commit=_git_commit(),
         )
-        run = cls(path)
-        if (path / "run.json").exists():
+        run = cls.begin(path)
+        if (path / INFO).exists():
             run._require_same(info)
             return run
         if isinstance(model, SAE) and not is_ours(sae_dir):
             model.save(run.sae)
         else:
             _copy_sae(sae_dir, run.sae)
-        write_json(path / "run.json", info)
+        write_json(path / INFO, info)
+        (path / UNFINISHED).unlink(missing_ok=True)
         return run
+
+    @classmethod
+    def begin(cls, path: Path) -> Run:
+        """The folder of a run that is to be, marked as such before anything else is in it.
+
+        Raises `UserError` as `is_begun` does.
+        """
+        if not cls.is_begun(path):
+            write_json(path / UNFINISHED, {"format": FORMAT})
+        return cls(path)
+
+    @staticmethod
+    def is_begun(path: Path) -> bool:
+        """Whether a run is there, perhaps without evidence; False where the folder is new.
+
+        Raises `UserError` when it holds anything else.
+        """
+        is_own = any((path / name).exists() for name in (INFO, UNFINISHED))
+        require_own(path, "run", is_own, "--run")
+        return is_own
 
     @property
     def info(self) -> RunInfo:
         """run.json as it stands."""
-        return read_config(self.path / "run.json", RunInfo, "run `interp collect` again")
+        return read_config(self.path / INFO, RunInfo, "run `interp collect` again")
 
     @property
     def store(self) -> Path:
@@ -170,12 +194,16 @@ class Run:
     def gallery(self) -> Path:
         return self.path / "gallery" / "index.html"
 
+    def hold(self) -> Lock:
+        """Hold the run for this process. Raises `UserError` while another one works on it."""
+        return hold(self.lock, f"the run {self.path}")
+
     def remember(self, stage: str, settings: Mapping[str, Any]) -> None:
         """Write down the resolved settings of a stage."""
         info = self.info
         merged = {**info.settings, stage: dict(settings)}
         if merged != info.settings:
-            write_json(self.path / "run.json", dataclasses.replace(info, settings=merged))
+            write_json(self.path / INFO, dataclasses.replace(info, settings=merged))
 
     def _require_same(self, new: RunInfo) -> None:
         old = self.info
@@ -188,7 +216,13 @@ class Run:
 
 
 def run_folder(name: str) -> Path:
-    """The folder of a run: a plain name lies under results/, anything else is a path."""
+    """The folder of a run: a plain name lies under results/, anything else is a path.
+
+    Raises `UserError` for what is no name of a folder.
+    """
+    require_name(name, "--run")
+    if Path(name).name == "..":
+        raise UserError(f"--run {name} names no folder of its own; give a name")
     return RESULTS / name if Path(name).name == name else Path(name)
 
 

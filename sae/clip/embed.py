@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from sae.clip.image_loader import (
 from sae.clip.model import Clip
 from sae.core.errors import FAILURES, UserError
 from sae.core.files import sha256_hex
+from sae.core.lock import LOCK, hold
 from sae.core.progress import Progress
 from sae.data.images import ImageFile
 from sae.data.roots import remember
@@ -54,14 +56,16 @@ def embed(
     cannot be read, unless `allow_skipped`; all work is kept, so a second call with it is quick.
     """
     plan = plan_store(files, roots, out, clip, source, dtype, shard_images)
-    writer = StoreWriter(out, plan)
-    finished = writer.read_finished()
-    if finished is None:
-        n_workers = default_workers(len(files)) if workers is None else workers
-        with explain_dead_workers():
-            _write_shards(writer, files, roots, clip, batch_size, n_workers, progress)
-        _refuse_many_skipped(writer, allow_skipped)
-        finished = writer.finish()
+    with closing(hold(out / LOCK)):
+        writer = StoreWriter(out, plan)
+        finished = writer.read_finished()
+        if finished is None:
+            writer.require_room()
+            n_workers = default_workers(len(files)) if workers is None else workers
+            with explain_dead_workers():
+                _write_shards(writer, files, roots, clip, batch_size, n_workers, progress)
+            _refuse_many_skipped(writer, allow_skipped)
+            finished = writer.finish()
     remember(finished)
     if progress is not None:
         progress(len(files), len(files))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -51,6 +51,17 @@ class Ranks:
         votes = torch.tensor([float(flag)], device=self.device)
         self.sum([votes])
         return bool(votes.item())
+
+    def do_first(self, work: Callable[[], None]) -> None:
+        """Let the first process alone do it; where it gives a `UserError`, all stop."""
+        refused: UserError | None = None
+        if self.is_first:
+            try:
+                work()
+            except UserError as error:
+                refused = error
+        if self.any(refused is not None):
+            raise refused or UserError("the first process cannot go on; it says why")
 
     def wait(self) -> None:
         """Until all processes are here."""

@@ -11,15 +11,18 @@ import os
 import reprlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, get_type_hints
 
+from sae.core.disk import errors_of, require_room
 from sae.core.errors import UserError
+from sae.core.lock import hold
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
     from pydantic_core import SchemaValidator
+    from torch import Tensor
 
 FORMAT = 1
 """The number in every JSON file that we write; a reader refuses any other by name."""
@@ -39,13 +42,14 @@ _URGENCY = {"unexpected_keyword_argument": 0, "extra_forbidden": 0, "missing": 1
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield `<path>.part` to write to; it becomes `path` only when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with errors_of(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -54,21 +58,44 @@ def replacing_folder(target: Path, resume: bool = False) -> Iterator[Path]:
 
     With `resume` an unfinished folder is kept, and given to the next call as it is.
     """
-    part, old = (target.with_name(f"{target.name}.{end}") for end in ("part", "old"))
-    if old.exists() and not target.exists():  # stopped between the two renames below
-        old.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-    if not resume:
-        shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True, exist_ok=resume)
-    try:
-        yield part
-        if target.exists():
-            target.rename(old)
-        part.rename(target)
+    if target.name in ("", ".."):
+        raise UserError(f"{target} cannot be put in place as a whole; name a folder inside it")
+    lock, part, old = (target.with_name(f"{target.name}.{end}") for end in ("lock", "part", "old"))
+    with closing(hold(lock)), errors_of(target):
+        if old.exists() and not target.exists():  # stopped between the two renames below
+            old.rename(target)
         shutil.rmtree(old, ignore_errors=True)
-    finally:
         if not resume:
+            shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True, exist_ok=resume)
+        try:
+            yield part
+            if target.exists():
+                target.rename(old)
+            part.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            if not resume:
+                shutil.rmtree(part, ignore_errors=True)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file, atomically, with the rights of any new file.
+
+    Raises `UserError` where there is no room for it.
+    """
+    from safetensors.torch import save_file
+
+    require_room(path.parent, sum(tensor.nbytes for tensor in tensors.values()))
+    # In a folder: the library writes to a name of its own first, which a kill would leave behind.
+    part = path.with_name(path.name + ".part")
+    with errors_of(path):
+        try:
+            part.mkdir(parents=True, exist_ok=True)
+            save_file(dict(tensors), part / path.name)
+            (part / path.name).chmod(part.stat().st_mode & 0o666)
+            os.replace(part / path.name, path)
+        finally:
             shutil.rmtree(part, ignore_errors=True)
 
 
@@ -166,10 +193,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append one JSON object a line. When this returns the lines outlive the process, killed or
     not; a power cut may cost the last ones (a wait for the disk takes tens of milliseconds)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+    with errors_of(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 class JsonLine(NamedTuple):

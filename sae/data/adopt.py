@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from sae.core.errors import UserError
-from sae.core.files import write_json
+from sae.core.files import replacing_folder, write_json
+from sae.core.output import is_new, require_own
 from sae.core.progress import Progress
 from sae.data import foreign, image_folder
 from sae.data.formats import saev
@@ -82,15 +83,13 @@ def _rows_of_folder(
 
 
 def _write(out: Path, info: StoreInfo, rows: Sequence[ImageRow]) -> None:
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; name a folder for the store")
     for name in ("store.json", "plan.json", saev.METADATA):
         if (out / name).exists() and not _points_to(out, info.shards_sha256):
             raise UserError(f"{out} has {name}: other embeddings are there; give another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "store.json").unlink(missing_ok=True)
-    write_rows(out / "images.parquet", row_frame(rows))
-    write_json(out / "store.json", info)
+    require_own(out, "store", is_new(out, ("images.parquet", "store.json")))
+    with replacing_folder(out) as part:
+        write_rows(part / "images.parquet", row_frame(rows))
+        write_json(part / "store.json", info)
     remember(info)
 
 

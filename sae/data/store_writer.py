@@ -14,11 +14,20 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors.torch import save_file
 from torch import Tensor
 
+from sae.core.disk import require_room
 from sae.core.errors import UserError
-from sae.core.files import FORMAT, package_version, read_config, replacing, sha256_hex, write_json
+from sae.core.files import (
+    FORMAT,
+    package_version,
+    read_config,
+    replacing,
+    sha256_hex,
+    write_json,
+    write_tensors,
+)
+from sae.core.output import require_own
 from sae.data.store_format import (
     ImageRow,
     Skipped,
@@ -60,8 +69,7 @@ class StoreWriter:
 
     def __init__(self, path: Path, plan: Plan) -> None:
         """Begin or go on. Raises `UserError` when the store was begun with another plan."""
-        if path.exists() and not path.is_dir():
-            raise UserError(f"{path} is a file; name a folder for the store")
+        require_own(path, "store", (path / "plan.json").exists())
         self.path = path
         self.plan = plan
         if (path / "plan.json").exists():
@@ -71,6 +79,14 @@ class StoreWriter:
         marks = (_rows_path(path, shard).exists() for shard in range(plan.n_shards))
         self.n_done = next((k for k, done in enumerate(marks) if not done), plan.n_shards)
         """Shards already finished."""
+
+    def require_room(self) -> None:
+        """Raise `UserError` where the disk cannot take the shards that are still to be written."""
+        plan = self.plan
+        n_bytes = plan.tokens_per_image * plan.d * torch_dtype(plan.dtype).itemsize
+        n_left = plan.n_files - min(plan.n_files, self.n_done * plan.shard_images)
+        largest = n_bytes * min(n_left, plan.shard_images)
+        require_room(self.path, n_bytes * n_left, largest)
 
     def read_finished(self) -> StoreInfo | None:
         """What is written, when an earlier run has finished the whole store."""
@@ -82,8 +98,8 @@ class StoreWriter:
 
     def write_shard(self, x: Tensor, rows: Sequence[ImageRow], skipped: Sequence[Skipped]) -> None:
         """Write the next shard: x (len(rows), t, d), and what became of each of its candidates."""
-        with replacing(shard_path(self.path, self.n_done)) as part:
-            save_file({"x": x.to(torch_dtype(self.plan.dtype)).contiguous()}, part)
+        x = x.to(torch_dtype(self.plan.dtype)).contiguous()
+        write_tensors(shard_path(self.path, self.n_done), {"x": x})
         _write_skipped(_skipped_path(self.path, self.n_done), skipped)
         # Last: it marks the shard as done.
         write_rows(_rows_path(self.path, self.n_done), row_frame(rows))

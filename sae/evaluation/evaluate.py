@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, write_json
+from sae.core.lock import LOCK, hold
 from sae.core.progress import Progress
 from sae.data.split import holdout_rows
 from sae.data.store import EmbeddingStore
@@ -47,6 +49,24 @@ def evaluate_run(
     """
     if templates not in (1, 80):
         raise UserError(f"--templates is {templates}; it must be 1 or 80")
+    with closing(hold(folder / LOCK)) if folder else nullcontext():
+        report = _report(model, store, device, n_zeroshot, progress, templates, ks, against)
+        if folder is not None:
+            origin = {"format": FORMAT, "store": store.info.identity}
+            write_json(folder / REPORT, origin | report.flat())
+    return report
+
+
+def _report(
+    model: SAE,
+    store: EmbeddingStore,
+    device: torch.device,
+    n_zeroshot: int,
+    progress: Progress | None,
+    templates: int,
+    ks: Sequence[int],
+    against: SAE | None,
+) -> EvalReport:
     rows = held_out_rows(model, store)
     report = evaluate(model, store, rows, device, progress, ks)
     if against is not None:
@@ -60,9 +80,6 @@ def evaluate_run(
         texts = TEMPLATES | ({"80": openai_templates()} if templates == 80 else {})
         results = zeroshot(model, store, clip, rows, texts, n_zeroshot, progress)
         report = replace(report, zeroshot=results)
-    if folder is not None:
-        origin = {"format": FORMAT, "store": store.info.identity}
-        write_json(folder / REPORT, origin | report.flat())
     return report
 
 

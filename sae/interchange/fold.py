@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from sae.core.files import replacing, write_json
+from sae.core.files import write_json, write_tensors
 from sae.model.sae import SAE, SAEConfig
 
 NOWHERE = "no other library has that: share the folder as it is, `sae push` does so"
@@ -61,7 +60,8 @@ def write_folder(
     """Write the weights' file, then the settings: a folder without the latter is unfinished."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / cfg).unlink(missing_ok=True)
-    with replacing(folder / weights) as part:
-        save_file({name: t.detach().cpu().contiguous() for name, t in state.items()}, part)
+    write_tensors(
+        folder / weights, {name: t.detach().cpu().contiguous() for name, t in state.items()}
+    )
     write_json(folder / cfg, config)
     return folder

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sae.core.errors import UserError
-from sae.core.files import FORMAT, read_config, replacing, without_place, write_json
+from sae.core.files import FORMAT, read_config, without_place, write_json, write_tensors
 from sae.model.sparsity import RULES, RULES_WITH_K, BatchTopK, Codes, JumpReLU, ReLU, Rule, TopK
 
 if TYPE_CHECKING:
@@ -242,9 +242,8 @@ class SAE(nn.Module):
         """Write sae.safetensors, then config.json: a folder without the latter is unfinished."""
         folder = Path(folder)
         (folder / CONFIG).unlink(missing_ok=True)
-        with replacing(folder / WEIGHTS) as part:
-            state = {name: value.detach().contiguous() for name, value in self.state_dict().items()}
-            save_file(state, part)
+        state = {name: value.detach().contiguous() for name, value in self.state_dict().items()}
+        write_tensors(folder / WEIGHTS, state)
         write_json(folder / CONFIG, self.config)
 
     @classmethod

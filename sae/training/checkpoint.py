@@ -17,11 +17,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from sae.core.errors import UserError
-from sae.core.files import FORMAT, read_config, replacing_folder, write_json
+from sae.core.files import FORMAT, read_config, replacing_folder, write_json, write_tensors
 from sae.model.sae import SAE
 from sae.training.loop import Trainer
 
@@ -66,7 +66,7 @@ def save(out: Path, trainer: Trainer) -> Path:
     state = {name: value.detach().cpu().contiguous() for name, value in trainer.state().items()}
     with replacing_folder(final) as part:
         trainer.model.save(part)
-        save_file(state, part / STATE)
+        write_tensors(part / STATE, state)
         write_json(part / INFO, info)
     for old in _complete(out)[:-N_KEPT]:
         discard(old)

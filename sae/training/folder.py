@@ -18,7 +18,7 @@ import torch
 from sae.core.errors import UserError
 from sae.core.files import append_jsonl, read_config, read_jsonl, replacing, write_json
 from sae.data.store import EmbeddingStore
-from sae.model.sae import CONFIG, SAE, SAEConfig
+from sae.model.sae import CONFIG, SAE, SAEConfig, is_ours
 from sae.training import checkpoint, trackers
 from sae.training.checkpoint import Checkpoint
 from sae.training.config import UNRECORDED, TrainConfig
@@ -26,6 +26,15 @@ from sae.training.config import UNRECORDED, TrainConfig
 SETTINGS = "train.json"
 LR = "lr.json"
 LOG = "train.jsonl"
+
+
+def is_own(out: Path) -> bool:
+    """Whether an SAE is there, finished or not, or the settings of one that was just begun."""
+    if is_ours(out):
+        return True
+    settings = out / SETTINGS
+    start = settings.read_bytes()[:4096] if settings.is_file() else b""
+    return b'"n_latents"' in start and b'"expansion"' in start
 
 
 def load_finished(

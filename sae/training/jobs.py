@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sae.core import interrupts
+from sae.core.disk import require_room
 from sae.core.distributed import Ranks
 from sae.core.errors import UserError
 from sae.core.files import append_jsonl, package_version, read_config, read_jsonl, write_json
@@ -131,7 +132,7 @@ def lane_of(out: Path, config: TrainConfig, shared: Pass) -> Lane:
 def train_lanes(lanes: Sequence[Lane], shared: Pass) -> dict[Path, TrainResult | NotFinite]:
     """Take the steps that are left to each; only the first process writes and shows."""
     group = shared.group
-    group.wait()  # all have read what is there: now the first one may write
+    group.do_first(lambda: _require_room(lanes))  # all have read what is there: now it may write
     n_done = min(lane.n_before for lane in lanes)
     stream = shared.batches(lanes[0].trainer.config, n_done)
     trainers = [lane.trainer for lane in lanes]
@@ -192,6 +193,14 @@ def _log_of(lanes: Sequence[Lane], log: str, stack: ExitStack) -> Callable[[int,
         tracks[number](row)
 
     return on_row
+
+
+def _require_room(lanes: Sequence[Lane]) -> None:
+    """Raise `UserError` where the disk cannot take the weights, and a checkpoint before them."""
+    # A checkpoint also has Adam's two moments, in a file of their own.
+    with_state = 1 + 3 * bool(lanes[0].config.checkpoint_every)
+    sizes = [sum(p.nbytes for p in lane.trainer.model.state_dict().values()) for lane in lanes]
+    require_room(lanes[0].out, with_state * sum(sizes), largest=min(with_state, 2) * max(sizes))
 
 
 def _keeper(lanes: Sequence[Lane], group: Ranks, stop: Callable[[], bool]) -> Callable[[], None]:

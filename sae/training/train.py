@@ -5,7 +5,8 @@ Several SAEs can be trained on one pass over the data; one alone is a case of th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ import torch
 
 from sae.core import distributed
 from sae.core.errors import UserError
+from sae.core.lock import LOCK, hold
+from sae.core.output import require_own
 from sae.data.split import holdout_rows
 from sae.data.store import EmbeddingStore
 from sae.model.init import start
-from sae.training import trackers
+from sae.training import folder, trackers
 from sae.training.config import TrainConfig
 from sae.training.context import TrainContext
 from sae.training.jobs import Pass, TrainResult, already_trained, lane_of, sae_config, train_lanes
@@ -70,18 +73,27 @@ def train_all(
     if len({tuple(getattr(config, name) for name in ORDER) for config in jobs.values()}) != 1:
         raise ValueError(f"SAEs on one pass must have the same {', '.join(ORDER)}")
     for out in jobs:
-        if out.exists() and not out.is_dir():
-            raise UserError(f"{out} is a file; name a folder for the SAE")
+        require_own(out, "SAE", folder.is_own(out))
     holdout = next(iter(jobs.values())).holdout
     rows = np.flatnonzero(~holdout_rows(store.images, holdout))
     if len(rows) == 0:
         raise UserError(f"{store.path} has no image to train on with holdout {holdout}")
     trackers.require(context.log)
-    with distributed.join_processes(torch.device(context.device)) as group:
-        results = {} if context.overwrite else already_trained(jobs, store, group.device)
+    with distributed.join_processes(torch.device(context.device)) as group, ExitStack() as held:
+        asked: Mapping[Path, TrainConfig] = {} if context.overwrite else jobs
+        results = already_trained(asked, store, group.device)
+        if len(results) < len(jobs):
+            group.do_first(lambda: _hold(jobs, held))
+            # Another process may have just finished one.
+            results = already_trained(asked, store, group.device)
         shared = Pass(store, rows, group, context)
         left = [(out, config) for out, config in jobs.items() if out not in results]
         lanes = [lane_of(out, config, shared) for out, config in left]
         if lanes:
             results |= train_lanes(lanes, shared)
     return [results[out] for out in jobs]
+
+
+def _hold(jobs: Iterable[Path], held: ExitStack) -> None:
+    for out in jobs:
+        held.enter_context(closing(hold(out / LOCK)))

@@ -6,6 +6,7 @@ import io
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,8 @@ from PIL import Image
 
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, read_config, replacing, sha256_hex, write_json
+from sae.core.lock import LOCK, hold
+from sae.core.output import require_own
 from sae.world.drawing.draw import LARGEST, SMALLEST, draw
 from sae.world.scene.concepts import PLANTED
 from sae.world.scene.scene import Domain, Scene, concepts_of, sample
@@ -77,14 +80,23 @@ def write_world(
     _check(info)
     if workers < 0:
         raise UserError(f"workers are 1 and more, or 0 for one a core, not {workers}")
+    require_own(out, "world", any((out / name).exists() for name in (MARKER, PLAN)))
     if _is_finished(out, info):
         return
+    with closing(hold(out / LOCK)):
+        if not _is_finished(out, info):  # another process may have just done it
+            _write(out, info, workers, progress)
+
+
+def _write(
+    out: Path, info: WorldInfo, workers: int, progress: Callable[[int, int], None] | None
+) -> None:
     write_json(out / PLAN, info)
     rows: list[Row] = []
     for chunk in _drawn_chunks(out, info, workers or os.cpu_count() or 1):
         rows += chunk
         if progress is not None:
-            progress(len(rows), n)
+            progress(len(rows), info.n)
     _write_truth(out / TRUTH, rows)
     write_json(out / MARKER, info)
     (out / PLAN).unlink()
@@ -103,16 +115,10 @@ def _check(info: WorldInfo) -> None:
 
 def _is_finished(out: Path, info: WorldInfo) -> bool:
     """Whether `out` holds this very world; raises `UserError` when it holds something else."""
-    if not out.exists():
-        return False
-    if not out.is_dir():
-        raise UserError(f"{out} is a file; choose a folder with --out")
     for name in (MARKER, PLAN):
         if (out / name).exists():
             _refuse_another(out, read_config(out / name, WorldInfo), info)
             return name == MARKER
-    if any(out.iterdir()):
-        raise UserError(f"{out} is not empty and holds no world; choose another folder with --out")
     return False
 
 

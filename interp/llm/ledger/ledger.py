@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
-from interp.llm.ledger.lock import hold
 from interp.llm.ledger.queries import Billed, Spent, billed_in, spent_in
 from interp.llm.types import Picture, Question, Reply, Usage
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, sha256_hex
+from sae.core.lock import hold
 
 _TABLES = (
     "calls (key TEXT PRIMARY KEY, created TEXT, request TEXT, reply TEXT) WITHOUT ROWID",
@@ -78,7 +78,7 @@ class Ledger:
         """Open or create `path` (calls.sqlite) and lock the run until `close`."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._lock = hold(path.with_suffix(".lock"))
+        self._lock = hold(path.with_suffix(".lock"), f"the run {path.parent}")
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._thread = threading.Lock()
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +21,15 @@ from numpy.typing import NDArray
 from sae.core import distributed
 from sae.core.errors import UserError
 from sae.core.files import replacing
+from sae.core.lock import LOCK, hold
+from sae.core.output import is_new, require_own
 from sae.data.split import holdout_rows
 from sae.data.store import EmbeddingStore
 from sae.evaluation.evaluate import evaluate
 from sae.evaluation.plots import Point, plot_pareto
 from sae.evaluation.reconstruction import Fit
 from sae.model.sae import CONFIG
+from sae.training import folder
 from sae.training.config import TrainConfig
 from sae.training.context import TrainContext
 from sae.training.loop import NotFinite
@@ -132,11 +136,13 @@ def run_sweep(
     variants = variants_of(words, base)
     if (out / CONFIG).exists():
         raise UserError(f"{out} holds an SAE; give the sweep a folder of its own")
+    require_own(out, "sweep", _is_own(out))
     if context.log not in ("", "tensorboard"):
         raise UserError(
             f"--log {context.log} follows one SAE at a time; with --sweep use tensorboard"
         )
-    with distributed.join_processes(torch.device(context.device)) as group:
+    with distributed.join_processes(torch.device(context.device)) as group, ExitStack() as held:
+        group.do_first(lambda: _hold(out, held))
         results: dict[str, TrainResult | NotFinite] = {}
         for same in _by_seed(variants):
             jobs = {out / variant.name: variant.config for variant in same}
@@ -150,6 +156,18 @@ def run_sweep(
             _write(sweep)
         group.wait()
     return sweep
+
+
+def _is_own(out: Path) -> bool:
+    """Whether nothing but SAEs and what is said of them is there."""
+    paths = (
+        [path for path in out.iterdir() if path.name not in (TABLE, PLOT)] if out.is_dir() else []
+    )
+    return all(path.is_dir() and (folder.is_own(path) or is_new(path)) for path in paths)
+
+
+def _hold(out: Path, held: ExitStack) -> None:
+    held.enter_context(closing(hold(out / LOCK)))
 
 
 def _by_seed(variants: Sequence[Variant]) -> list[list[Variant]]:

@@ -26,11 +26,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from sae.core.files import replacing, write_json
+from sae.core.files import replacing, write_json, write_tensors
 from sae.core.progress import bar
 from sae.world.scene.concepts import OBJECTS
 from sae.world.tiny_clip.train_data import (
@@ -177,8 +176,7 @@ def save(model: nn.Module, vocab_size: int, out: Path) -> None:
         for name, value in model.state_dict().items()
         if name != "attn_mask"
     }
-    with replacing(out / "open_clip_model.safetensors") as part:
-        save_file(state, part)
+    write_tensors(out / "open_clip_model.safetensors", state)
     text = {**MODEL_CONFIG["text_cfg"], "vocab_size": vocab_size}
     model_config = {**MODEL_CONFIG, "text_cfg": text}
     config = {"model_cfg": model_config, "preprocess_cfg": PREPROCESS_CONFIG}

@@ -114,6 +114,7 @@ def test_without_classes_the_files_of_classes_are_left_out(tmp_path: Path) -> No
     store = write_store(tmp_path / "s", embeddings(12), rows)
     out = tmp_path / "out"
     out.mkdir()
+    (out / "export.json").write_text("{}")
     (out / "cls_sae_cnt.npy").write_bytes(b"of an earlier export")
     export_patchsae(store, make_sae(), out)
     assert "cls_sae_cnt.npy" not in {path.name for path in out.iterdir()}

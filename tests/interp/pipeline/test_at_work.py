@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from interp.llm.ledger.ledger import Ledger
-from interp.llm.ledger.lock import hold
 from sae.core.errors import OK, USAGE
+from sae.core.lock import hold
 from tests.support.commands import Walk, interp
 
 

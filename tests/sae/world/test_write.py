@@ -126,7 +126,7 @@ def test_another_world_in_the_folder_is_refused_by_what_differs(world: Path) -> 
 
 def test_a_folder_of_something_else_is_refused_and_untouched(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="not empty"):
+    with pytest.raises(UserError, match="holds something else, no world"):
         write_world(tmp_path, 4)
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
