@@ -124,9 +124,7 @@ def collect(
 
     if export is not None:
         require_export(export[0])
-    folder = run_folder(
-        run if run is not None else (sae.resolve().stem if sae.is_file() else sae.resolve().name)
-    )
+    folder = run_folder(_name_of(sae) if run is None else run)
     Run.is_begun(folder)
     if images:
         Run.begin(folder)
@@ -183,6 +181,11 @@ def show(
     opened = Run.open(run)
     written = write_sheets(opened, latents or choose_telling(opened, n), out)
     console.finish({"sheets": out}, [f"open {written[0]}"] if written else [])
+
+
+def _name_of(sae: Path) -> str:
+    """What a run of this SAE is called when nobody says it."""
+    return sae.resolve().stem if sae.is_file() else sae.resolve().name
 
 
 for _command in (ask.models, ask.ledger):

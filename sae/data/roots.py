@@ -30,9 +30,9 @@ def remember(info: StoreInfo, follow_links: bool = False) -> None:
     try:
         with replacing(_kept(info)) as part:
             part.write_text(LINKS if follow_links else "", encoding="utf-8")
-    except OSError as error:
+    except (OSError, UserError) as error:
         warnings.warn(
-            f"{_kept(info).parent} cannot be written ({error.strerror}): commands that show "
+            f"{_kept(info).parent} cannot be written ({error}): commands that show "
             "images will ask where they are; set XDG_STATE_HOME to a folder that can be written",
             Notice,
             stacklevel=2,
