@@ -21,8 +21,8 @@ _N_NAMED = 3
 
 def check_images(
     reader: EvidenceReader, examples: Iterable[Example], progress: Progress | None = None
-) -> Set[str]:
-    """Read every image once, before a model is asked about any; returns their ids.
+) -> None:
+    """Read each of these images once, before a model is asked about any.
 
     Raises `UserError` as `report_bad_images` does.
     """
@@ -38,7 +38,6 @@ def check_images(
                 progress(n_done, len(distinct))
     if len(_bad(reader, distinct.keys())) > MAX_BAD * len(distinct):
         report_bad_images(reader, "nothing was asked", distinct.keys())
-    return distinct.keys()
 
 
 def report_bad_images(reader: EvidenceReader, done: str, image_ids: Set[str] | None = None) -> None:

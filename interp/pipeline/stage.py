@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import cached_property, partial
 from pathlib import Path
@@ -43,6 +43,11 @@ from interp.records.types import AnsweredBy, Example, Explanation, Score
 from interp.run.run import Run
 from sae.core.errors import UserError
 from sae.core.progress import bar
+
+N_CHECKED = 256
+"""Latents, evenly spread, whose images are compared with their ids before anything is asked: this
+finds a folder that changed. Every image is compared again when it is read."""
+
 
 Item = TypeVar("Item")
 """What one record is made of: a latent, or a label to test."""
@@ -103,10 +108,10 @@ class Stage(ABC, Generic[Item, Record, Summary]):
         """
         made: list[Record] = []
         if self.pending:
-            shown = self._check_images(self.pending)
+            self._check_images(self.pending)
             ask = self._ask_clip if self._settings.is_local else self._ask_paid_model
             ask(label or self.name, made)
-            report_bad_images(self._run.evidence, "they were left out", shown)
+            report_bad_images(self._run.evidence, "they were left out")
         return self.summary(made)
 
     def estimate(self) -> Estimate:
@@ -141,13 +146,14 @@ class Stage(ABC, Generic[Item, Record, Summary]):
         first = itertools.islice(self.questions(self.pending), n)
         return write_requests(self._run.path / FOLDER, config, first, form)
 
-    def _check_images(self, items: Iterable[Item]) -> Set[str]:
-        """Before anything is paid; returns the ids of the images that these items show."""
-        shown = itertools.chain.from_iterable(map(self._shown, items))
+    def _check_images(self, items: Sequence[Item]) -> None:
+        """Look at the images of up to `N_CHECKED` items before anything is paid."""
+        spread = items[:: max(1, len(items) // N_CHECKED)]
+        shown = itertools.chain.from_iterable(map(self._shown, spread))
         if self._settings.is_local:
             shown = itertools.chain(shown, background_examples(self._run.evidence))
         with bar("look for the images") as progress:
-            return check_images(self._run.evidence, shown, progress)
+            check_images(self._run.evidence, shown, progress)
 
     @abstractmethod
     def _find_pending(self) -> list[Item]: ...
