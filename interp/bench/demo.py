@@ -26,7 +26,7 @@ from sae.cli import console
 from sae.clip.embed import embed
 from sae.clip.model import load_clip, resolve_device
 from sae.core.progress import Progress, bar
-from sae.data.images import find_images, parse_domains
+from sae.data.folders import find_images, parse_domains
 from sae.data.store import EmbeddingStore
 from sae.data.store_format import Source
 from sae.evaluation.evaluate import evaluate_run

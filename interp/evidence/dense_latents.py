@@ -12,8 +12,8 @@ from torch import Tensor
 from interp.evidence.stream.activations import Encoder
 from sae.core.errors import UserError
 from sae.core.progress import Progress
+from sae.data.folders import parse_domains
 from sae.data.formats import dense
-from sae.data.images import parse_domains
 from sae.data.store import EmbeddingStore
 from sae.interchange.load import load
 from sae.model.sae import SAEConfig

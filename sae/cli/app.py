@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,9 +15,11 @@ from sae.cli.console import ConfigOption, ImagesOption, JsonOption, LinksOption
 from sae.cli.options import spread
 from sae.core.errors import UserError, quote
 from sae.core.progress import bar
+from sae.data.folders import FolderConfig
 from sae.training.config import TrainConfig
 
 if TYPE_CHECKING:
+    from sae.data.folders import ImageFile
     from sae.data.store_format import StoreInfo
     from sae.evaluation.report import EvalReport
     from sae.training.sweep.run import Sweep
@@ -71,8 +75,10 @@ def world(
 
 
 @app.command()
+@spread
 def embed(
     out: Annotated[Path, typer.Option(help="Folder of the EmbeddingStore to write.")],
+    folders: FolderConfig,
     domain: Annotated[
         list[str] | None, typer.Option(help="NAME=DIR; more may follow: sketch=DIR photo=DIR.")
     ] = None,
@@ -97,24 +103,21 @@ def embed(
     batch_size: Annotated[int, typer.Option(help="Images per forward pass.", min=1)] = 128,
     workers: Annotated[int, typer.Option(help="Decoding processes; -1: up to 8, 0: none.")] = -1,
     device: DeviceOption = "auto",
-    allow_skipped: Annotated[
-        bool,
-        typer.Option("--allow-skipped", help="Go on when over 1% of the files are unreadable."),
-    ] = False,
     config: ConfigOption = None,
 ) -> None:
     """Embed folders of images with CLIP; a stopped run goes on with the same command.
 
-    The class of an image is the first folder under its domain's. Files that cannot be read are
-    listed with the reason in skipped.csv.
+    The class of an image is the first folder under its domain's; where these are train, val and
+    test, the one below. WordNet ids get ImageNet's names. Files that cannot be read are listed with
+    the reason in skipped.csv.
     """
     from sae.clip.embed import embed as embed_images
     from sae.clip.model import load_clip
-    from sae.data.images import find_images, parse_domains
+    from sae.data.folders import find_images, parse_domains
     from sae.data.store_format import Source
 
     roots = parse_domains([*(domain or []), *(more or [])])
-    files = find_images(roots)
+    files = find_images(roots, folders)
     model = load_clip(clip, device)
     source = Source(model.name, model.resolve_layer(layer), _one_of("--tokens", tokens, TOKENS))
     with bar("embed") as progress:
@@ -127,10 +130,11 @@ def embed(
             dtype=_one_of("--dtype", dtype, ("float16", "float32")),
             batch_size=batch_size,
             workers=None if workers < 0 else workers,
-            allow_skipped=allow_skipped,
+            allow_skipped=folders.allow_skipped,
+            follow_links=folders.follow_links,
             progress=progress,
         )
-    _report_embedding(info, out)
+    _report_embedding(info, out, files)
 
 
 @app.command()
@@ -257,11 +261,18 @@ for _command in (hub.push, hub.pull):
     app.command()(_command)
 
 
-def _report_embedding(info: StoreInfo, out: Path) -> None:
+def _report_embedding(info: StoreInfo, out: Path, files: Sequence[ImageFile]) -> None:
+    from sae.data.folders import name_lost_classes
+    from sae.data.store import EmbeddingStore
+
     console.say(
         f"embedded {info.n_images} images ({', '.join(info.roots)}), "
         f"{info.tokens_per_image} x {info.d} each; skipped {info.n_skipped}"
     )
+    images = EmbeddingStore.open(out).images
+    embedded = Counter(zip(images["domain"], images["label"], strict=True))
+    for line in name_lost_classes(files, embedded):
+        console.complain(line)
     console.finish(
         {"store": out} | ({"skipped": out / "skipped.csv"} if info.n_skipped else {}),
         [f"sae train {out} --out {out.parent}/sae"],
@@ -277,6 +288,8 @@ def _report_evaluation(
     console.print_table(*report.table())
     if report.variants_table()[0]:
         console.print_table(*report.variants_table())
+    for remark in report.remarks():
+        console.complain(remark)
     console.write_figures(json, report.flat())
     wrote = {"report": folder / "eval.json"} if folder else {}
     return wrote | (plot_report(report, folder) if folder and plots else {})

@@ -23,7 +23,7 @@ from sae.core.errors import FAILURES, UserError
 from sae.core.files import sha256_hex
 from sae.core.lock import LOCK, hold
 from sae.core.progress import Progress
-from sae.data.images import ImageFile
+from sae.data.folders import ImageFile
 from sae.data.roots import remember
 from sae.data.store_format import DTYPES, ImageRow, Skipped, Source, StoreInfo, torch_dtype
 from sae.data.store_writer import Plan, StoreWriter, relative_roots
@@ -46,6 +46,7 @@ def embed(
     workers: int | None = None,
     shard_images: int = 4096,
     allow_skipped: bool = False,
+    follow_links: bool = False,
     progress: Progress | None = None,
 ) -> StoreInfo:
     """Embed all candidates into the store `out`, or finish what an earlier call began there.
@@ -54,6 +55,7 @@ def embed(
     this one. A shard covers `shard_images` candidates, fewer where it would pass 256 MB. Equal
     contents are embedded once. Raises `UserError` with exit code 4 when more than 1% of the files
     cannot be read, unless `allow_skipped`; all work is kept, so a second call with it is quick.
+    `follow_links`: those who look at the images later may follow links out of the roots.
     """
     plan = plan_store(files, roots, out, clip, source, dtype, shard_images)
     with closing(hold(out / LOCK)):
@@ -66,7 +68,7 @@ def embed(
                 _write_shards(writer, files, roots, clip, batch_size, n_workers, progress)
             _refuse_many_skipped(writer, allow_skipped)
             finished = writer.finish()
-    remember(finished)
+    remember(finished, follow_links)
     if progress is not None:
         progress(len(files), len(files))
     return finished
@@ -223,10 +225,17 @@ def _refuse_many_skipped(writer: StoreWriter, allow_skipped: bool) -> None:
 
 
 def _digest(files: Sequence[ImageFile], roots: Mapping[str, Path]) -> str:
-    """Of names and sizes: a file that was replaced shows, without reading them all."""
-    lines = (f"{f.domain}\0{f.path.relative_to(roots[f.domain]).as_posix()}\0" for f in files)
-    text = "\n".join(f"{line}{_size(f.path)}" for line, f in zip(lines, files, strict=True))
+    """Of names and sizes: a file that was replaced shows, without reading them all. And of the
+    classes that are not called as the first folder.
+    """
+    text = "\n".join(_line(f, f.path.relative_to(roots[f.domain])) for f in files)
     return sha256_hex(text.encode(errors="surrogateescape"))
+
+
+def _line(file: ImageFile, path: Path) -> str:
+    first = path.parts[0] if len(path.parts) > 1 else ""
+    renamed = "" if file.label == first else f"{file.label}\0"
+    return f"{file.domain}\0{path.as_posix()}\0{renamed}{_size(file.path)}"
 
 
 def _size(path: Path) -> int:

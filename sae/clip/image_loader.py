@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from sae.clip.model import Preprocess
 from sae.core.errors import UserError
-from sae.data.images import BadImage, ImageFile, read_image
+from sae.data.folders import ImageFile
+from sae.data.images import BadImage, read_image
 
 
 class Loaded(NamedTuple):

@@ -1,26 +1,17 @@
-"""Which images exist, and the one safe way to turn a file into pixels.
-
-Folders are read the ImageFolder way: the first folder under a domain's root is the class. An image
-is known by the sha256 of its bytes; domain and class are what the folders say about it.
-"""
+"""A file -> pixels, in the one safe way. An image is known by the sha256 of its bytes."""
 
 from __future__ import annotations
 
 import io
-import os
-import re
 import stat
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from sae.core.errors import UserError
 from sae.core.files import sha256_hex
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -29,12 +20,6 @@ MAX_PIXELS = 50_000_000
 MAX_ASPECT = 200
 """Long side over short side. CLIP scales the SHORT side: 1 x 50,000 becomes 224 x 11,200,000."""
 MAX_BYTES = 200_000_000
-EXTENSIONS = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif"),
-    *(".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".ico", ".ppm", ".pgm", ".pbm", ".pnm"),
-)
-"""What counts as a candidate. Those that are not JPEG, PNG or WebP inside are listed as skipped."""
-
 # What Pillow raises on broken bytes: most never seen in 90,000 mutated files, but in its source.
 _DECODER_ERRORS = (
     OSError,
@@ -60,51 +45,12 @@ _TURNS = {
 }
 
 
-class ImageFile(NamedTuple):
-    """A candidate: it has an image's name, but nobody has read it yet."""
-
-    path: Path
-    domain: str
-    label: str  # first folder under the domain's root; "" when the file lies directly in it
-
-
 class BadImage(Exception):
     """This file cannot be used as an image; `reason` says why, in plain words."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-def parse_domains(items: Sequence[str]) -> dict[str, Path]:
-    """`["sketch=DIR", "photo=DIR"]` -> roots by domain, in the order given."""
-    domains: dict[str, Path] = {}
-    for item in items:
-        name, equals, folder = item.partition("=")
-        if not equals or not folder or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-            raise UserError(f"{item!r} is not NAME=DIR; write for example sketch=data/sketch")
-        if name in domains:
-            raise UserError(f"the domain {name!r} is given twice; each needs a name of its own")
-        path = Path(folder).expanduser()
-        twin = next((d for d, p in domains.items() if p.resolve() == path.resolve()), None)
-        if twin is not None:
-            raise UserError(f"the domains {twin!r} and {name!r} are the same folder {folder}")
-        domains[name] = path
-    if not domains:
-        raise UserError(
-            "no images were named; write for example sketch=data/sketch photo=data/photo"
-        )
-    return domains
-
-
-def find_images(domains: Mapping[str, Path]) -> list[ImageFile]:
-    """All candidates, in the order of the domains and then by path.
-
-    Hidden files and folders are left out. A folder or a broken link with an image's name is
-    listed, so that it ends in skipped.csv instead of vanishing. Raises `UserError` when a root is
-    missing or holds no image.
-    """
-    return [image for domain, root in domains.items() for image in _in_domain(domain, root)]
 
 
 def content_id(data: bytes) -> str:
@@ -153,43 +99,6 @@ def decode(data: bytes) -> Image.Image:
             raise BadImage(f"more than {MAX_PIXELS // 10**6} megapixels") from None
         except _DECODER_ERRORS as error:
             raise BadImage(f"damaged or cut short: {' '.join(str(error).split())[:200]}") from None
-
-
-def _in_domain(domain: str, root: Path) -> list[ImageFile]:
-    if not root.is_dir():
-        raise UserError(f"{root} (domain {domain!r}) is not a folder; name a folder of images")
-    found = sorted(_candidates(root), key=Path.as_posix)
-    if not found:
-        looked_for = " ".join(EXTENSIONS)
-        raise UserError(f"{root} (domain {domain!r}) has no image; looked for {looked_for}")
-    return [
-        ImageFile(root / path, domain, path.parts[0] if len(path.parts) > 1 else "")
-        for path in found
-    ]
-
-
-def _candidates(root: Path) -> Iterator[Path]:
-    """Paths relative to the root, in no order. Links to folders are followed, each folder once."""
-    visited: set[str] = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_refuse_folder):
-        real = os.path.realpath(folder)
-        if real in visited:
-            subfolders.clear()
-            continue
-        visited.add(real)
-        here = Path(folder).relative_to(root)
-        yield from (here / name for name in [*files, *subfolders] if _is_candidate(name))
-        subfolders[:] = sorted(
-            name for name in subfolders if not name.startswith(".") and not _is_candidate(name)
-        )
-
-
-def _refuse_folder(error: OSError) -> None:
-    raise UserError(f"the folder {error.filename} cannot be read: {error.strerror}") from None
-
-
-def _is_candidate(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(EXTENSIONS)
 
 
 def _read_file(path: Path) -> bytes:

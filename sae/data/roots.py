@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sae.core.errors import Notice, UserError, quote
 from sae.core.files import read_config, replacing, sha256_hex, write_json
-from sae.data.images import parse_domains
+from sae.data.folders import parse_domains
 from sae.data.store_format import StoreInfo
 from sae.data.store_writer import relative_roots
 

@@ -1,4 +1,4 @@
-"""Two masks over the same things -> the difference of their shares and how sure it is."""
+"""Masks of hits -> how sure a difference of two is, and whether one is above chance."""
 
 from __future__ import annotations
 
@@ -17,6 +17,18 @@ class Difference(NamedTuple):
     delta: float
     low: float
     high: float
+
+
+def binomial_tail(n_hits: int, n: int, chance: float) -> float:
+    """How likely `n_hits` or more of n are by chance alone: exact, summed from logarithms."""
+    if n_hits <= 0 or chance >= 1:
+        return 1.0
+    terms = (
+        math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1)
+        + i * math.log(chance) + (n - i) * math.log1p(-chance)
+        for i in range(n_hits, n + 1)
+    )  # fmt: skip
+    return min(1.0, math.fsum(map(math.exp, terms)))
 
 
 def paired_difference(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Difference:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -54,9 +54,8 @@ class EvalReport:
         if self.stability is not None:
             flat |= _named(asdict(self.stability), prefix="stability_")
         for templates, results in self.zeroshot.items():
-            prefix = f"zeroshot{'' if templates == '1' else templates}_"
             for domain, result in results.items():
-                flat |= _named(asdict(result), domain, prefix)
+                flat |= _named(asdict(result), domain, _prefix(templates))
         return {name: None if math.isnan(value) else value for name, value in flat.items()}
 
     def table(self) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
@@ -64,6 +63,10 @@ class EvalReport:
         flat = self.flat()
         columns = ["", *self.domains]
         names = [key for key in flat if "/" not in key and "_at_" not in key]
+        # What the SAE keeps of chance says nothing, and there is no delta.
+        for key in self._untold():
+            flat.pop(key, None)
+        names = [n for n in names if any(_key(c, n) in flat for c in columns)]
         rows = [(name, *(_cell(flat.get(_key(c, name))) for c in columns)) for name in names]
         return rows, ("", "all", *self.domains)
 
@@ -74,6 +77,30 @@ class EvalReport:
             for name, fit in self._variants().items()
         ]
         return rows, ("", "fvu", "l0", "dead")
+
+    def remarks(self) -> list[str]:
+        """What to say of zero-shot figures from which no loss can be read."""
+        return [
+            f"{_key(domain, _prefix(templates)[:-1])}: {result.raw_top1:.1%} of {result.n_images} "
+            f"images are named right without the SAE, not above chance (1 in {result.n_classes}): "
+            "no loss can be told; are the classes words that CLIP knows? `sae embed --classes FILE`"
+            for templates, domain, result in self._at_chance()
+            if not domain or not math.isnan(self.zeroshot[templates][""].delta_top1)
+        ]
+
+    def _at_chance(self) -> Iterator[tuple[str, str, ZeroShot]]:
+        for templates, results in self.zeroshot.items():
+            for domain, result in results.items():
+                if math.isnan(result.delta_top1):
+                    yield templates, domain, result
+
+    def _untold(self) -> list[str]:
+        return [
+            _key(domain, _prefix(templates) + name)
+            for templates, domain, result in self._at_chance()
+            for name in asdict(result)
+            if name.startswith(("sae_", "kept_", "delta_"))
+        ]
 
     def _variants(self) -> dict[str, Fit]:
         return {f"k{k}": fit for k, fit in self.at_k.items()} | {
@@ -122,6 +149,10 @@ def domain_share(
 
 def _named(figures: Mapping[str, float], domain: str = "", prefix: str = "") -> dict[str, float]:
     return {_key(domain, prefix + name): value for name, value in figures.items()}
+
+
+def _prefix(templates: str) -> str:
+    return f"zeroshot{'' if templates == '1' else templates}_"
 
 
 def _key(domain: str, name: str) -> str:

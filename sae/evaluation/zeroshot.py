@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from torch import Tensor
 from sae.clip.class_vectors import class_vectors
 from sae.core.errors import UserError
 from sae.core.progress import Progress
+from sae.data.class_names import class_of
 from sae.data.images import BadImage, read_image
 from sae.data.store import EmbeddingStore
-from sae.evaluation.intervals import paired_difference
+from sae.evaluation.intervals import Difference, binomial_tail, paired_difference
 from sae.model.sae import SAE, Codes, require_match
 
 if TYPE_CHECKING:
@@ -45,7 +47,8 @@ class ZeroShot:
     """With the reconstruction and the SAE's error: must be raw_top1, for nothing is changed. Any
     intervention goes the same way, so that what it does is not mixed with what the SAE loses."""
     delta_top1: float
-    """sae_top1 - raw_top1; then its 95% confidence interval (Newcombe's for paired data)."""
+    """sae_top1 - raw_top1; then its 95% confidence interval (Newcombe's for paired data). All three
+    are NaN where raw_top1 is not above chance: nothing can be lost there."""
     delta_low: float
     delta_high: float
 
@@ -118,8 +121,8 @@ def openai_templates() -> tuple[str, ...]:
 
 
 def class_name(label: str) -> str:
-    """A folder's name as words: "ice_cream" -> "ice cream"."""
-    return " ".join(re.sub(r"[_-]", " ", label).split())
+    """A folder's name as words: "ice_cream" -> "ice cream", "n01440764" -> "tench"."""
+    return " ".join(re.sub(r"[_-]", " ", class_of(label)).split())
 
 
 def class_names(labels: Iterable[str]) -> list[str]:
@@ -194,7 +197,9 @@ def _by_domain(hits: Hits, domains: NDArray[np.object_], n_classes: int) -> dict
 
 
 def _shares(hits: Hits, n_classes: int) -> ZeroShot:
-    difference = paired_difference(hits.raw[:, 0], hits.sae[:, 0])
+    difference = Difference(math.nan, math.nan, math.nan)
+    if binomial_tail(int(hits.raw[:, 0].sum()), len(hits.raw), 1 / n_classes) < 0.05:
+        difference = paired_difference(hits.raw[:, 0], hits.sae[:, 0])
     return ZeroShot(
         n_images=len(hits.raw),
         n_classes=n_classes,

@@ -10,7 +10,8 @@ from PIL import Image
 from sae.clip import image_loader
 from sae.clip.model import Clip
 from sae.core.errors import UserError
-from sae.data.images import BadImage, ImageFile, find_images, read_image
+from sae.data.folders import ImageFile, find_images
+from sae.data.images import BadImage, read_image
 from sae.data.store import EmbeddingStore
 from tests.support.sae.embedded import Images, contents, count_reads, found, run, skipped
 from tests.support.sae.small_clip import write_images

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from sae.core.errors import UserError
 from sae.data import images
-from sae.data.images import BadImage, decode, find_images, parse_domains, read_image
+from sae.data.images import BadImage, decode, read_image
 from sae.data.split import fraction
 
 ORIENTATION = 0x0112
@@ -265,67 +264,3 @@ def test_a_huge_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(images, "MAX_BYTES", 100)
     with pytest.raises(BadImage, match="above the cap of 100"):
         read_image(path)
-
-
-def touch(*paths: Path) -> None:
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-
-
-def test_candidates_come_by_domain_and_path_with_their_class(tmp_path: Path) -> None:
-    s, p = tmp_path / "s", tmp_path / "p"
-    touch(s / "cat" / "b.PNG", s / "cat" / "a.jpg", s / "cat-2" / "x" / "c.webp", s / "top.jpeg")
-    touch(s / "notes.txt", s / ".hidden" / "a.png", s / ".a.png", s / "png", p / "cat" / "z.gif")
-    (s / "dog" / "folder.png").mkdir(parents=True)
-    touch(s / "dog" / "folder.png" / "inside.png")
-    (s / "broken.jpg").symlink_to("nowhere")
-    found = find_images({"sketch": s, "photo": p})
-    assert [(f.path.relative_to(tmp_path).as_posix(), f.domain, f.label) for f in found] == [
-        ("s/broken.jpg", "sketch", ""),
-        ("s/cat-2/x/c.webp", "sketch", "cat-2"),
-        ("s/cat/a.jpg", "sketch", "cat"),
-        ("s/cat/b.PNG", "sketch", "cat"),
-        ("s/dog/folder.png", "sketch", "dog"),
-        ("s/top.jpeg", "sketch", ""),
-        ("p/cat/z.gif", "photo", "cat"),
-    ]
-
-
-def test_a_link_that_leads_back_to_its_own_folder_ends(tmp_path: Path) -> None:
-    touch(tmp_path / "cat" / "a.png")
-    (tmp_path / "cat" / "loop").symlink_to(tmp_path)
-    assert [f.path.name for f in find_images({"x": tmp_path})] == ["a.png"]
-
-
-def test_a_missing_or_empty_root_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nowhere"):
-        find_images({"x": tmp_path / "nowhere"})
-    touch(tmp_path / "a.txt")
-    with pytest.raises(UserError, match="has no image"):
-        find_images({"x": tmp_path})
-
-
-def test_domains_are_read_in_order() -> None:
-    assert parse_domains(["sketch=a/b", "photo=c=d"]) == {
-        "sketch": Path("a/b"),
-        "photo": Path("c=d"),
-    }
-    assert list(parse_domains(["z=1", "a=2"])) == ["z", "a"]
-
-
-@pytest.mark.parametrize(
-    ("items", "says"),
-    [
-        (["data/sketch"], "NAME=DIR"),
-        (["=x"], "NAME=DIR"),
-        (["a b=x"], "NAME=DIR"),
-        (["a="], "NAME=DIR"),
-        (["a=x", "a=y"], "given twice"),
-        (["a=x", "b=./x"], "same folder"),
-        ([], "no images were named"),
-    ],
-)
-def test_a_domain_that_makes_no_sense_is_refused(items: list[str], says: str) -> None:
-    with pytest.raises(UserError, match=says):
-        parse_domains(items)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sae.evaluation.intervals import Difference, paired_difference
+from sae.evaluation.intervals import Difference, binomial_tail, paired_difference
 
 
 def difference(both: int, gained: int, lost: int, neither: int) -> Difference:
@@ -53,3 +53,12 @@ def test_the_interval_holds_the_truth_about_95_times_in_100() -> None:
         found = paired_difference(before, after)
         n_right += found.low <= -0.04 <= found.high
     assert 0.93 < n_right / 2000 < 0.985
+
+
+def test_the_binomial_tail_is_exact() -> None:
+    assert binomial_tail(0, 5, 0.5) == 1
+    assert binomial_tail(4, 5, 1 / 3) == pytest.approx(11 / 243)
+    assert binomial_tail(5, 5, 0.5) == pytest.approx(1 / 32)
+    assert binomial_tail(60, 50_000, 0.001) == pytest.approx(
+        0.0921564, abs=1e-6
+    )  # scipy.stats.binom

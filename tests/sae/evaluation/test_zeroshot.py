@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sae.core.files import sha256_hex
 from sae.data.store import EmbeddingStore
 from sae.evaluation import evaluate
 from sae.evaluation import zeroshot as room
+from sae.evaluation.report import EvalReport
 from sae.evaluation.zeroshot import (
     ZeroShot,
     class_name,
@@ -162,11 +164,12 @@ def test_a_class_is_the_unit_mean_over_its_templates() -> None:
 
 def test_a_faithful_sae_classifies_like_the_raw_embedding(store: EmbeddingStore) -> None:
     results = run(sae_to(None), store)
-    assert {domain: astuple(result)[:8] for domain, result in results.items()} == {
-        "": (5, 3, 0.8, 1.0, 0.8, 1.0, 0.8, 0.0),
-        "sketch": (3, 3, 2 / 3, 1.0, 2 / 3, 1.0, 2 / 3, 0.0),
-        "photo": (2, 3, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0),
+    assert {domain: astuple(result)[:7] for domain, result in results.items()} == {
+        "": (5, 3, 0.8, 1.0, 0.8, 1.0, 0.8),
+        "sketch": (3, 3, 2 / 3, 1.0, 2 / 3, 1.0, 2 / 3),
+        "photo": (2, 3, 1.0, 1.0, 1.0, 1.0, 1.0),
     }
+    assert results[""].delta_top1 == 0
     # Five images on which nothing is lost are no proof that nothing is.
     assert results[""].delta_low < -0.1 < 0.1 < results[""].delta_high
 
@@ -175,10 +178,46 @@ def test_an_sae_that_always_says_green_is_right_on_green_only(store: EmbeddingSt
     results = run(sae_to(1), store)
     assert results["sketch"].raw_top1 == pytest.approx(2 / 3)
     assert results["sketch"].sae_top1 == pytest.approx(1 / 3)
-    photo = results["photo"]
-    assert (photo.raw_top1, photo.sae_top1, photo.delta_top1) == (1, 0, -1)
-    assert photo.delta_low == -1
-    assert photo.delta_high < 0
+    whole = results[""]
+    assert (whole.raw_top1, whole.sae_top1) == (0.8, 0.2)
+    assert whole.delta_top1 == pytest.approx(-0.6)
+    assert whole.delta_high < 0.001
+
+
+def test_where_the_raw_embedding_is_not_above_chance_there_is_no_delta(
+    store: EmbeddingStore,
+) -> None:
+    results = run(sae_to(1), store)
+    # 4 of 5 are right with 3 classes: p = .045. Two of 2: p = .11, which chance gives often enough.
+    assert [math.isnan(results[d].delta_top1) for d in ("", "sketch", "photo")] == [0, 1, 1]
+    assert math.isnan(results["photo"].delta_low)
+    assert math.isnan(results["photo"].delta_high)
+
+
+def test_the_report_says_where_zero_shot_is_chance_and_leaves_the_sae_out(
+    store: EmbeddingStore,
+) -> None:
+    fit = evaluate.evaluate(sae_to(None), store, np.arange(6)).overall
+    at_chance = replace(run(sae_to(1), store)[""], raw_top1=0.2, delta_top1=math.nan)
+    report = EvalReport(fit, {}, zeroshot={"1": {"": at_chance}})
+    assert [line.split(",")[0] for line in report.remarks()] == [
+        "zeroshot: 20.0% of 5 images are named right without the SAE"
+    ]
+    shown = [row[0] for row in report.table()[0] if row[0].startswith("zeroshot")]
+    names = ("n_images", "n_classes", "raw_top1", "raw_top5")
+    assert shown == [f"zeroshot_{name}" for name in names]
+    assert report.flat()["zeroshot_delta_top1"] is None
+    better = EvalReport(fit, {}, zeroshot={"1": {"": replace(at_chance, delta_top1=0.0)}})
+    assert better.remarks() == []
+    assert "zeroshot_delta_top1" in [row[0] for row in better.table()[0]]
+
+
+def test_a_store_of_wordnet_folders_is_asked_about_in_words() -> None:
+    assert class_names(["n01440764", "n01443537", "n00000001"]) == [
+        "goldfish",
+        "n00000001",
+        "tench",
+    ]
 
 
 def test_with_the_sae_and_its_error_every_image_is_classified_as_without(tmp_path: Path) -> None:

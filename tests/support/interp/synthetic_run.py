@@ -31,7 +31,8 @@ from interp.records.types import (
     Verdict,
 )
 from sae.core.files import append_jsonl, write_json
-from sae.data.images import ImageFile, read_image
+from sae.data.folders import ImageFile
+from sae.data.images import read_image
 from sae.data.store_format import StoreInfo
 
 Painter = Callable[[str, str, int], Image.Image]

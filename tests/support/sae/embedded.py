@@ -12,7 +12,8 @@ from PIL import Image
 from sae.clip import image_loader
 from sae.clip.embed import embed
 from sae.clip.model import Clip
-from sae.data.images import ImageFile, find_images, read_image
+from sae.data.folders import ImageFile, find_images
+from sae.data.images import read_image
 from sae.data.store_format import Source, StoreInfo
 
 
