@@ -45,6 +45,15 @@ def import_sae(
     k: Annotated[
         int, typer.Option(min=0, help="Latents kept per token, where the file does not tell.")
     ] = 0,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            help="A key or tensor of the file that its reader does not know, and that changes no "
+            "latent; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: OverwriteOption = False,
     config: ConfigOption = None,
     json: JsonOption = None,
@@ -57,7 +66,9 @@ def import_sae(
     from sae.interchange.locate import locate
 
     path = locate(source)
-    imported = import_into(path, out, store, form=form, k=k, overwrite=overwrite)
+    imported = import_into(
+        path, out, store, form=form, k=k, ignore=ignore or (), overwrite=overwrite
+    )
     console.say(f"{imported.format}: {imported.maths.line()}")
     for note in imported.notes:
         console.say(f"  {note}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast
@@ -14,6 +15,7 @@ from sae.interchange.describe import Maths, maths_of
 from sae.interchange.export import make_room, require_room
 from sae.interchange.foreign import Foreign, Rule, to_sae
 from sae.model.sae import SAE, is_ours
+from sae.model.sparsity import RULES_WITH_K, SMOOTH
 from sae.untrusted.damage import errors_in_one_line, one_line
 from sae.untrusted.found import Found
 
@@ -21,11 +23,13 @@ __all__ = ["FORMATS", "Format", "Imported", "Maths", "detect", "import_sae", "re
 
 FORMATS = (
     "saev",
+    "visaebench",
     "dictlearn",
     "openai",
     "ttt",
     "clipsae",
     "patchsae",
+    "fastsae",
     "sparsify",
     "saelens",
     "overcomplete",
@@ -40,6 +44,8 @@ class Format(Protocol):
     """One file of this room."""
 
     NAME: str
+    ASIDE: Collection[str]
+    """Keys and tensors of its files that change no latent, beside those that tell of training."""
 
     def detect(self, found: Found) -> bool: ...
     def read(self, found: Found) -> Foreign: ...
@@ -67,23 +73,50 @@ def detect(path: Path | str) -> Format:
 
 
 def read(
-    path: Path | str, store: Path | str | None = None, *, form: str = "", k: int = 0
+    path: Path | str,
+    store: Path | str | None = None,
+    *,
+    form: str = "",
+    k: int = 0,
+    ignore: Collection[str] = (),
 ) -> Imported:
     """Read a foreign SAE; `store` gives what its file lacks, and the FVU.
 
     `form` is one of `FORMATS`, where the file is not to be recognised; `k` keeps so many latents
-    per token, where the file does not tell or another number is wanted. Raises `UserError` when
-    the format is unknown, the file damaged, or a store is needed.
+    per token, where the file does not tell or another number is wanted; `ignore` are keys or
+    tensors of the file that its reader does not know. Raises `UserError` when the format is
+    unknown, the file damaged, a store is needed, or the file holds what may change the maths.
     """
-    return _read(_found(path), store, form, k)
+    return _read(_found(path), store, form, k, ignore)
 
 
-def read_as(form: Format, found: Found) -> Foreign:
+def read_as(form: Format, found: Found, ignore: Collection[str] = ()) -> Foreign:
     """Read what is of a format, if its `detect` says so; of damage, only `UserError` comes out."""
     with errors_in_one_line(f"{found.path}: no whole {form.NAME} file"):
         if form.detect(found):
-            return form.read(found)
+            return _read_all(form, found, ignore)
     raise UserError(f"{found.path} is no {form.NAME} file")
+
+
+def _read_all(form: Format, found: Found, ignore: Collection[str]) -> Foreign:
+    """Read, and refuse what the reader has not looked at: it may change the latents."""
+    found.forget()
+    foreign = form.read(found)
+    left = found.unused(form.ASIDE)
+    unknown = sorted(set(ignore) - set(left))
+    if unknown:
+        raise UserError(
+            f"--ignore {unknown[0]}: {found.path} has no such key or tensor that would have to be "
+            f"ignored{did_you_mean(unknown[0], left)}"
+        )
+    left = [name for name in left if name not in ignore]
+    if left:
+        some = ", ".join(left[:6]) + (", ..." if len(left) > 6 else "")
+        raise UserError(
+            f"{foreign.format}: the file also holds {some}, of which its reader here knows nothing "
+            f"and which may change the latents; if it does not, add --ignore {left[0]}"
+        )
+    return foreign
 
 
 def import_sae(
@@ -93,6 +126,7 @@ def import_sae(
     *,
     form: str = "",
     k: int = 0,
+    ignore: Collection[str] = (),
     overwrite: bool = False,
 ) -> Imported:
     """Read a foreign SAE and save it as ours in the folder `out`; see `read`.
@@ -107,7 +141,7 @@ def import_sae(
             f"{path} is one of our own SAEs already: use it as it is, e.g. "
             f"`sae eval {found.path} STORE`"
         )
-    imported = _read(found, store, form, k)
+    imported = _read(found, store, form, k, ignore)
     model = imported.model
     model.config = replace(model.config, source_sha256=found.sha256())
     make_room(out)
@@ -115,9 +149,13 @@ def import_sae(
     return imported
 
 
-def _read(found: Found, store: Path | str | None, form: str, k: int) -> Imported:
-    foreign = _forced(form, found) if form else read_as(_detect(found), found)
+def _read(
+    found: Found, store: Path | str | None, form: str, k: int, ignore: Collection[str]
+) -> Imported:
+    foreign = _forced(form, found, ignore) if form else read_as(_detect(found), found, ignore)
     foreign = _with_k(foreign, k) if k else foreign
+    if foreign.rule in RULES_WITH_K and not foreign.k:
+        raise UserError(f"{found.path} ({foreign.format}) does not tell its k; add --k K")
     x = None if store is None else measure.sample(store, foreign.W_enc.shape[1])
     if foreign.lacks:
         foreign = calibrate.complete(foreign, x, found.path)
@@ -130,20 +168,24 @@ def _read(found: Found, store: Path | str | None, form: str, k: int) -> Imported
     return replace(imported, fvu=measure.fvu(model, x), n_tokens=min(len(x), measure.N_MEASURED))
 
 
-def _forced(form: str, found: Found) -> Foreign:
+def _forced(form: str, found: Found, ignore: Collection[str]) -> Foreign:
     if form not in FORMATS:
         near = did_you_mean(form, FORMATS)
         raise UserError(f"--format {form!r} is none of {', '.join(FORMATS)}{near}")
     with errors_in_one_line(f"{found.path}: it cannot be read as {form}"):
-        return _format(form).read(found)
+        return _read_all(_format(form), found, ignore)
 
 
 def _with_k(foreign: Foreign, k: int) -> Foreign:
     """With so many latents kept per token. A file without k reads as a ReLU: it may be a TopK."""
-    if foreign.rule not in ("topk", "signed_topk", "relu") and foreign.lacks != "threshold":
+    by_threshold = foreign.rule == "jumprelu" or (
+        foreign.rule == "batch_topk" and foreign.k and foreign.lacks != "threshold"
+    )
+    if by_threshold or foreign.rule in SMOOTH:
+        kept = "all latents" if foreign.rule in SMOOTH else "what exceeds its threshold"
         raise UserError(
-            f"k {k} was asked for, but this {foreign.format} SAE keeps what exceeds its threshold "
-            f"({foreign.rule}), however many these are; leave --k out"
+            f"k {k} was asked for, but this {foreign.format} SAE keeps {kept} ({foreign.rule}), "
+            "however many these are; leave --k out"
         )
     if not 1 <= k <= len(foreign.W_enc):
         raise UserError(f"--k {k} is not in 1..{len(foreign.W_enc)}, the SAE's latents")

@@ -34,14 +34,15 @@ def _unscaled(foreign: Foreign, path: Path) -> Foreign:
             f"{path} ({foreign.format}) keeps the {foreign.k} largest latents per token of a whole "
             "batch, and holds no threshold for single tokens; add --store STORE to estimate it from"
         )
-    if foreign.lacks != "perhaps":
+    if foreign.lacks not in ("perhaps", "mean_std"):
         raise UserError(
             f"{path} ({foreign.format}) was trained on embeddings less their mean or divided by "
             "their scale, as the config.json beside it tells, but holds neither; add --store STORE "
             "to estimate them from (for embeddings already normalised: move the config.json away)"
         )
+    was = "was" if foreign.lacks == "mean_std" else "may have been"
     note = (
-        "may have been trained on centred and scaled embeddings, and does not hold their mean and "
+        f"{was} trained on centred and scaled embeddings, and does not hold their mean and "
         "scale: its latents are right for embeddings normalised so; for raw ones add --store STORE"
     )
     return replace(foreign, lacks="", notes=(*foreign.notes, note))
@@ -71,11 +72,16 @@ def _better(foreign: Foreign, x: Tensor) -> Foreign:
 
 
 def _scaled(foreign: Foreign, x: Tensor) -> Foreign:
-    """As saev's first loaders did: less the mean, over mean length / sqrt(d), each where told."""
+    """As saev's first loaders did: less the mean, over mean length / sqrt(d), each where told.
+
+    visaebench divides by the deviation over all dimensions.
+    """
     mean = x.mean(0) if "mean" in foreign.lacks else x.new_zeros(x.shape[1])
     scale = 1.0
     if "scale" in foreign.lacks:
         scale = float((x - mean).norm(dim=1).mean()) / math.sqrt(x.shape[1])
+    if "std" in foreign.lacks:
+        scale = float((x - mean).double().square().mean().sqrt())
     note = f"{foreign.lacks.replace('_', ' and ')} estimated from {len(x)} tokens of the store"
     note += f" (mean of length {float(mean.norm()):.4g}, scale {scale:.4g})"
     return replace(foreign, mean=mean, scale=scale, lacks="", notes=(*foreign.notes, note))

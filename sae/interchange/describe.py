@@ -41,6 +41,10 @@ class Maths:
         kept = {
             "topk": f"k {self.k}: the largest of relu({pre})",
             "signed_topk": f"k {self.k}: the largest of {pre}, negative ones too",
+            "abs_topk": f"k {self.k}: of {pre} the largest in size, with their signs",
+            "group_max": f"k {self.k}: the largest of relu({pre}) in each of {self.k} groups",
+            "dense_gelu": f"gelu({pre})",
+            "dense_softplus": f"softplus({pre})",
             "batch_topk": f"{pre} where it reaches one threshold for all (k {self.k} in training)",
             "jumprelu": f"{pre} where it exceeds the latent's own threshold",
             "relu": f"relu({pre})",

@@ -44,8 +44,8 @@ def raw_weights(model: SAE) -> RawWeights:
 def saelens_has(config: SAEConfig) -> bool:
     """Whether SAELens can express the maths of such an SAE."""
     row_norms = ("", "layer_norm", "constant_norm")
-    signed = config.activation == "signed_topk"
-    return not signed and not config.soft_cap and config.input_norm in row_norms
+    has_rule = config.activation in ("topk", "abs_topk", "batch_topk", "jumprelu", "relu")
+    return has_rule and not config.soft_cap and config.input_norm in row_norms
 
 
 def rule_in_words(config: SAEConfig) -> str:

@@ -10,11 +10,22 @@ from torch import Tensor
 
 from sae.core.errors import UserError
 from sae.model.sae import SAE, SAEConfig
+from sae.model.sparsity import RULES_WITH_K
 from sae.untrusted.finite import require_finite
 
-Rule = Literal["topk", "signed_topk", "batch_topk", "jumprelu", "relu"]
+Rule = Literal[
+    "topk",
+    "signed_topk",
+    "abs_topk",
+    "group_max",
+    "batch_topk",
+    "jumprelu",
+    "relu",
+    "dense_gelu",
+    "dense_softplus",
+]
 InputNorm = Literal["", "layer_norm", "constant_norm", "centred_layer_norm"]
-Lacks = Literal["", "mean", "scale", "mean_scale", "perhaps", "threshold"]
+Lacks = Literal["", "mean", "scale", "mean_scale", "mean_std", "perhaps", "threshold"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,7 +68,8 @@ class Foreign:
     """What the user should know."""
     lacks: Lacks = ""
     """What the file does not hold and must be estimated from a store; "perhaps": it does not tell
-    whether the SAE was trained on centred and scaled embeddings; "threshold": of a batch_topk."""
+    whether the SAE was trained on centred and scaled embeddings; "mean_std": it was, over their
+    deviation; "threshold": of a batch_topk."""
 
     def __post_init__(self) -> None:
         if self.W_enc.ndim != 2:
@@ -96,7 +108,7 @@ def to_sae(foreign: Foreign, seed: int = 0) -> SAE:
     config = SAEConfig(
         d=d,
         n_latents=n_latents,
-        k=foreign.k if foreign.rule in ("topk", "signed_topk", "batch_topk") else 0,
+        k=foreign.k if foreign.rule in RULES_WITH_K else 0,
         activation=foreign.rule,
         prefixes=foreign.prefixes,
         input_norm=foreign.input_norm,
@@ -124,6 +136,12 @@ def jumprelu_of_gated(
     gain = r_mag.double().exp()
     W = (W_enc * gain[:, None]).to(W_enc.dtype)
     return W, mag_bias, (mag_bias - gain * gate_bias).clamp(min=0).to(mag_bias.dtype)
+
+
+def just_below(threshold: Tensor) -> Tensor:
+    """() The value that must be exceeded, of one that must be reached."""
+    threshold = threshold.float().reshape(())
+    return threshold.nextafter(threshold.new_tensor(-float("inf")))
 
 
 @torch.no_grad()

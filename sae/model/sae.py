@@ -15,7 +15,19 @@ from torch import Tensor, nn
 
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, read_config, without_place, write_json, write_tensors
-from sae.model.sparsity import RULES, RULES_WITH_K, BatchTopK, Codes, JumpReLU, ReLU, Rule, TopK
+from sae.model.sparsity import (
+    RULES,
+    RULES_WITH_K,
+    AbsTopK,
+    BatchTopK,
+    Codes,
+    GroupMax,
+    JumpReLU,
+    ReLU,
+    Rule,
+    Smooth,
+    TopK,
+)
 
 if TYPE_CHECKING:
     from sae.data.store_format import StoreInfo
@@ -45,7 +57,8 @@ class SAEConfig:
     k: int
     """Latents kept per token; 0 for the rules that have no k."""
     activation: str = "topk"
-    """The rule that keeps them: "topk", "signed_topk", "batch_topk", "jumprelu" or "relu"."""
+    """The rule that keeps them: "topk", "signed_topk", "batch_topk", "jumprelu" or "relu"; in some
+    imported SAEs "abs_topk", "group_max", "dense_gelu" or "dense_softplus"."""
     prefixes: tuple[int, ...] = ()
     """Matryoshka: so many first latents are a dictionary of their own; the last is all of them."""
     input_norm: str = ""
@@ -83,10 +96,14 @@ class SAEConfig:
         if min(self.d, self.n_latents) < 1 or self.k < least_k:
             raise UserError(
                 f"d {self.d}, n_latents {self.n_latents} and k {self.k} must all be at least 1 "
-                "(k 0 is for activation 'relu' and 'jumprelu')"
+                "(k 0 is for the rules without a k)"
             )
         if self.k > self.n_latents:
             raise UserError(f"k {self.k} is larger than n_latents {self.n_latents}; lower k")
+        if self.activation == "group_max" and self.n_latents % self.k:
+            raise UserError(
+                f"n_latents {self.n_latents} must be a multiple of the k {self.k} groups"
+            )
         if not 0 <= self.soft_cap < math.inf:
             raise UserError(f"soft_cap {self.soft_cap} must be 0 (no cap) or above")
         self._check_prefixes()
@@ -147,6 +164,12 @@ class SAE(nn.Module):
                 return JumpReLU(self.log_threshold)
             case "relu":
                 return ReLU()
+            case "abs_topk":
+                return AbsTopK(self.config.k)
+            case "group_max":
+                return GroupMax(self.config.k)
+            case "dense_gelu" | "dense_softplus" as name:
+                return Smooth(name)
             case name:
                 return TopK(self.config.k, signed=name == "signed_topk")
 

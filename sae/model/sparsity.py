@@ -10,13 +10,19 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sae.core.errors import UserError
 
-RULES = ("topk", "signed_topk", "batch_topk", "jumprelu", "relu")
+RULES_WITH_K = ("topk", "signed_topk", "abs_topk", "group_max", "batch_topk")
+SMOOTH: dict[str, Callable[[Tensor], Tensor]] = {
+    "dense_gelu": F.gelu,
+    "dense_softplus": F.softplus,
+}
+"""Activations that are 0 nowhere."""
+RULES = (*RULES_WITH_K, "jumprelu", "relu", *SMOOTH)
 """Names of the rules, as `activation` in an SAE's config.json."""
-RULES_WITH_K = ("topk", "signed_topk", "batch_topk")
 BANDWIDTH = 0.5
 """Width of the window about a JumpReLU threshold in which tokens move it, where pre-activations of
 a random direction have a mean square of 1. Hardly matters: 0.05 to 1 gave FVU .136 to .115."""
@@ -31,7 +37,7 @@ class Codes(NamedTuple):
     """
 
     acts: Tensor
-    """(n, k), largest first; >= 0 but for the signed TopK."""
+    """(n, k), largest first; >= 0 but for the signed TopK, AbsTopK and GELU."""
     latents: Tensor
     """(n, k), int64 in [0, n_latents); all different within a row."""
 
@@ -173,7 +179,65 @@ class ReLU:
         return pre.relu()
 
 
-Rule = TopK | BatchTopK | JumpReLU | ReLU
+@dataclass(frozen=True)
+class AbsTopK:
+    """The values of largest size of each token, with their signs (arXiv 2510.00404)."""
+
+    k: int
+
+    def keep(self, pre: Tensor) -> Codes:
+        """Select from pre-activations (n, n_latents)."""
+        return self.train(pre, self.k)
+
+    def train(self, pre: Tensor, k: int) -> Codes:
+        """The same with `k` latents a token."""
+        latents = torch.topk(pre.abs(), min(k, pre.shape[1]), dim=1).indices
+        return _largest_first(pre.gather(1, latents), latents)
+
+
+@dataclass(frozen=True)
+class GroupMax:
+    """ReLU, then the largest activation of each of k groups of neighbouring latents (sparsify)."""
+
+    k: int
+
+    def keep(self, pre: Tensor) -> Codes:
+        """Select from pre-activations (n, n_latents)."""
+        return self.train(pre, self.k)
+
+    def train(self, pre: Tensor, k: int) -> Codes:
+        """The same with `k` groups. Raises `ValueError` where k does not divide the latents."""
+        size, rest = divmod(pre.shape[1], k)
+        if rest:
+            raise ValueError(f"{pre.shape[1]} latents are not {k} groups of equal size")
+        best = pre.relu().view(len(pre), k, size).max(dim=2)
+        first = torch.arange(0, pre.shape[1], size, device=pre.device)
+        return _largest_first(best.values, best.indices + first)
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """One of `SMOOTH`: all latents are active on each token."""
+
+    name: str
+
+    def keep(self, pre: Tensor) -> Codes:
+        """Activations of pre-activations (n, n_latents): all of them."""
+        acts = self.train(pre)
+        return _largest_first(acts, torch.arange(pre.shape[1], device=pre.device).expand_as(pre))
+
+    def train(self, pre: Tensor, k: int = 0) -> Tensor:
+        """Activations (n, n_latents). There is no `k`: it plays no part."""
+        acts: Tensor = SMOOTH[self.name](pre)
+        return acts
+
+
+Rule = TopK | AbsTopK | GroupMax | BatchTopK | JumpReLU | ReLU | Smooth
+
+
+def _largest_first(acts: Tensor, latents: Tensor) -> Codes:
+    kept = acts.sort(dim=1, descending=True)
+    return Codes(kept.values, latents.gather(1, kept.indices))
 
 
 def codes_of(acts: Tensor) -> Codes:

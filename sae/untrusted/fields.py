@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sae.core.errors import UserError
 from sae.untrusted.pickle_names import Stub
+from sae.untrusted.used import Used
 
 
 def tensor(state: Mapping[str, Any], name: str, source: str, ndim: int = 1) -> Tensor:
@@ -45,6 +46,8 @@ def settings_of(config: object) -> dict[str, Any]:
     """A pickled config as plain values: a dict stays, a stub gives what it holds."""
     if isinstance(config, Stub):
         return config.settings
+    if isinstance(config, Used):
+        return config
     if isinstance(config, Mapping):
         return {str(name): value for name, value in config.items()}
     return {}

@@ -6,18 +6,18 @@ Every error is one line: an unreadable, truncated, hostile or oversized file is 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, cast
-
-from torch import Tensor
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from sae.core.errors import UserError
 from sae.core.files import sha256_of
 from sae.untrusted.json_file import first_line, json_object
 from sae.untrusted.safetensors_file import tensor_file
 from sae.untrusted.torch_file import first_bytes, torch_dict
+from sae.untrusted.used import Used
+from sae.untrusted.yaml_file import yaml_object
 
 MAX_FILES = 10_000
 
@@ -31,7 +31,10 @@ class Found:
     """Files, relative to `folder`, with "/"; of a single file its own name."""
     head: bytes
     """A single file's first 64 bytes; empty for a folder."""
-    _read: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    named: str = ""
+    """The file that was named, also where it stands for its folder; "" for a folder."""
+    _read: dict[str, Used] = field(default_factory=dict, repr=False, compare=False)
+    _asked: set[str] = field(default_factory=set, repr=False, compare=False)
 
     @classmethod
     def at(cls, path: Path | str) -> Found:
@@ -42,9 +45,9 @@ class Found:
         if path.is_file() and path.suffix in (".safetensors", ".json"):
             first_bytes(path)
             here = sorted(p.name for p in path.parent.iterdir() if p.is_file())
-            return cls(path.parent, tuple(here), b"")
+            return cls(path.parent, tuple(here), b"", path.name)
         if path.is_file():
-            return cls(path, (path.name,), first_bytes(path))
+            return cls(path, (path.name,), first_bytes(path), path.name)
         return cls(path, _names(path), b"")
 
     @property
@@ -66,6 +69,19 @@ class Found:
         wanted = f"{path}/{other}" if path else other
         return wanted if wanted in self.names else ""
 
+    def beside_named(self, suffix: str) -> list[str]:
+        """Files with this suffix in the folder of the file that was named."""
+        return sorted(path.name for path in self.folder.glob(f"*{suffix}") if path.is_file())
+
+    def settings_beside(self, name: str, other: str) -> Used:
+        """What the JSON or YAML file `other` in the folder of `name` holds; empty without one."""
+        place = str(PurePosixPath(name).with_name(other))
+        path = self.folder / place
+        if not path.is_file():
+            return Used({})
+        read = json_object if path.suffix == ".json" else yaml_object
+        return self._once(place, lambda: read(path))
+
     def only_one(self, weights: str, config: str) -> str:
         """The one file `weights` with a `config` beside it; several are refused, as hook points."""
         names = [n for n in self.names if _base(n) == weights and self.beside(n, config)]
@@ -76,40 +92,53 @@ class Found:
             )
         return names[0]
 
-    def json(self, name: str) -> dict[str, Any]:
+    def json(self, name: str) -> Used:
         """A JSON object."""
-        return cast(dict[str, Any], self._once(name, lambda: json_object(self.folder / name)))
+        return self._once(name, lambda: json_object(self.folder / name))
 
-    def header(self, name: str) -> dict[str, Any]:
+    def header(self, name: str) -> Used:
         """The JSON object that is a file's first line, as saev writes it; empty if it has none."""
-        return first_line(self.folder / name)
+        return self._once(f"first line of {name}", lambda: first_line(self.folder / name))
 
-    def tensors(self, name: str) -> dict[str, Tensor]:
+    def tensors(self, name: str) -> Used:
         """All tensors of a safetensors file."""
-        return cast(dict[str, Tensor], self._once(name, lambda: tensor_file(self.folder / name)))
+        return self._once(name, lambda: tensor_file(self.folder / name))
 
-    def torch(self, name: str = "") -> dict[str, Any]:
+    def torch(self, name: str = "") -> Used:
         """The dict that a torch or pickle file holds; without a name, of the single file.
 
         Empty when it holds none, the path is a folder, or the file is of neither kind.
         """
         if not name and not self.is_file:
-            return {}
+            return Used({})
         name = name or self.names[0]
-        held = self._once(name, lambda: torch_dict(self.folder / name, wide=True))
-        return held if isinstance(held, dict) else {}
+        return self._once(name, lambda: torch_dict(self.folder / name, wide=True))
+
+    def forget(self) -> None:
+        """Nothing was asked for yet: what follows is what counts for `unused`."""
+        self._asked.clear()
+        for held in self._read.values():
+            held.forget()
+
+    def unused(self, aside: Collection[str]) -> list[str]:
+        """Keys and tensors of the opened files that nobody has asked for; see `Used.unused`."""
+        return [key for name in sorted(self._asked) for key in self._read[name].unused(aside)]
 
     def sha256(self) -> str:
         """Content hash of the largest file that tensors were read from, as 64 hex digits."""
-        names = [n for n in self._read if n in self.names and not n.endswith(".json")]
+        names = [
+            n for n in self._read if n in self.names and not n.endswith((".json", ".yaml", ".yml"))
+        ]
         if not names:
             return ""
         largest = max(names, key=lambda name: ((self.folder / name).stat().st_size, name))
         return sha256_of(self.folder / largest)
 
-    def _once(self, name: str, read: Callable[[], Any]) -> Any:
+    def _once(self, name: str, read: Callable[[], Any]) -> Used:
         if name not in self._read:
-            self._read[name] = read()
+            held = read()
+            self._read[name] = Used(held if isinstance(held, dict) else {})
+        self._asked.add(name)
         return self._read[name]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae.core.errors import UserError
 from sae.interchange.foreign import Foreign
 from sae.untrusted.fields import number, require_size, settings_of, tensor
 from sae.untrusted.found import Found
@@ -20,6 +21,8 @@ NAME = "clip_sae"
 TOPK = "SAE-for-CLIP TopK"
 BARE = {"encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias"}
 CHECKPOINT = {"encoder.weight", "encoder_bias", "decoder.weight"}
+ASIDE = frozenset({"clip"})
+"""Keys that change no latent; see `sae.untrusted.used`."""
 DEFAULT_K = 500
 """Of SAE-for-CLIP, where a checkpoint of training does not tell its k."""
 
@@ -27,6 +30,12 @@ DEFAULT_K = 500
 def detect(found: Found) -> bool:
     """Exactly the four tensors of two linear layers, or a checkpoint with `encoder_bias`."""
     held = found.torch()
+    if held.keys() == BARE and _is_square(held):
+        raise UserError(
+            f"{found.path}: encoder.weight is square, so its shapes do not tell whether "
+            "decoder.weight lies as in nn.Linear (add --format clipsae) or as in visaebench, which "
+            "has a config.json beside it"
+        )
     return held.keys() == BARE or _state(held).keys() == CHECKPOINT
 
 
@@ -51,21 +60,29 @@ def read(found: Found) -> Foreign:
 
 
 def _topk(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Foreign:
-    sae = settings_of(config.get("sae")) or config  # flat, or nested {clip, sae}
+    sae = settings_of(config["sae"]) if "sae" in config else config  # flat, or {clip, sae}
     W_enc = tensor(state, "encoder.weight", TOPK, ndim=2)
-    require_size(TOPK, "d_model", sae.get("d_model"), W_enc.shape[1])
+    n_latents, d = W_enc.shape
+    require_size(TOPK, "d_model", sae.get("d_model"), d)
+    if "expansion_factor" in sae:
+        require_size(TOPK, "latents", d * number(sae, "expansion_factor", TOPK), n_latents)
     told = "k" in sae
-    k = number(sae, "k", TOPK, default=min(DEFAULT_K, W_enc.shape[0]))
+    k = number(sae, "k", TOPK, default=min(DEFAULT_K, n_latents))
     return Foreign(
         format=TOPK,
         W_enc=W_enc,
         b_enc=tensor(state, "encoder_bias", TOPK),
         W_dec=tensor(state, "decoder.weight", TOPK, ndim=2).T,
-        b_dec=torch.zeros(W_enc.shape[1]),
+        b_dec=torch.zeros(d),
         rule="topk",
         k=k,
         notes=() if told else (f"the file does not tell k: {k} is the project's own",),
     )
+
+
+def _is_square(held: Mapping[str, Any]) -> bool:
+    shape = tuple(getattr(held["encoder.weight"], "shape", ()))
+    return len(shape) == 2 and shape[0] == shape[1]
 
 
 def _state(held: Mapping[str, Any]) -> Mapping[str, Tensor]:

@@ -19,9 +19,16 @@ from sae.core.errors import UserError
 from sae.interchange.foreign import Foreign, Rule, jumprelu_of_gated
 from sae.untrusted.fields import number, require_size, settings_of, tensor
 from sae.untrusted.found import Found
-from sae.untrusted.json_file import json_object
+from sae.untrusted.used import Used, words
 
 NAME = "dictionary_learning"
+ASIDE = words(
+    "anneal_end anneal_start auxk_alpha bandwidth ctx decay_end decay_start group_fractions "
+    "group_sizes group_weights io k_anneal_steps lmbda n_ctxs n_sparsity_updates norm_factor "
+    "num_tokens p_end p_norm p_start sparsity_function sparsity_queue_length submodule_name "
+    "target_l0 threshold_beta top_k_aux trainer_class"
+)
+"""Keys that change no latent; see `sae.untrusted.used`."""
 FILE = re.compile(r"ae(_\w+)?\.pt")
 
 
@@ -33,7 +40,6 @@ class Layout(NamedTuple):
     """Name of the decoder's bias."""
     pre_bias: bool
     needs: frozenset[str]
-    may_have: frozenset[str] = frozenset()
 
 
 LINEAR = frozenset({"encoder.weight", "encoder.bias", "decoder.weight"})
@@ -41,19 +47,13 @@ PLAIN = frozenset({"W_enc", "b_enc", "W_dec", "b_dec"})
 GATES = frozenset({"encoder.weight", "decoder.weight", "r_mag", "gate_bias", "mag_bias"})
 BATCH = frozenset({"threshold"})
 LAYOUTS = {
-    "MatryoshkaBatchTopKSAE": Layout(
-        "batch_topk", "b_dec", True, PLAIN | BATCH | {"group_sizes"}, frozenset({"k"})
-    ),
+    "MatryoshkaBatchTopKSAE": Layout("batch_topk", "b_dec", True, PLAIN | BATCH | {"group_sizes"}),
     "JumpReluAutoEncoder": Layout("jumprelu", "b_dec", False, PLAIN | {"threshold"}),
     "GatedAutoEncoder": Layout("jumprelu", "decoder_bias", True, GATES | {"decoder_bias"}),
-    "AutoEncoderTopK": Layout(
-        "topk", "b_dec", True, LINEAR | {"b_dec"}, frozenset({"k", "threshold"})
-    ),
+    "AutoEncoderTopK": Layout("topk", "b_dec", True, LINEAR | {"b_dec"}),
     "AutoEncoder": Layout("relu", "bias", True, LINEAR | {"bias"}),
     "AutoEncoderNew": Layout("relu", "decoder.bias", False, LINEAR | {"decoder.bias"}),
-    "BatchTopKSAE": Layout(
-        "batch_topk", "b_dec", True, LINEAR | BATCH | {"b_dec"}, frozenset({"k"})
-    ),
+    "BatchTopKSAE": Layout("batch_topk", "b_dec", True, LINEAR | BATCH | {"b_dec"}),
 }
 """Where no config.json tells the class, the first whose tensors are there is it."""
 ALIASES = {"MatroyshkaBatchTopKSAE": "MatryoshkaBatchTopKSAE"}  # its own spelling of early 2025
@@ -64,7 +64,7 @@ SCALED = {"b_enc", "encoder.bias", "mag_bias", "gate_bias"} | {at.bias for at in
 class Held(NamedTuple):
     """What lies in the file, and what its trainer says of it."""
 
-    state: dict[str, Any]
+    state: Used
     trainer: dict[str, Any]
     """Empty where there is no config.json."""
 
@@ -89,7 +89,6 @@ def read(found: Found) -> Foreign:
     state, trainer = held
     kind, notes = _kind(held, found.folder / names[0])
     source, layout = f"{NAME} {kind}", LAYOUTS[kind]
-    _refuse_others(state, layout, source)
     W_enc, b_enc, threshold = _encoder(state, layout, source)
     require_size(source, "activation_dim", trainer.get("activation_dim"), W_enc.shape[1])
     require_size(source, "dict_size", trainer.get("dict_size"), W_enc.shape[0])
@@ -102,7 +101,7 @@ def read(found: Found) -> Foreign:
         W_dec=_decoder(state, source),
         b_dec=tensor(state, layout.bias, source),
         rule=layout.rule,
-        k=_k(held, source) if layout.rule in ("topk", "batch_topk") else 0,
+        k=_k(held, source, layout.rule),
         threshold=threshold,
         pre_bias=layout.pre_bias,
         prefixes=_prefixes(state),
@@ -124,28 +123,29 @@ def _held(found: Found, name: str) -> Held | None:
     factor = None
     if held.keys() >= {"ae", "step", "config"}:  # what training keeps to go on from
         trainer, factor, held = settings_of(held["config"]), held.get("norm_factor"), held["ae"]
-    if not isinstance(held, dict) or not held:
+    if not isinstance(held, Used) or not held:
         return None
-    state = {str(key).removeprefix("_orig_mod."): value for key, value in held.items()}
+    state = held
+    state.rename(lambda key: str(key).removeprefix("_orig_mod."))
     if isinstance(state.get("decoder"), Tensor):  # of 2024, for its Triton kernel
         state["decoder.weight"] = state.pop("decoder").T
     if factor is not None:
         state = _rescaled(state, factor)
-    return Held(state, trainer or _trainer(found.folder / name))
+    return Held(state, trainer or _trainer(found, name))
 
 
-def _trainer(path: Path) -> dict[str, Any]:
+def _trainer(found: Found, name: str) -> dict[str, Any]:
     """`trainer` of the config.json beside a file, or above the folder of its checkpoints."""
-    folders = [path.parent] if path.name == "ae.pt" else [path.parent, path.parent.parent]
-    for folder in folders:
-        config = folder / "config.json"
-        trainer = json_object(config).get("trainer") if config.is_file() else None
+    here, _, file = name.rpartition("/")
+    for folder in [here or "."] if file == "ae.pt" else [here or ".", f"{here or '.'}/.."]:
+        config = f"{folder}/config.json"
+        trainer = found.json(config).get("trainer") if (found.folder / config).is_file() else None
         if isinstance(trainer, dict):
             return trainer
     return {}
 
 
-def _rescaled(state: dict[str, Any], factor: object) -> dict[str, Any]:
+def _rescaled(state: Used, factor: object) -> Used:
     """As training does before it saves an SAE: for raw embeddings, not those over `factor`.
 
     A finished ae.pt has been through this, though its config.json tells the factor.
@@ -153,10 +153,10 @@ def _rescaled(state: dict[str, Any], factor: object) -> dict[str, Any]:
     if not isinstance(factor, int | float) or not 0 < factor < math.inf:
         raise UserError(f"{NAME}: norm_factor {factor!r} is not a number above 0")
     scaled = {name: value * factor for name, value in state.items() if name in SCALED}
-    threshold = state.get("threshold")
-    if isinstance(threshold, Tensor):
+    if "threshold" in state:
+        threshold = tensor(state, "threshold", NAME, ndim=state["threshold"].ndim)
         scaled["threshold"] = torch.where(threshold >= 0, threshold * factor, threshold)
-    return state | scaled
+    return state.changed(scaled)
 
 
 def _by_tensors(state: Mapping[str, Any], name: str) -> str:
@@ -186,12 +186,6 @@ def _kind(held: Held, path: Path) -> tuple[str, tuple[str, ...]]:
     )
 
 
-def _refuse_others(state: Mapping[str, Any], layout: Layout, source: str) -> None:
-    others = sorted(state.keys() - layout.needs - layout.may_have)
-    if others:
-        raise UserError(f"{source}: the file also holds {', '.join(others[:4])}, which it has not")
-
-
 def _encoder(
     state: Mapping[str, Any], layout: Layout, source: str
 ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -203,6 +197,8 @@ def _encoder(
         )
         return jumprelu_of_gated(W_enc, r_mag, gate_bias, mag_bias)
     threshold = None
+    if layout.rule == "topk":
+        state.get("threshold")  # it may have learned one, which its encode() does not use
     if layout.rule in ("batch_topk", "jumprelu"):
         threshold = tensor(state, "threshold", source, ndim=int(layout.rule == "jumprelu"))
     if "W_enc" in layout.needs:
@@ -219,8 +215,11 @@ def _decoder(state: Mapping[str, Any], source: str) -> Tensor:
     return tensor(state, "decoder.weight", source, ndim=2).T
 
 
-def _k(held: Held, source: str) -> int:
+def _k(held: Held, source: str, rule: Rule) -> int:
+    """0 for the rules that have none, whatever the trainer tells."""
     told = held.trainer.get("k")
+    if rule not in ("topk", "batch_topk"):
+        return 0
     if "k" not in held.state:
         return number(held.trainer, "k", source)
     k = number(held.state, "k", source)

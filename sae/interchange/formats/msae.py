@@ -26,6 +26,8 @@ FILE_NAME = re.compile(
     r"(?P<n>\d+)_(?P<d>\d+)_(?P<activation>[A-Za-z]+)(_(?P<k>\d+))?(_(?P<weighting>UW|RW))?"
     r"_(?P<tied>True|False)_(?P<normalise>True|False)_(?P<soft_cap>[0-9.e+-]+)(_|\.pt|$)"
 )
+ASIDE = frozenset({"latents_activation_frequency", "target_norm"})
+"""Keys that change no latent; see `sae.untrusted.used`."""
 EXAMPLE = "6144_768_TopKReLU_64_RW_False_False_0.0_cc3m.pth"
 RULES: dict[str, Rule] = {
     "ReLU": "relu",

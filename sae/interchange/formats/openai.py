@@ -17,6 +17,8 @@ from sae.untrusted.fields import number, settings_of, tensor
 from sae.untrusted.found import Found
 
 NAME = "openai"
+ASIDE = frozenset({"latents_activation_frequency", "latents_mean_square", "stats_last_nonzero"})
+"""Keys that change no latent; see `sae.untrusted.used`."""
 KEYS = {"pre_bias", "latent_bias", "encoder.weight"}
 AFTER_TOPK: dict[str, Rule] = {"ReLU": "topk", "Identity": "signed_topk"}
 
@@ -47,11 +49,11 @@ def read(found: Found) -> Foreign:
 
 
 def _rule(activation: object, state: Mapping[str, Any]) -> tuple[Rule, int]:
+    told = settings_of(state.get("activation_state_dict"))
     if activation == "ReLU":
         return "relu", 0
     if activation != "TopK":
         raise UserError(f"{NAME}: activation {activation!r} has no counterpart here")
-    told = settings_of(state.get("activation_state_dict"))
     for name in ("k", "postact_fn"):
         told.setdefault(name, state.get(f"activation.{name}"))  # as torch nests modules
     after = told["postact_fn"] or "ReLU"

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from sae.core.errors import UserError
-from sae.interchange.foreign import Foreign, Rule
+from sae.interchange.foreign import Foreign, Rule, just_below
 from sae.untrusted.fields import tensor
 from sae.untrusted.found import Found
 from sae.untrusted.json_file import json_object
 
 NAME = "overcomplete"
+ASIDE = frozenset({"encoder.final_block.1.num_batches_tracked"})
+"""Keys that change no latent; see `sae.untrusted.used`."""
 DICTIONARY = "dictionary."
 LINEAR = "encoder.final_block.0."
 NORM = "encoder.final_block.1."
@@ -101,6 +103,8 @@ def _encoder(state: Mapping[str, Any], W_dec: Tensor) -> Linear:
         return _normed(state)
     if "encoder.weight" in state or any(name.startswith("encoder.tied_to.") for name in state):
         tied = "encoder.weight" not in state
+        for name in [name for name in state if tied and name.startswith("encoder.tied_to.")]:
+            state.get(name)  # the dictionary's own tensors, written twice
         W_enc = W_dec if tied else tensor(state, "encoder.weight", NAME, ndim=2)
         has_bias = "encoder.bias" in state
         b_enc = tensor(state, "encoder.bias", NAME) if has_bias else torch.zeros(len(W_enc))
@@ -131,6 +135,8 @@ def _normed(state: Mapping[str, Any]) -> Linear:
 def _rest(found: Found, state: Mapping[str, Any], n_latents: int, d: int) -> Rest:
     if "Q" in state:
         raise UserError(f"{NAME}: QSAE rounds its latents to levels, which has no counterpart here")
+    if "_running_threshold" in state:
+        return _batch_topk(found, state, n_latents, d)
     if "thresholds" in state:
         return Rest("jumprelu", threshold=tensor(state, "thresholds", NAME).exp())
     k, place = _told(found, n_latents, d)
@@ -142,6 +148,16 @@ def _rest(found: Found, state: Mapping[str, Any], n_latents: int, d: int) -> Res
         "it was trained with another, import it again with --k K"
     )
     return Rest("topk", k, notes=(note,))
+
+
+def _batch_topk(found: Found, state: Mapping[str, Any], n_latents: int, d: int) -> Rest:
+    """A BatchTopK in use: what reaches the threshold of its training, however many these are."""
+    learned = tensor(state, "_running_threshold", NAME, ndim=state["_running_threshold"].ndim)
+    k, place = _told(found, n_latents, d)
+    note = f"BatchTopK by `_running_threshold`; k {k} is from {place}"
+    if not place:
+        note = "BatchTopK by `_running_threshold`; its k in training is not told: --k K notes it"
+    return Rest("batch_topk", k, just_below(learned), (note,))
 
 
 def _told(found: Found, n_latents: int, d: int) -> tuple[int, str]:

@@ -12,8 +12,17 @@ from sae.interchange.foreign import Foreign, InputNorm, Rule, jumprelu_of_gated
 from sae.untrusted.fields import number, require_size, settings_of, tensor
 from sae.untrusted.found import Found
 from sae.untrusted.pickle_names import Stub
+from sae.untrusted.used import words
 
 NAME = "patchsae"
+ASIDE = words(
+    "cached_activations_path class_token cls_token cls_token_only d_out expansion_factor "
+    "hook_point hook_point_head_index layer_out_subtype layer_subtype lp_norm "
+    "min_explained_variance min_l0 num_patch out_hook_point_layer "
+    "transcoder_with_skip_connection unique_hash use_cached_activations use_patches_only "
+    "vit_model_cfg"
+)
+"""Keys that change no latent; see `sae.untrusted.used`."""
 
 
 def detect(found: Found) -> bool:
@@ -34,6 +43,11 @@ def read(found: Found) -> Foreign:
     require_size(name, "d_sae", settings.get("d_sae"), W_enc.shape[0])
     rule, k = _rule(settings, name)
     threshold = None
+    if settings.get("is_transcoder"):
+        raise UserError(f"{name}: a transcoder maps one layer to another: it is no SAE")
+    is_gated, architecture = settings.get("gated_sae"), settings.get("architecture")
+    if (is_gated or architecture == "jumprelu") and "r_mag" not in state:
+        raise UserError(f"{name}: a gated or JumpReLU SAE without r_mag has no counterpart here")
     if "r_mag" in state:
         if "b_gate" not in state:
             raise UserError(f"{name}: a gated SAE without b_gate, which its project never finished")
@@ -68,8 +82,9 @@ def _name(config: Any) -> str:
 def _rule(settings: dict[str, Any], name: str) -> tuple[Rule, int]:
     """ViT-Prisma alone has a choice; the others are ReLU."""
     activation = settings.get("activation_fn_str", "relu")
+    more = settings_of(settings.get("activation_fn_kwargs"))
     if activation == "topk":
-        return "topk", number(settings_of(settings.get("activation_fn_kwargs")), "k", name)
+        return "topk", number(more, "k", name)
     if activation != "relu":
         raise UserError(f"{name}: activation {activation!r} has no counterpart here")
     return "relu", 0

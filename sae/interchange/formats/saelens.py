@@ -22,13 +22,26 @@ from sae.interchange.formats.saelens_folds import Folded, fold
 from sae.model.sae import SAE, SAEConfig
 from sae.untrusted.fields import number, require_size, settings_of, tensor
 from sae.untrusted.found import Found
+from sae.untrusted.used import Used, words
 
 NAME = "saelens"
+ASIDE = words(
+    "activations_mixing_fraction cached_activations_path d_out disable_concat_sequences "
+    "expansion_factor finetuning_method hook_eval hook_head_index hook_layer hook_point "
+    "hook_point_head_index hook_point_layer is_dataset_tokenized jumprelu_bandwidth "
+    "jumprelu_ste_to_input jumprelu_tanh_scale llm_compilation_mode lp_norm "
+    "model_from_pretrained_kwargs model_kwargs mse_loss_normalization n_restart_cycles "
+    "neuronpedia_id noise normalize_sae_decoder prefetch_llm_batches prepend_bos resume "
+    "sae_compilation_mode scale_sparsity_penalty_by_decoder_norm seqpos_slice streaming "
+    "target_l0 use_cached_activations use_chat_formatting use_matryoshka_aux_loss "
+    "use_sparse_activations"
+)
+"""Keys that change no latent; see `sae.untrusted.used`."""
 CFG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 LAYOUT = "6.0.0"
 """Of SAELens: what is older is taken for the layout of version 5, and migrated."""
 BATCH_TOPK = ("batchtopk", "matryoshka_batchtopk")
-KNOWN = ("standard", "topk", "jumprelu", "gated", *BATCH_TOPK)
+KNOWN = ("standard", "topk", "abstopk", "jumprelu", "gated", *BATCH_TOPK)
 INPUT_NORMS: dict[str, InputNorm] = {
     "none": "",
     "layer_norm": "layer_norm",
@@ -104,8 +117,9 @@ def _encoder(folded: Folded, config: Mapping[str, Any]) -> Encoder:
     """With the rule of the architecture."""
     W_enc, b_enc, state = folded.W_enc, folded.b_enc, folded.state
     match config["architecture"]:
-        case "topk":
-            return Encoder(W_enc, b_enc, "topk", number(config, "k", NAME, default=100))
+        case "topk" | "abstopk" as name:
+            rule: Rule = "topk" if name == "topk" else "abs_topk"
+            return Encoder(W_enc, b_enc, rule, number(config, "k", NAME, default=100))
         case "jumprelu":
             return Encoder(W_enc, b_enc, "jumprelu", threshold=_threshold(state))
         case "gated":
@@ -137,28 +151,30 @@ def _prefixes(
     return tuple(widths) if fit else ()
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(config: Used) -> Used:
     """The settings with the names of version 6, which its own loader gives older ones."""
     metadata = settings_of(config.get("metadata"))
     version = config.get("sae_lens_version") or metadata.get("sae_lens_version")
     if version and int(str(version).partition(".")[0]) >= 6:
-        return {"architecture": "standard", **config}
+        return config.changed({"architecture": config.get("architecture", "standard")})
     activation = config.get("activation_fn", config.get("activation_fn_str")) or "relu"
     k = settings_of(config.get("activation_fn_kwargs")).get("k")
-    new = {"architecture": "standard", **config}
+    new: dict[str, Any] = {"architecture": config.get("architecture", "standard")}
     if activation == "topk":
         new |= {"architecture": "topk", "k": config.get("k") if k is None else k}
     elif activation != "relu" and new["architecture"] != "topk":
         raise UserError(f"{NAME}: activation {activation!r} has no counterpart here")
-    if new.get("normalize_activations") is True:
+    if config.get("normalize_activations") is True:
         new["normalize_activations"] = "expected_average_only_in"
     hook = config.get("hook_name", config.get("hook_point")) or ""
-    return {"reshape_activations": "hook_z" if "hook_z" in hook else "none", **new}
+    if "reshape_activations" not in config:
+        new["reshape_activations"] = "hook_z" if "hook_z" in hook else "none"
+    return config.changed(new)
 
 
 def _require_known(config: Mapping[str, Any]) -> None:
     architecture = config["architecture"]
-    if "transcoder" in str(architecture):
+    if "transcoder" in str(architecture) or config.get("is_transcoder"):
         raise UserError(f"{NAME}: a {architecture} maps one layer to another: it is no SAE")
     if architecture not in KNOWN:
         raise UserError(
@@ -176,7 +192,7 @@ def _require_known(config: Mapping[str, Any]) -> None:
 
 
 def _config(c: SAEConfig) -> dict[str, object]:
-    architectures = {"topk": "topk", "relu": "standard"}
+    architectures = {"topk": "topk", "abs_topk": "abstopk", "relu": "standard"}
     norms: dict[str, str] = {ours: theirs for theirs, ours in reversed(INPUT_NORMS.items())}
     config: dict[str, object] = {
         "architecture": architectures.get(c.activation, "jumprelu"),
@@ -189,7 +205,7 @@ def _config(c: SAEConfig) -> dict[str, object]:
         "reshape_activations": "none",
         "metadata": _metadata(c),
     }
-    if c.activation == "topk":
+    if c.activation in ("topk", "abs_topk"):
         config |= {"k": c.k, "rescale_acts_by_decoder_norm": False}
     return config
 

@@ -72,7 +72,7 @@ def _rescales(config: Mapping[str, Any]) -> bool:
     architecture = config["architecture"]
     default = architecture.endswith("batchtopk")
     told = bool(config.get("rescale_acts_by_decoder_norm", default))
-    return told and (architecture == "topk" or default)
+    return told and (architecture in ("topk", "abstopk") or default)
 
 
 def _fine_tuned(

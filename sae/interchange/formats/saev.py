@@ -17,9 +17,15 @@ from sae.interchange.foreign import Foreign, Lacks, Rule
 from sae.untrusted.fields import number, require_size, settings_of, tensor
 from sae.untrusted.found import Found
 from sae.untrusted.json_file import json_object
+from sae.untrusted.used import words
 
 NAME = "saev"
 FILE = "sae.pt"
+ASIDE = words(
+    "aux exp_factor k_aux momentum n_prefixes normalize_w_dec objective remove_parallel_grads "
+    "sparsity threshold_momentum"
+)
+"""Keys that change no latent; see `sae.untrusted.used`."""
 SCHEMAS = range(1, 6)
 DEFAULT_K = 32
 WITHOUT_PRE_BIAS = "e7ca004"
@@ -100,7 +106,8 @@ def _activation(
     # Only the second layout of schema 1 could leave it out.
     told = settings_of(config.get("activation", {"cls": "Relu"} if schema == 1 else None))
     params = settings_of(told.get("params"))
-    name = told.get("cls") or KEYS.get(str(params.get("key", params.get("kind"))))
+    key = KEYS.get(str(params.get("key", params.get("kind"))))
+    name = told.get("cls") or key
     if name not in KEYS.values():
         raise UserError(f"{source}: activation {name!r} has no counterpart here")
     return Activation(str(name), params)

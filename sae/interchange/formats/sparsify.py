@@ -1,7 +1,8 @@
 """EleutherAI's sparsify, old and new: cfg.json and sae.safetensors in a folder per hook point.
 
-Latents are the k largest of relu((x - b_dec) W_enc^T + b_enc); a transcoder does not subtract
-b_dec. `multi_topk` is a training loss alone: the k latents of encode() are what a user means.
+Latents are the k largest of relu((x - b_dec) W_enc^T + b_enc), or with groupmax the largest of
+each of k groups; a transcoder does not subtract b_dec. `multi_topk` is a training loss alone: the
+k latents of encode() are what a user means.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from pathlib import Path
 
 from sae.core.errors import UserError
 from sae.interchange.fold import NOWHERE, raw_weights, rule_in_words, saelens_has, write_folder
-from sae.interchange.foreign import Foreign
+from sae.interchange.foreign import Foreign, Rule
 from sae.model.sae import SAE
 from sae.untrusted.fields import number, require_size, tensor
 from sae.untrusted.found import Found
 
 NAME = "sparsify"
+ASIDE = frozenset({"expansion_factor", "multi_topk", "normalize_decoder"})
+"""Keys that change no latent; see `sae.untrusted.used`."""
 CFG, WEIGHTS = "cfg.json", "sae.safetensors"
 
 
@@ -27,12 +30,15 @@ def detect(found: Found) -> bool:
 
 
 def read(found: Found) -> Foreign:
-    """The SAE. Raises `UserError` for a transcoder, for groupmax, and for several hook points."""
+    """The SAE. Raises `UserError` for a transcoder, and for several hook points."""
     name = found.only_one(WEIGHTS, CFG)
     config, state = found.json(found.beside(name, CFG)), found.tensors(name)
     activation = config.get("activation", "topk")
-    if activation != "topk":
+    if activation not in ("topk", "groupmax"):
         raise UserError(f"{NAME}: activation {activation!r} has no counterpart here; topk has")
+    rule: Rule = "signed_topk" if config.get("signed") else "topk"
+    if activation == "groupmax":
+        rule = "group_max"
     if config.get("transcode") or config.get("skip_connection") or "W_skip" in state:
         raise UserError(f"{NAME}: {name} is a transcoder: it maps one layer to another, no SAE")
     W_enc = tensor(state, "encoder.weight", NAME, ndim=2)
@@ -46,7 +52,7 @@ def read(found: Found) -> Foreign:
         b_enc=tensor(state, "encoder.bias", NAME),
         W_dec=tensor(state, "W_dec", NAME, ndim=2),
         b_dec=tensor(state, "b_dec", NAME),
-        rule="signed_topk" if config.get("signed") else "topk",
+        rule=rule,
         k=number(config, "k", NAME, default=32),
         pre_bias=True,
     )

@@ -11,11 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae.core.errors import UserError
 from sae.interchange.foreign import Foreign
-from sae.untrusted.fields import number, settings_of, tensor
+from sae.untrusted.fields import number, require_size, settings_of, tensor
 from sae.untrusted.found import Found
+from sae.untrusted.used import words
 
 NAME = "ttt TopK"
+ASIDE = words(
+    "beta1 beta2 expansion_factor feature_counts k_warmup_start k_warmup_steps total_samples"
+)
+"""Keys that change no latent; see `sae.untrusted.used`."""
 KEYS = {"W_enc", "b_enc", "W_dec"}
 
 
@@ -41,7 +47,11 @@ def read(found: Found) -> Foreign:
 def _foreign(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Foreign:
     W_enc = tensor(state, "W_enc", NAME, ndim=2).T
     W_dec = tensor(state, "W_dec", NAME, ndim=2)
-    d = W_enc.shape[1]
+    n_latents, d = W_enc.shape
+    for name, found in (("feature_dim", d), ("input_dim", d), ("hidden_dim", n_latents)):
+        require_size(NAME, name, config.get(name), found)
+    if config.get("decoder_bias", True) != ("b_dec" in state):
+        raise UserError(f"{NAME}: decoder_bias of the settings and the tensor b_dec disagree")
     if config.get("normalize_decoder", True):
         # In place: a second decoder would be half as large as the file.
         W_dec.div_(W_dec.norm(dim=1, keepdim=True).clamp(min=1e-12))

@@ -35,6 +35,10 @@ _RULES = {
     "batch_topk": "BatchTopK: {k} latents per token on average, by one learned threshold",
     "jumprelu": "JumpReLU: every latent above its own learned threshold",
     "relu": "ReLU: every latent above 0",
+    "abs_topk": "AbsTopK: the {k} pre-activations of largest size of a token, with their signs",
+    "group_max": "GroupMax: the largest positive pre-activation of each of {k} groups of latents",
+    "dense_gelu": "GELU: every latent",
+    "dense_softplus": "softplus: every latent",
 }
 _TOKENS = {
     "cls": "the class token",

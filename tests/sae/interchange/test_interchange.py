@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import pickle
 import random
 import shutil
@@ -26,6 +27,7 @@ from sae.untrusted.found import Found
 from sae.untrusted.pickle_names import Stub
 from sae.untrusted.torch_file import torch_dict
 from tests.support.paths import DATA
+from tests.support.sae.peer_fixtures import require_same
 
 FIXTURES = {
     "ttt_topk_pt": "ttt TopK",
@@ -238,3 +240,20 @@ def test_of_several_torch_files_the_user_names_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"2 files .* name one: sae_epoch_1.pt, sae_final.pt"):
         interchange.read(tmp_path)
     assert interchange.read(tmp_path / "sae_final.pt").format == "clip_sae"
+
+
+def test_groupmax_of_sparsify_keeps_the_largest_of_each_group(tmp_path: Path) -> None:
+    source = DATA / "sparsify_topk" / "checkpoint" / "layers.10"
+    config = json.loads((source / "cfg.json").read_text()) | {"activation": "groupmax", "k": 8}
+    (tmp_path / "cfg.json").write_text(json.dumps(config))
+    shutil.copy(source / "sae.safetensors", tmp_path)
+    state = load_file(source / "sae.safetensors")
+    x = load_file(DATA / "sparsify_topk" / "expected.safetensors")["x"]
+    pre = (x - state["b_dec"]) @ state["encoder.weight"].T + state["encoder.bias"]
+    groups = pre.relu().unflatten(1, (8, -1))
+    latents = (groups * (groups == groups.amax(2, keepdim=True))).flatten(1)
+    x_hat = latents @ state["W_dec"] + state["b_dec"]
+    require_same(interchange.read(tmp_path).model, x, latents, x_hat)
+    (tmp_path / "cfg.json").write_text(json.dumps(config | {"k": 7}))
+    with pytest.raises(UserError, match="n_latents 128 must be a multiple of the k 7 groups"):
+        interchange.read(tmp_path)

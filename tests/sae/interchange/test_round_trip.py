@@ -20,6 +20,7 @@ FOR_SPARSIFY = {
     "matryoshka": SAEConfig(d=D, n_latents=N, k=K, prefixes=(8, 24, N)),
 }
 FOR_SAELENS = FOR_SPARSIFY | {
+    "abs_topk": SAEConfig(d=D, n_latents=N, k=K, activation="abs_topk"),
     "relu": SAEConfig(d=D, n_latents=N, k=0, activation="relu"),
     "jumprelu": SAEConfig(d=D, n_latents=N, k=0, activation="jumprelu"),
     "batch_topk": SAEConfig(d=D, n_latents=N, k=K, activation="batch_topk"),

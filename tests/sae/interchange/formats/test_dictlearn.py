@@ -252,7 +252,7 @@ def test_a_file_of_bfloat16_is_computed_in_float32(tmp_path: Path) -> None:
         ({}, {"dict_class": "AutoEncoderTopK", "dict_size": 25}, "dict_size 25.*have 24"),
         ({"act_mean": torch.zeros(D)}, {"dict_class": "AutoEncoderTopK"}, "also holds act_mean"),
         ({"b_dec": torch.zeros(D + 1)}, {"dict_class": "AutoEncoderTopK"}, r"\(9,\).*\(8,\)"),
-        ({}, {"dict_class": "GatedAutoEncoder"}, "also holds b_dec"),
+        ({}, {"dict_class": "GatedAutoEncoder"}, "lacks the tensor 'r_mag'"),
     ],
 )
 def test_what_cannot_be_right_is_refused(

@@ -70,7 +70,10 @@ def _theirs(x: Tensor, s: State, config: dict[str, Any]) -> tuple[Tensor, Tensor
         if config.get("rescale_acts_by_decoder_norm"):
             norms = s["W_dec"].norm(dim=1)
             pre = pre * norms
-        if config["architecture"] == "topk":
+        if config["architecture"] == "abstopk":
+            kept = pre.abs().topk(config["k"], dim=1).indices
+            latents = pre * torch.zeros_like(pre).scatter(1, kept, 1.0)
+        elif config["architecture"] == "topk":
             latents = _largest(pre, config["k"])
         else:
             latents = pre.relu() * (pre > s.get("threshold", torch.zeros(N)))
@@ -87,7 +90,9 @@ def test_latents_and_reconstruction_of_a_fixture_are_the_peers_own(name: str) ->
 
 @pytest.mark.parametrize("pre_bias", [True, False])
 @pytest.mark.parametrize("norm", ["none", "layer_norm", "constant_norm_rescale"])
-@pytest.mark.parametrize("architecture", ["standard", "topk", "topk rescaled", "jumprelu", "gated"])
+@pytest.mark.parametrize(
+    "architecture", ["standard", "topk", "topk rescaled", "abstopk", "jumprelu", "gated"]
+)
 def test_each_option_of_version_6_is_followed(
     tmp_path: Path, architecture: str, norm: str, pre_bias: bool
 ) -> None:
@@ -96,6 +101,8 @@ def test_each_option_of_version_6_is_followed(
     state = _state(
         *{"jumprelu": ["threshold"], "gated": ["r_mag", "b_gate", "b_mag"]}.get(architecture, [])
     )
+    if architecture == "gated":
+        del state["b_enc"]
     if "topk" in architecture:
         config |= {"k": K, "rescale_acts_by_decoder_norm": "rescaled" in architecture}
     theirs = _theirs(_x(), state, config)
@@ -209,7 +216,6 @@ def test_a_fine_tuned_scale_of_the_latents_is_decoded_with(tmp_path: Path) -> No
     [
         ({"architecture": "transcoder"}, "maps one layer to another"),
         ({"architecture": "jumprelu_skip_transcoder"}, "maps one layer to another"),
-        ({"architecture": "abstopk"}, "'abstopk' has no counterpart"),
         ({"architecture": "temporal"}, "'temporal' has no counterpart"),
         ({"architecture": "matching_pursuit"}, "'matching_pursuit' has no counterpart"),
         ({"architecture": "standard", "reshape_activations": "hook_z"}, "hook_z"),
