@@ -121,7 +121,7 @@ def test_a_save_that_fails_leaves_no_config(
 ) -> None:
     model.save(tmp_path)
     monkeypatch.setattr(
-        "sae.model.sae.save_file", lambda *_: (_ for _ in ()).throw(OSError("full"))
+        "safetensors.torch.save_file", lambda *_: (_ for _ in ()).throw(OSError("full"))
     )
     with pytest.raises(OSError, match="full"):
         model.save(tmp_path)
