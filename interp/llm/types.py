@@ -132,6 +132,10 @@ class Reply:
     """In the ledger."""
     earlier: tuple[str, ...] = ()
     """Keys of answers paid before this one: cut ones that were asked again with more room."""
+    n_thought: int = 0
+    """Completion tokens that went into thoughts, where the server says."""
+    room: int = 0
+    """Bound on completion tokens that was sent; 0 in ledgers of the first version."""
     stored: bool = field(default=False, compare=False)
     """Read from the ledger: nothing was sent for it this time."""
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from interp.llm.server.chat_format import FORMS, Form
+from interp.llm.server.dialect import Dialect
 from interp.llm.server.http import ClientConfig, request_json
 from interp.llm.types import Picture, Question, Reply
 from sae.core.files import replacing_folder
@@ -26,7 +26,7 @@ class Unasked:
 
 
 def write_requests(
-    folder: Path, config: ClientConfig, questions: Iterable[Question], form: Form
+    folder: Path, config: ClientConfig, questions: Iterable[Question], dialect: Dialect
 ) -> list[Path]:
     """One JSON file a request, exactly as it would be sent, and its pictures beside it.
 
@@ -36,8 +36,7 @@ def write_requests(
     with replacing_folder(folder) as part:
         for number, question in enumerate(questions, start=1):
             name = f"{number:03d}-{question.about.replace(' ', '-')}"
-            asked = FORMS[-1] if question.schema is None else form
-            body = request_json(config, question, asked)
+            body = request_json(config, question, dialect.for_schema(question))
             for which, picture in enumerate(question.pictures, start=1):
                 (part / f"{name}-{which:02d}.{_suffix(picture)}").write_bytes(picture.data)
             text = json.dumps(body, ensure_ascii=False, indent=1)

@@ -47,6 +47,7 @@ def client_config(settings: ModelSettings) -> ClientConfig:
         timeout=settings.timeout,
         deadline=settings.deadline,
         reasoning=settings.reasoning,
+        max_tokens=settings.max_tokens,
         provider=settings.providers,
         quantization=settings.quantizations,
         zdr=settings.zdr,

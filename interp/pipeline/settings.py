@@ -67,6 +67,16 @@ class ModelSettings:
             rich_help_panel=_ASKING,
         ),
     ] = 600.0
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens of an answer with its thoughts; default: what it needs, and more and "
+            "more for a model that thinks.",
+            min=1,
+            rich_help_panel=_ASKING,
+            show_default=False,
+        ),
+    ] = None
     reasoning: Annotated[
         str,
         typer.Option(

@@ -21,8 +21,9 @@ from interp.llm.ledger.ledger import Ledger
 from interp.llm.ledger.report import read_billed, read_note
 from interp.llm.scheduler import append_run
 from interp.llm.server.client import ChatModel
-from interp.llm.server.http import form_scope
-from interp.llm.server.json_mode import form_note, known_form
+from interp.llm.server.dialect import Dialect
+from interp.llm.server.http import dialect_scope
+from interp.llm.server.ladder import dialect_note, read_dialect
 from interp.llm.server.preflight import preflight
 from interp.llm.types import Question, Width
 from interp.pictures.cache import EvidenceSource, PictureCache
@@ -126,6 +127,7 @@ class Stage(ABC, Generic[Item, Record, Summary]):
         info = listed_model(self._settings)
         price = known_price(self._settings, info)
         tariff = Tariff(self._settings.model, price, info.context if info else None)
+        dialect, most = self._known_dialect(), self._settings.max_tokens
         return estimate(
             self.name,
             self._settings.model,
@@ -134,7 +136,7 @@ class Stage(ABC, Generic[Item, Record, Summary]):
             sample,
             price,
             read_billed(self._run.ledger, self._settings.model, self.name),
-            [tariff.worst(question) for question in sample],
+            [tariff.worst(question, dialect.tokens(question, most)) for question in sample],
         )
 
     def write_requests(self, n: int) -> list[Path]:
@@ -142,9 +144,8 @@ class Stage(ABC, Generic[Item, Record, Summary]):
         self._require_paid()
         self._check_images(self.pending[:n])
         config = client_config(self._settings)
-        form = known_form(read_note(self._run.ledger, form_note(form_scope(config))))
         first = itertools.islice(self.questions(self.pending), n)
-        return write_requests(self._run.path / FOLDER, config, first, form)
+        return write_requests(self._run.path / FOLDER, config, first, self._known_dialect())
 
     def _check_images(self, items: Sequence[Item]) -> None:
         """Look at the images of up to `N_CHECKED` items before anything is paid."""
@@ -154,6 +155,10 @@ class Stage(ABC, Generic[Item, Record, Summary]):
             shown = itertools.chain(shown, background_examples(self._run.evidence))
         with bar("look for the images") as progress:
             check_images(self._run.evidence, shown, progress)
+
+    def _known_dialect(self) -> Dialect:
+        scope = dialect_scope(client_config(self._settings))
+        return read_dialect(read_note(self._run.ledger, dialect_note(scope)))
 
     @abstractmethod
     def _find_pending(self) -> list[Item]: ...

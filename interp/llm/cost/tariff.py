@@ -22,14 +22,17 @@ class Tariff:
         self._context = context
         self._beyond = 1.0
 
-    def worst(self, question: Question) -> float:
-        """USD that no answer should pass; 0 without a price."""
+    def worst(self, question: Question, room: int | None = None) -> float:
+        """USD that no answer should pass; 0 without a price.
+
+        `room`: completion tokens that it may have; default: what the question asks for.
+        """
         if self.price is None:
             return 0.0
         n_prompt = most_tokens(question, self._model) * self._beyond
         if self._context is not None:
             n_prompt = min(n_prompt, self._context)
-        return self.price.of(n_prompt, question.max_tokens, len(question.pictures))
+        return self.price.of(n_prompt, room or question.max_tokens, len(question.pictures))
 
     def billed(self, question: Question, usage: Usage) -> float:
         """USD: as the server says, else by the price list; NaN when neither tells."""

@@ -254,6 +254,8 @@ def _stored(reply: Reply, about: str, estimated: float) -> dict[str, Any]:
         "completion_tokens": reply.usage.completion_tokens,
         "usd": None if math.isnan(usd) else usd,
         "finish_reason": reply.finish_reason,
+        "thought_tokens": reply.n_thought,
+        "room": reply.room,
         "about": about,
         "estimated": estimated,
     }
@@ -268,5 +270,7 @@ def _reply(key: str, stored: Mapping[str, Any]) -> Reply:
         usage=Usage(stored["prompt_tokens"], stored["completion_tokens"], usd),
         finish_reason=stored["finish_reason"],
         key=key,
+        n_thought=stored.get("thought_tokens", 0),
+        room=stored.get("room", 0),
         stored=True,
     )

@@ -27,7 +27,7 @@ def objects_in(text: str) -> list[dict[str, Any]]:
     that stands by itself counts, so that braces in prose and a second version do no harm. What
     stands inside of a broken object never counts. Raises only `ReplyError` (not_json).
     """
-    text = _without_thoughts(_unquoted(text))
+    text = without_thoughts(_unquoted(text))
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or end < start:
         raise ReplyError("not_json", "no JSON object in the answer")
@@ -49,7 +49,7 @@ def list_in(text: str) -> list[Any] | None:
 
     Numbers in brackets also stand in prose: beside other words a list is not trusted.
     """
-    body = _without_thoughts(_unquoted(text)).strip(_AROUND).removeprefix("json").lstrip()
+    body = without_thoughts(_unquoted(text)).strip(_AROUND).removeprefix("json").lstrip()
     if body[:1] != "[" or body[-1:] != "]" or len(body) > _LONGEST:
         return None
     for form in (body, _SLIP.sub(_mend, body, count=_MOST_REPAIRS)):
@@ -85,8 +85,11 @@ _THOUGHT_END = re.compile(r"</(?:think|thinking|thought|thoughts|reasoning)>", r
 _THOUGHT_START = re.compile(r"\s*<(?:think|thinking|thought|thoughts|reasoning)>", re.IGNORECASE)
 
 
-def _without_thoughts(text: str) -> str:
-    """Some templates open the thought in the prompt: then only its end is in the text."""
+def without_thoughts(text: str) -> str:
+    """What stands behind what a model thought aloud; "" where only thoughts are.
+
+    Some templates open the thought in the prompt: then only its end is in the text.
+    """
     before_answer = text.find("{")
     ends = [found.end() for found in _THOUGHT_END.finditer(text)]
     if _THOUGHT_START.match(text):

@@ -6,30 +6,27 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from interp.llm.prompts import render
 from interp.llm.replies.json_text import objects_in
-from interp.llm.server.errors import FormUnsupported, failure
+from interp.llm.server.dialect import Dialect, Form, Unsupported
+from interp.llm.server.errors import failure
+from interp.llm.server.sheet import put_on_one_sheet
 from interp.llm.types import Picture, Question, Reply, ReplyError, Usage
 from sae.core.errors import UserError
-
-Form = Literal["strict", "schema", "object", "plain"]
-"""How JSON is asked for, strongest first: a strict schema, a schema, any object, in words only."""
-FORMS: tuple[Form, ...] = get_args(Form)
 
 _HOLE = '"url": "\\u0000"'
 """Where a picture's URL goes."""
 
 
-def request_body(question: Question, model: str, form: Form) -> dict[str, Any]:
-    """The fields that every OpenAI-compatible server knows."""
+def request_body(question: Question, model: str, dialect: Dialect) -> dict[str, Any]:
+    """The fields that OpenAI-compatible servers know, as this one takes them; no bound is in it."""
     return {
         "model": model,
-        "messages": _messages(question, in_words=form in ("object", "plain")),
-        "max_tokens": question.max_tokens,
-        "temperature": question.temperature,
-        **_response_format(question, form),
+        "messages": _messages(question, dialect),
+        **({"temperature": question.temperature} if dialect.temperature else {}),
+        **_response_format(question, dialect.form),
     }
 
 
@@ -41,7 +38,7 @@ def encode_body(body: Mapping[str, Any]) -> bytes:
         if part["type"] != "image_url":
             return part
         urls.append(part["image_url"]["url"])
-        return {"type": "image_url", "image_url": {"url": "\0"}}
+        return {"type": "image_url", "image_url": {**part["image_url"], "url": "\0"}}
 
     messages = [
         {**message, "content": [hollow(part) for part in message["content"]]}
@@ -57,7 +54,7 @@ def encode_body(body: Mapping[str, Any]) -> bytes:
 
 def read_body(
     text: str, headers: Mapping[str, str], model: str, key: str
-) -> Reply | ReplyError | UserError | FormUnsupported:
+) -> Reply | ReplyError | UserError | Unsupported:
     """What a response with status 200 really is: an answer, or a reason why there is none.
 
     Raises nothing. Whatever else is odd in a body with an answer, the answer is kept: it is paid.
@@ -78,7 +75,9 @@ def read_body(
     found = failure(0, error, headers, model) if error else _answer(choice or {})
     if isinstance(found, _Said):
         provider = _name(body.get("provider"))
-        return Reply(found.text, _name(body.get("model")) or model, provider, used, found.end, key)
+        answered = _name(body.get("model")) or model
+        n_thought = _thought_tokens(body.get("usage"))
+        return Reply(found.text, answered, provider, used, found.end, key, n_thought=n_thought)
     if isinstance(found, ReplyError) and (used.prompt_tokens or used.usd > 0):
         found.usage = used  # no answer, and billed all the same
     return found
@@ -212,6 +211,12 @@ def _usage(usage: Any) -> Usage:
     return Usage(_count(n_prompt), _count(n_completion), usd)
 
 
+def _thought_tokens(usage: Any) -> int:
+    details = usage.get("completion_tokens_details") if isinstance(usage, dict) else None
+    told = details.get("reasoning_tokens") if isinstance(details, dict) else None
+    return _count(_number(told, 1e9))
+
+
 def _number(value: Any, most: float) -> float:
     """A number as it may be: not negative and not absurd, also written as text; else NaN."""
     try:
@@ -235,19 +240,25 @@ def _whole(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _messages(question: Question, *, in_words: bool) -> list[dict[str, Any]]:
-    parts = [_part(part) for part in question.parts]
-    if in_words and question.schema is not None:
+def _messages(question: Question, dialect: Dialect) -> list[dict[str, Any]]:
+    shown = put_on_one_sheet(question.parts) if dialect.one_picture else question.parts
+    parts = [_part(part, detail=dialect.detail) for part in shown]
+    if dialect.form in ("object", "plain") and question.schema is not None:
         parts.append(_part(render("schema", schema=json.dumps(question.schema))))
+    if not dialect.system:
+        return [{"role": "user", "content": [_part(question.system), *parts]}]
     system = {"role": "system", "content": question.system}
     return [system, {"role": "user", "content": parts}]
 
 
-def _part(part: str | Picture) -> dict[str, Any]:
+def _part(part: str | Picture, *, detail: bool = False) -> dict[str, Any]:
     if isinstance(part, str):
         return {"type": "text", "text": part}
     url = f"data:{part.media_type};base64,{part.base64}"
-    return {"type": "image_url", "image_url": {"url": url}}
+    return {
+        "type": "image_url",
+        "image_url": {"url": url, **({"detail": "auto"} if detail else {})},
+    }
 
 
 def _response_format(question: Question, form: Form) -> dict[str, Any]:

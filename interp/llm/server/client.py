@@ -10,9 +10,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import tenacity
@@ -22,31 +19,26 @@ from interp.llm.cost.budget import Purse
 from interp.llm.cost.tariff import Tariff
 from interp.llm.cost.tokens import prompt_tokens
 from interp.llm.ledger.ledger import Ledger, Paid, key_of, request_of
-from interp.llm.server.chat_format import FORMS, Form
-from interp.llm.server.errors import FormUnsupported
-from interp.llm.server.http import ClientConfig, Transport, form_scope
-from interp.llm.server.json_mode import FormLadder
+from interp.llm.replies.json_text import without_thoughts
+from interp.llm.server.dialect import THOUGHTS, Dialect, Unsupported
+from interp.llm.server.errors import TOO_LONG
+from interp.llm.server.http import ClientConfig, Transport, dialect_scope
+from interp.llm.server.ladder import Ladder
+from interp.llm.server.patience import Patience, is_worth_waiting
 from interp.llm.types import (
     NOTHING_USED,
     Kind,
     Question,
     Reply,
     ReplyError,
-    Usage,
-    is_transient,
     public_url,
 )
 from sae.core.errors import FAILURES, UserError
 
 __all__ = ["ChatModel", "ClientConfig"]
 
-_PATIENT = frozenset({"rate_limit", "in_flight", "connection"})
-"""What may last: waited for until the deadline. Other faults get a few tries, since servers also
-send 500 for what will never work."""
 _TOO_MUCH = frozenset({"rate_limit", "in_flight", "overloaded"})
 """The server gets more requests than it takes."""
-_BILLED_TRIES = 2
-"""For an answer without text that is billed all the same: a model that only thought, say."""
 _HOPELESS = 32
 """Questions in a row that fail after others were answered: the server has gone."""
 _LARGEST = 20_000_000
@@ -79,7 +71,9 @@ class ChatModel:
         self._tariff = tariff or Tariff(config.model)
         self._ledger = ledger
         self._server = Transport(config, api_key)
-        self._forms = FormLadder(ledger, form_scope(config))
+        self._ladder = Ladder(ledger, dialect_scope(config))
+        if config.max_tokens is not None:
+            self._ladder.note_room(config.max_tokens)
         self._n_failed = 0
         self._fatal: UserError | None = None
 
@@ -90,27 +84,60 @@ class ChatModel:
         await self._server.close()
 
     async def ask(self, question: Question) -> Reply:
-        """A usable text, stored before it is returned; an answer cut short is asked once more.
+        """A usable text, stored before it is returned; one cut short is asked again with more room.
 
         Raises `ReplyError` for this question and `UserError` when no question can be answered.
         """
-        reply = await self._answer(question)
-        if reply.finish_reason == "length":
-            cut = reply
-            longer = dataclasses.replace(question, max_tokens=2 * question.max_tokens)
+        reply = await self._answer(question, question.max_tokens)
+        if reply.finish_reason != "length":
+            return _usable(reply)
+        stored = [one for room in self._rooms(question) if (one := self._stored(question, room))]
+        cut = [reply, *(one for one in stored if one.finish_reason == "length")]
+        reply = next((one for one in stored if one.finish_reason != "length"), reply)
+        while reply.finish_reason == "length" and (longer := self._longer(question, cut)):
             try:
-                reply = await self._answer(longer)
+                reply = await self._answer(*longer)
             except ReplyError as error:
-                error.calls, error.usage = cut.calls + error.calls, cut.usage + error.usage
+                earlier = _join(cut)
+                error.calls = earlier.calls + error.calls
+                error.usage = earlier.usage + error.usage
                 raise
-            usage = cut.usage + reply.usage
-            reply = dataclasses.replace(reply, usage=usage, earlier=cut.calls)
-        return _usable(reply)
+            cut += [reply] if reply.finish_reason == "length" else []
+        return _usable(_join(cut if reply.finish_reason == "length" else [*cut, reply]))
 
-    async def _answer(self, question: Question) -> Reply:
-        request = request_of(
-            question, self.name, public_url(self.config.base_url), _parameters(self.config)
-        )
+    def _rooms(self, question: Question) -> list[int]:
+        """Tokens under which a longer answer may be stored: twice as many, some for thoughts."""
+        own = question.max_tokens
+        rooms = {most + step for most in (own, 2 * own) for step in THOUGHTS}
+        return sorted((rooms | set(self._ladder.rooms)) - {own})
+
+    def _longer(self, question: Question, cut: list[Reply]) -> tuple[Question, int] | None:
+        """What to ask after these cut answers, and under which room; None: no more to be had."""
+        sent = cut[-1].room or question.max_tokens
+        if self.config.max_tokens is not None:
+            most = self.config.max_tokens
+            return (question, most) if most > sent else None
+        was_doubled = any(not _is_all_thought(reply) for reply in cut[:-1])
+        if not _is_all_thought(cut[-1]) and was_doubled:
+            return None
+        own = question.max_tokens * (2 if was_doubled or not _is_all_thought(cut[-1]) else 1)
+        asked, room = dataclasses.replace(question, max_tokens=own), own
+        if _is_all_thought(cut[-1]):
+            self._ladder.think_more(max(0, sent - own))
+            room += self._ladder.dialect.thoughts
+        return (asked, room) if self._ladder.dialect.tokens(asked) > sent else None
+
+    def _stored(self, question: Question, room: int) -> Reply | None:
+        return self._ledger.get(key_of(self._request(question, room)))
+
+    def _request(self, question: Question, room: int) -> dict[str, Any]:
+        """What an answer is filed under: its room is not what was sent, which is learned."""
+        asked = dataclasses.replace(question, max_tokens=room)
+        url = public_url(self.config.base_url)
+        return request_of(asked, self.name, url, _parameters(self.config))
+
+    async def _answer(self, question: Question, room: int) -> Reply:
+        request = self._request(question, room)
         key = key_of(request)
         try:
             return await self._ledger.once(
@@ -128,9 +155,9 @@ class ChatModel:
         """Ask until there is an answer, or no hope of one."""
         if sum(len(picture.base64) for picture in question.pictures) > _LARGEST:
             raise ReplyError("bad_request", f"the pictures are over {_LARGEST / 1e6:.0f} MB")
-        patience = _Patience(self.config, has_answered=lambda: self.n_answered > 0)
+        patience = Patience(self.config, has_answered=lambda: self.n_answered > 0)
         retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(_is_transient),
+            retry=tenacity.retry_if_exception(is_worth_waiting),
             wait=patience.wait,
             stop=patience.is_over,
             sleep=self.gate.rest,
@@ -139,7 +166,7 @@ class ChatModel:
         try:
             async for attempt in retrying:
                 with attempt:
-                    paid = await self._try_forms(question, key, patience)
+                    paid = await self._try_dialects(question, key, patience)
         except ReplyError as error:
             error.usage = patience.wasted
             raise
@@ -147,31 +174,40 @@ class ChatModel:
         self._n_failed = 0
         return paid
 
-    async def _try_forms(self, question: Question, key: str, patience: _Patience) -> Paid:
-        """One request, or one for each form of asking for JSON that turns out not to be known."""
+    async def _try_dialects(self, question: Question, key: str, patience: Patience) -> Paid:
+        """One request, or one more after each field that turns out not to be taken."""
         while True:
-            form = self._form(question)
+            sent = self._ladder.dialect.for_schema(question)
             async with self.gate.slot() as sent_in:
                 try:
-                    paid = await self._in_budget(question, key, form, patience)
-                except FormUnsupported as error:
-                    if question.schema is None or not self._forms.step_down(form):
-                        raise ReplyError("bad_request", str(error)) from None
+                    paid = await self._in_budget(question, key, sent, patience)
+                except Unsupported as refused:
+                    self._step(question, sent, refused)
                     continue
                 except ReplyError as error:
+                    if error.message.startswith(TOO_LONG):
+                        self._step(question, sent, Unsupported("most_tokens", error))
+                        continue
                     if error.kind in _TOO_MUCH:
                         self.gate.slow_down(sent_in, error.retry_after)
                     raise
                 self.gate.record_answer()
-            if question.schema is not None:
-                self._forms.record_answer(form, paid.reply.text, paid.reply.provider)
+            if paid.reply.finish_reason != "length":
+                self._ladder.record_answer(sent, paid.reply.text, paid.reply.provider)
             return paid
 
+    def _step(self, question: Question, sent: Dialect, refused: Unsupported) -> None:
+        """Have another dialect for the next request, or raise the refusal's own error."""
+        tokens = sent.tokens(question, self.config.max_tokens)
+        stepped = self._ladder.step(sent, refused, question, tokens)
+        if not stepped or self._ladder.dialect.for_schema(question) == sent:
+            raise refused.error from None
+
     async def _in_budget(
-        self, question: Question, key: str, form: Form, patience: _Patience
+        self, question: Question, key: str, dialect: Dialect, patience: Patience
     ) -> Paid:
         """One request under the cap; what it may cost is on record before it is sent."""
-        worst = self._tariff.worst(question)
+        worst = self._tariff.worst(question, dialect.most(question, self.config.max_tokens))
         ticket = await self.purse.reserve(worst)
         if self._fatal is not None or is_stopped():
             self.purse.settle(ticket, 0.0)
@@ -180,7 +216,7 @@ class ChatModel:
         try:
             self.n_sent += 1
             with patience.working() as seconds:
-                reply = await self._server.send(question, form, seconds, key)
+                reply = await self._server.send(question, dialect, seconds, key)
         except BaseException as error:
             if isinstance(error, ReplyError):
                 patience.wasted += error.usage
@@ -189,7 +225,8 @@ class ChatModel:
         usd = self._tariff.billed(question, reply.usage)
         self.purse.settle(ticket, usd)
         usage = dataclasses.replace(reply.usage, usd=usd)
-        return Paid(dataclasses.replace(reply, usage=usage), risk)
+        room = dialect.tokens(question, self.config.max_tokens)
+        return Paid(dataclasses.replace(reply, usage=usage, room=room), risk)
 
     def _close_account(
         self, question: Question, ticket: int, risk: int | None, error: BaseException
@@ -197,7 +234,7 @@ class ChatModel:
         """An error is not billed, unless the answer was lost on its way or says what it cost."""
         if isinstance(error, UserError):
             self._fatal = error
-        if not isinstance(error, ReplyError | UserError | FormUnsupported):
+        if not isinstance(error, ReplyError | UserError | Unsupported):
             self.purse.lose(ticket)  # cancelled
             return
         if isinstance(error, ReplyError) and error.lost:
@@ -210,9 +247,6 @@ class ChatModel:
         self.purse.settle(ticket, billed)
         if risk is not None:
             self._ledger.settle(risk, billed)
-
-    def _form(self, question: Question) -> Form:
-        return FORMS[-1] if question.schema is None else self._forms.form
 
     def _count(self, error: ReplyError) -> None:
         """Stop a run in which all questions fail: the server or the model cannot do it."""
@@ -231,68 +265,45 @@ class ChatModel:
         raise self._fatal from None
 
 
-@dataclass
-class _Patience:
-    """What one question has left of its tries and its time; its place in the line is free."""
-
-    config: ClientConfig
-    has_answered: Callable[[], bool]
-    """Whether this server has answered anything yet."""
-    used: float = 0.0
-    """Seconds of requests and of waits between them."""
-    wasted: Usage = NOTHING_USED
-    """What requests without an answer were billed."""
-
-    @contextmanager
-    def working(self) -> Iterator[float]:
-        """Time one request; gives the seconds that it may take."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        try:
-            yield min(self.config.timeout, max(1.0, self.config.deadline - self.used))
-        finally:
-            self.used += loop.time() - started
-
-    def wait(self, state: tenacity.RetryCallState) -> float:
-        """Seconds: random and doubling, on top of what the server asked for."""
-        jitter = tenacity.wait_random_exponential(self.config.first_wait, max=60.0)(state)
-        error = _error_of(state)
-        return (error.retry_after or 0.0) + jitter
-
-    def is_over(self, state: tenacity.RetryCallState) -> bool:
-        error = _error_of(state)
-        patient = error.kind in _PATIENT and (self.has_answered() or error.kind != "connection")
-        n_tries = self.config.n_tries * (2 if self.has_answered() else 1)
-        if error.usage.usd > 0:
-            n_tries = _BILLED_TRIES
-        if not patient and state.attempt_number >= n_tries:
-            return True
-        self.used += state.upcoming_sleep
-        return self.used >= self.config.deadline
-
-
-def _error_of(state: tenacity.RetryCallState) -> ReplyError:
-    error = state.outcome.exception() if state.outcome else None
-    assert isinstance(error, ReplyError)
-    return error
-
-
-def _is_transient(error: BaseException) -> bool:
-    return isinstance(error, ReplyError) and is_transient(error.kind)
-
-
 def _parameters(config: ClientConfig) -> dict[str, Any]:
     """What changes an answer beside the question: part of its key."""
     reasoning = {"reasoning": config.reasoning} if config.reasoning else {}
     return {**reasoning, **({"provider": config.routing} if config.routing else {})}
 
 
+def _join(replies: list[Reply]) -> Reply:
+    """The last of the answers to one question, with what all have cost."""
+    *earlier, last = replies
+    usage, calls = last.usage, tuple(key for reply in earlier for key in reply.calls)
+    for reply in earlier:
+        usage += reply.usage
+    return dataclasses.replace(last, usage=usage, earlier=calls)
+
+
+def _is_all_thought(reply: Reply) -> bool:
+    """Whether thoughts took the room of the answer."""
+    if not without_thoughts(reply.text).strip():
+        return True
+    return 2 * reply.n_thought > reply.usage.completion_tokens
+
+
 def _usable(reply: Reply) -> Reply:
     if reply.finish_reason in ("refusal", "content_filter"):
         raise _unusable(reply, "refused", reply.text[:200] or "cut by a content filter")
     if reply.finish_reason == "length":
-        raise _unusable(reply, "truncated", "the answer was cut twice by max_tokens")
+        raise _unusable(reply, "truncated", _why_cut(reply))
     return reply
+
+
+def _why_cut(reply: Reply) -> str:
+    used = reply.n_thought or reply.usage.completion_tokens
+    if _is_all_thought(reply):
+        return (
+            f"thoughts took {used:,} of {reply.room or used:,} tokens and left no answer; give "
+            "more with --max-tokens, or have less thought with --reasoning low or none"
+        )
+    times = f"{len(reply.calls)} times" if len(reply.calls) != 2 else "twice"
+    return f"the answer was cut {times} by max_tokens; give more with --max-tokens"
 
 
 def _unusable(reply: Reply, kind: Kind, message: str) -> ReplyError:

@@ -30,7 +30,7 @@ class Fault(NamedTuple):
     text: str
     """One line with all that was said, at most 2,000 characters."""
     names: frozenset[str]
-    """Names for programs, in lower case: error_type, type, code, status, reason, limit_source."""
+    """Names for programs, in lower case: error_type, type, code, param, status, reason, ..."""
     metadata: Mapping[str, Any]
     """OpenRouter's; empty elsewhere."""
     wait: float | None
@@ -93,7 +93,10 @@ _NAMES_OF = {
 _STATUS_OF = {name: status for status, names in _NAMES_OF.items() for name in names}
 
 _WORDS = ("message", "msg", "detail", "details", "error", "errors", "title", "raw")
-_NAMES = ("error_type", "type", "code", "status", "reason", "limit_source", "failed_routing_step")
+_NAMES = (
+    *("error_type", "type", "code", "param", "status", "reason", "limit_source"),
+    "failed_routing_step",
+)
 
 
 def _layers(body: Any) -> Iterator[Any]:

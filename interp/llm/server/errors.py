@@ -1,6 +1,6 @@
 """From what a server sent instead of an answer to the one reason for it.
 
-Three ends: a `ReplyError` (this question failed), `FormUnsupported` (ask for JSON more plainly),
+Three ends: a `ReplyError` (this question failed), `Unsupported` (ask in another dialect),
 and a `UserError` for what no waiting and no other question can cure: it ends the run. Names come
 from OpenRouter's documentation of its errors; words from what servers were seen to say.
 """
@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from interp.llm.server.dialect import Unsupported, is_of_pictures, refused_field
 from interp.llm.server.error_body import Fault, read_fault
 from interp.llm.types import KEY_VARIABLE, Kind, ReplyError
 from sae.core.errors import BUDGET, UserError
@@ -18,11 +19,7 @@ from sae.core.errors import BUDGET, UserError
 _AGAIN = "then run the same command: what was answered is not paid again"
 
 
-class FormUnsupported(Exception):
-    """The server does not take this form of asking for JSON; a plainer one may do."""
-
-
-Failure = ReplyError | UserError | FormUnsupported
+Failure = ReplyError | UserError | Unsupported
 
 
 def failure(status: int, body: Any, headers: Mapping[str, str], model: str) -> Failure:
@@ -67,7 +64,8 @@ _NO_ENDPOINT = re.compile(r"endpoint|allowed providers|routing", re.IGNORECASE)
 def _of_routing(fault: Fault, model: str) -> UserError | None:
     """Nobody who serves this model takes what we send."""
     said = _with_step(fault)
-    if fault.status in (400, 404, 415, 422, 500, 501, 503) and _BLIND.search(said):
+    blind = _BLIND.search(said) and not is_of_pictures(said)
+    if fault.status in (400, 404, 415, 422, 500, 501, 503) and blind:
         start = "start the server with --mmproj, or " if "mmproj" in said else ""
         return UserError(
             f"model {model!r} does not take images ({_shown(fault)}); {start}choose another "
@@ -107,44 +105,47 @@ _BAD_PICTURE = {
     "image_download_failed",
     "image_parse_error",
 }
-_FEW_PICTURES = re.compile(r"at most \d+ image|too many images", re.IGNORECASE)
+TOO_LONG = "the request does not fit into the model's context"
+_CUT = re.compile(r"max_tokens or model output limit was reached", re.IGNORECASE)
 _MODERATED = {"content_policy_violation", "content_filter", "refusal"}
-_FORM = re.compile(
-    r"response_format|json[ _]schema|json[ _]object|structured|\bschema\b|\bstrict\b|grammar|"
-    r"additionalproperties|requested parameters|filter by parameters",
-    re.IGNORECASE,
-)
 
 
-def _of_question(fault: Fault) -> ReplyError | FormUnsupported | None:
-    """This question cannot be answered in this form; another may be."""
+def _of_question(fault: Fault) -> ReplyError | Unsupported | None:
+    """This question cannot be answered in this dialect; another one may be."""
     if fault.names & _MODERATED:
         return ReplyError("moderated", fault.message)
-    if fault.status not in (400, 404, 413, 422, 500):
+    if fault.status not in (400, 404, 413, 415, 422, 500, 501):
         return None
     if fault.status == 413 or fault.names & _TOO_LARGE:
         return _bad(fault, "the request is too large; ask with fewer or smaller pictures")
     if fault.names & _TOO_LONG or _LONG.search(fault.text):
         return _bad(
-            fault,
-            "the request does not fit into the model's context; start the server with a "
-            "longer one, or ask with fewer pictures",
-        )
-    if fault.status == 500:
-        return None
-    if _FEW_PICTURES.search(fault.text):
-        return _bad(
-            fault,
-            "the server takes fewer pictures in one request; raise its limit (vLLM: "
-            "--limit-mm-per-prompt)",
+            fault, f"{TOO_LONG}; start the server with a longer one, or ask with fewer pictures"
         )
     if fault.names & _BAD_PICTURE:
         return _bad(fault, "the server cannot read a picture")
+    if _CUT.search(fault.text):
+        return Unsupported("thoughts", ReplyError("truncated", fault.message))
     if "max_tokens_exceeded" in fault.names:
         return ReplyError("truncated", fault.message)
-    if _FORM.search(_with_step(fault)):
-        return FormUnsupported(fault.message)
-    return None
+    refused = refused_field(fault, _with_step(fault))
+    if refused is None:
+        return None
+    what, most = refused
+    error = _bad(fault, _REMEDIES[what]) if what in _REMEDIES else _plain(fault)
+    return Unsupported(what, error, most)
+
+
+_REMEDIES = {
+    "pictures": "the server takes fewer pictures in one request; raise its limit (vLLM: "
+    "--limit-mm-per-prompt)",
+    "reasoning": "the server does not take --reasoning so; choose another effort or none of it",
+    "most_tokens": "the server does not take so much room for an answer; lower --max-tokens",
+}
+
+
+def _plain(fault: Fault) -> ReplyError:
+    return ReplyError("server" if fault.status >= 500 else "bad_request", _shown(fault), fault.wait)
 
 
 _BUDGETS = {

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from interp.llm.server.chat_format import Form, encode_body, read_body, request_body
+from interp.llm.server.chat_format import encode_body, read_body, request_body
+from interp.llm.server.dialect import Dialect
 from interp.llm.server.errors import failure
 from interp.llm.types import KEY_VARIABLE, OPENROUTER, Question, Reply, ReplyError, public_url
 from sae.core.errors import UserError
@@ -41,6 +42,8 @@ class ClientConfig:
     """For faults that waiting rarely cures; twice as many once the server has answered at all."""
     reasoning: str = ""
     """Effort ("none", "minimal", "low", ...) for models that reason; "" leaves it to the server."""
+    max_tokens: int | None = None
+    """Tokens of an answer with its thoughts; None: what it needs, more for models that think."""
     provider: tuple[str, ...] = ()
     """OpenRouter: only these providers behind it."""
     quantization: tuple[str, ...] = ()
@@ -99,19 +102,19 @@ class Transport:
             await self._sdk.close()
             self._sdk = None
 
-    async def send(self, question: Question, form: Form, seconds: float, key: str) -> Reply:
-        """One request in one form of asking for JSON, ended after `seconds`.
+    async def send(self, question: Question, dialect: Dialect, seconds: float, key: str) -> Reply:
+        """One request in one dialect, ended after `seconds`.
 
-        `key`: the answer's place in the ledger. Raises `ReplyError`, `UserError` or
-        `FormUnsupported`, outside of the handlers: the SDK's own error holds the request with its
-        headers, and must not hang on ours as its context.
+        `key`: the answer's place in the ledger. Raises `ReplyError`, `UserError` or `Unsupported`,
+        outside of the handlers: the SDK's own error holds the request with its headers, and must
+        not hang on ours as its context.
         """
         import openai
 
         wrong: Exception
         try:
             async with asyncio.timeout(seconds):
-                text, headers = await self._post(request_json(self.config, question, form))
+                text, headers = await self._post(request_json(self.config, question, dialect))
         except (TimeoutError, openai.APITimeoutError):
             wrong = ReplyError("timeout", f"no answer in {seconds:.3g} s")
         except openai.APIStatusError as error:
@@ -163,24 +166,29 @@ class Transport:
         return re.sub(r"(?i)\bbearer\s+[\w.~+/=-]{8,}", "Bearer [key]", text)
 
 
-def request_json(config: ClientConfig, question: Question, form: Form) -> dict[str, Any]:
+def request_json(config: ClientConfig, question: Question, dialect: Dialect) -> dict[str, Any]:
     """The body of one request as it is sent; the key is no part of it."""
-    # Otherwise a provider may silently ignore the schema.
-    requires = config.is_openrouter and form != "plain"
-    routing = {
-        **({"require_parameters": True} if requires else {}),
-        **(_max_price(config.max_price) if config.is_openrouter and config.max_price else {}),
-        **config.routing,
-    }
+    routing: dict[str, Any] = {}
+    if dialect.routing:
+        # Otherwise a provider may silently ignore the schema.
+        requires = config.is_openrouter and dialect.form != "plain"
+        routing = {
+            **({"require_parameters": True} if requires else {}),
+            **(_max_price(config.max_price) if config.is_openrouter and config.max_price else {}),
+            **config.routing,
+        }
+    effort = {"effort": config.reasoning} if dialect.effort == "reasoning" else config.reasoning
+    bound = {dialect.room: dialect.tokens(question, config.max_tokens)} if dialect.room else {}
     return {
-        **request_body(question, config.model, form),
+        **request_body(question, config.model, dialect),
+        **bound,
         **({"provider": routing} if routing else {}),
-        **({"reasoning": {"effort": config.reasoning}} if config.reasoning else {}),
+        **({dialect.effort: effort} if config.reasoning else {}),
     }
 
 
-def form_scope(config: ClientConfig) -> str:
-    """For whom a form of asking for JSON is remembered: server, model, chosen providers."""
+def dialect_scope(config: ClientConfig) -> str:
+    """For whom a dialect is remembered: server, model, chosen providers."""
     return " ".join([public_url(config.base_url), config.model, *config.provider])
 
 

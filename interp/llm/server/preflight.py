@@ -55,8 +55,7 @@ async def check_sight(model: VisionModel) -> None:
         except ReplyError as error:
             raise UserError(
                 f"{model.name} did not answer a first small question with a picture "
-                f"({error.kind}: {error.message}); nothing else was sent; "
-                "check --model and --base-url, or run `interp doctor --model MODEL`",
+                f"({error.kind}: {error.message}); nothing else was sent{_advice(error)}",
                 FAILURES,
             ) from None
         if not names(reply.text, colour):
@@ -66,6 +65,12 @@ async def check_sight(model: VisionModel) -> None:
                 f"picture {said!r}; nothing else was sent. Choose a model that takes images "
                 "(`interp models` lists them), or another --provider"
             )
+
+
+def _advice(error: ReplyError) -> str:
+    if error.kind == "truncated":
+        return ""  # the message says what to do
+    return "; check --model and --base-url, or run `interp doctor --model MODEL`"
 
 
 def names(text: str, colour: str) -> bool:

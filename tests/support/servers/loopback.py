@@ -45,6 +45,8 @@ class Loopback(Served):
     """One is taken per chat request; None answers."""
     choose: Callable[[Request], Fault | None] | None = None
     """Decides what goes wrong with a request, in place of `faults` and `always`."""
+    refuse: Callable[[Request], tuple[int, Any] | None] | None = None
+    """Status and body of what is sent in place of an answer; None answers."""
     usage: Callable[[Request], dict[str, Any]] | None = None
     """What an answer says that it used, in place of 100 and 20 tokens for `COST`."""
     requests: list[Request] = field(default_factory=list)
@@ -151,6 +153,9 @@ class _Handler(BaseHTTPRequestHandler):
         if form not in loopback.forms:
             refused = error(400, f"response_format of the form {form} is not supported")
             return self._send(400, json.dumps(refused).encode(), "application/json")
+        refused = loopback.refuse(request) if loopback.refuse else None
+        if refused is not None:
+            return self._send(refused[0], json.dumps(refused[1]).encode(), "application/json")
         status, data, content_type = respond(request)
         wait = request.fault.retry_after if request.fault else None
         # Marked before it is written: whatever the client may have read counts as paid.

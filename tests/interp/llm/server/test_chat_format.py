@@ -6,7 +6,7 @@ import math
 import pytest
 
 from interp.llm.server.chat_format import read_body
-from interp.llm.server.errors import FormUnsupported
+from interp.llm.server.dialect import Unsupported
 from interp.llm.types import Reply, ReplyError, Usage
 from interp.score.answer import parse_scores
 from sae.core.errors import UserError
@@ -119,7 +119,7 @@ def test_what_is_no_answer_has_its_kind(body, kind):
     [
         ({"code": 401, "message": "no key"}, UserError),
         ({"code": 402, "message": "no credit"}, UserError),
-        ({"code": 400, "message": "response_format is not supported"}, FormUnsupported),
+        ({"code": 400, "message": "response_format is not supported"}, Unsupported),
     ],
 )
 def test_an_error_with_status_200_counts_like_one_with_its_own(error, end):

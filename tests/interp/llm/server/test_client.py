@@ -7,6 +7,7 @@ import pytest
 
 from interp.llm.repair import ask_until_usable
 from interp.llm.server.client import ClientConfig
+from interp.llm.server.dialect import Dialect
 from interp.llm.server.http import request_json
 from interp.llm.types import ReplyError
 from interp.score.answer import parse_scores
@@ -34,10 +35,10 @@ def test_the_request_holds_all_that_a_server_needs_and_nothing_of_openrouter(ser
 
 def test_openrouter_is_told_to_heed_the_schema():
     home = ClientConfig("m", "https://openrouter.ai/api/v1")
-    assert request_json(home, question(), "strict")["provider"] == {"require_parameters": True}
-    assert "provider" not in request_json(home, question(), "plain")
+    assert request_json(home, question(), Dialect())["provider"] == {"require_parameters": True}
+    assert "provider" not in request_json(home, question(), Dialect(form="plain"))
     other = ClientConfig("m", "https://openrouter.ai.evil.org/v1")
-    assert "provider" not in request_json(other, question(), "strict")
+    assert "provider" not in request_json(other, question(), Dialect())
 
 
 def test_reasoning_effort_is_sent_and_is_part_of_the_key(server, ledger):

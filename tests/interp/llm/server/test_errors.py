@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from interp.llm.server.dialect import Unsupported
 from interp.llm.server.error_body import retry_after
-from interp.llm.server.errors import FormUnsupported, failure
+from interp.llm.server.errors import failure
 from interp.llm.types import ReplyError
 from sae.core.errors import BUDGET, USAGE, UserError
 
@@ -64,12 +65,6 @@ ENDED = [
     (413, "<html>413 Request Entity Too Large</html>", "bad_request", "smaller pictures"),
     (400, error(400, "images in webp format are not supported"), "bad_request", "webp"),
     (400, error(400, "this model does not support image formats like webp"), "bad_request", "webp"),
-    (
-        400,
-        error(400, "At most 1 image(s) may be provided in one prompt."),
-        "bad_request",
-        "limit-mm",
-    ),
     (400, error(400, "long", error_type="context_length_exceeded"), "bad_request", "context"),
     (400, error(400, "This model's maximum context length is 9"), "bad_request", "context"),
     (400, error(400, "cut", error_type="max_tokens_exceeded"), "truncated", "cut"),
@@ -145,7 +140,13 @@ def test_a_failed_question_has_a_kind_and_the_words_of_the_server(status, body, 
 
 @pytest.mark.parametrize(("status", "body"), FORMS)
 def test_a_form_that_is_not_taken_is_no_failure(status, body):
-    assert isinstance(reason(status, body), FormUnsupported)
+    assert isinstance(reason(status, body), Unsupported)
+
+
+def test_a_limit_of_pictures_names_the_option_that_raises_it():
+    found = reason(400, error(400, "At most 1 image(s) may be provided in one prompt."))
+    assert isinstance(found, Unsupported)
+    assert "--limit-mm-per-prompt" in found.error.message
 
 
 def test_the_sizes_of_llama_server_are_shown():

@@ -11,7 +11,7 @@ import pytest
 
 from interp.explain.answer import parse_explain
 from interp.llm.server.chat_format import read_body
-from interp.llm.server.errors import FormUnsupported
+from interp.llm.server.dialect import Unsupported
 from interp.llm.types import Reply, ReplyError, Usage
 from interp.score.answer import parse_scores
 from sae.core.errors import UserError
@@ -199,7 +199,7 @@ def check_explanation(text: str) -> bool:
 
 def check_body(text: str) -> Reply | None:
     found = read_body(text, {}, "asked/model", "k")
-    assert isinstance(found, Reply | ReplyError | UserError | FormUnsupported)
+    assert isinstance(found, Reply | ReplyError | UserError | Unsupported)
     used = found.usage if isinstance(found, Reply | ReplyError) else Usage(0, 0, 0.0)
     assert min(used.prompt_tokens, used.completion_tokens) >= 0
     assert math.isnan(used.usd) or 0 <= used.usd < math.inf

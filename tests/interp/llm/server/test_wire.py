@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from interp.llm.server.chat_format import FORMS, encode_body
+from interp.llm.server.chat_format import encode_body
+from interp.llm.server.dialect import FORMS, Dialect
 from interp.llm.server.http import ClientConfig, request_json
 from interp.llm.types import Picture, Question
 
@@ -14,11 +15,13 @@ TRICKY = ["plain", 'a "url": "\0" b', '\\"url\\": \\"\\u0000\\"', "Ünïcödé �
 def test_the_bytes_on_the_wire_are_the_request_whatever_its_texts_say(form, text):
     parts = (text, Picture(b"\x00\xff one", "image/png"), text, Picture(b"two", "image/jpeg"), text)
     question = Question(text, parts, {"type": "object"}, "detect", 9, 0.0, "p")
-    body = request_json(ClientConfig("m", "https://openrouter.ai/api/v1"), question, form)
+    body = request_json(
+        ClientConfig("m", "https://openrouter.ai/api/v1"), question, Dialect(form=form)
+    )
     assert json.loads(encode_body(body)) == body
 
 
 def test_a_question_without_pictures_is_sent_too():
     question = Question("s", ("t",), None, "", 9, 0.0, "p")
-    body = request_json(ClientConfig("m", "http://127.0.0.1/v1"), question, "plain")
+    body = request_json(ClientConfig("m", "http://127.0.0.1/v1"), question, Dialect(form="plain"))
     assert json.loads(encode_body(body)) == body
