@@ -1,7 +1,7 @@
 """`python -m sae`: the console script; and what `torchrun --nproc-per-node N -m sae` starts.
 
 Of several processes only the first one speaks: the others would say the same. A bug in one of them
-is shown all the same.
+is shown all the same, and that another one has gone: it may be the first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import redirect_stderr, redirect_stdout
 
 from sae.cli import console
 from sae.cli.app import app
-from sae.core.errors import BUG
+from sae.core.errors import BUG, FAILURES
 
 
 def main() -> int:
@@ -26,7 +26,7 @@ def main() -> int:
     said = io.StringIO()
     with redirect_stdout(io.StringIO()), redirect_stderr(said):
         code = console.run(app, "sae")
-    if code == BUG:
+    if code in (BUG, FAILURES):
         print(said.getvalue(), end="", file=sys.stderr, flush=True)
     return code
 

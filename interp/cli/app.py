@@ -54,7 +54,7 @@ def common(
 @spread
 def demo(
     settings: DemoSettings,
-    out: Annotated[Path, typer.Option(help="The run's folder.")] = Path("results/demo"),
+    out: Annotated[Path, console.declare_out("The run's folder.")] = Path("results/demo"),
     config: ConfigOption = None,
     json: JsonOption = None,
 ) -> None:
@@ -169,7 +169,7 @@ def show(
     latents: Annotated[
         list[int] | None, typer.Argument(help="Latents; without any, an automatic choice.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the PNG sheets.")] = Path("sheets"),
+    out: Annotated[Path, console.declare_out("Folder for the PNG sheets.")] = Path("sheets"),
     n: Annotated[int, typer.Option(help="How many to choose automatically.", min=1)] = 12,
     run: RunOption = None,
     config: ConfigOption = None,

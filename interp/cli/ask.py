@@ -141,7 +141,11 @@ def ledger(
     ] = None,
     export: Annotated[
         Path | None,
-        typer.Option(help="Write all calls as JSON Lines to this file.", show_default=False),
+        typer.Option(
+            help="Write all calls as JSON Lines to this file.",
+            show_default=False,
+            callback=console.require_file,
+        ),
     ] = None,
     json: JsonOption = None,
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from interp.llm.concurrency import PLACE, STOPPED
 from interp.llm.types import CONCURRENCY, Width
 from interp.records.codec import to_json
+from sae.core import interrupts
 from sae.core.files import append_jsonl, repair_jsonl
 
 DRAWING_THREADS = 2
@@ -41,7 +42,7 @@ async def run_all(
 
     `on_done` gets the results in the order of the items, each as soon as all before it are there,
     so a file written by it is at any time a prefix of the final one. A worker that raises ends
-    the run, and so does cancelling it (SIGINT): nothing new starts, what is in flight gets `grace`
+    the run, and so does cancelling it (SIGINT, SIGTERM): nothing new starts, requests get `grace`
     seconds, what is then ready in order is delivered, and the error is raised.
     """
     width = _fixed(concurrency) if isinstance(concurrency, int) else concurrency
@@ -92,12 +93,21 @@ def append_run(
 
     async def main() -> None:
         # Drawing grids in more threads gains nothing, and makes answers wait for the interpreter.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(DRAWING_THREADS))
-        async with enter_all(opened):
-            await run_all(items, worker, write, concurrency)
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        loop.set_default_executor(ThreadPoolExecutor(DRAWING_THREADS))
+        with interrupts.end_on_sigterm(lambda: loop.call_soon_threadsafe(task.cancel)):
+            async with enter_all(opened):
+                await run_all(items, worker, write, concurrency)
 
-    if items:
+    if not items:
+        return
+    try:
         asyncio.run(main())
+    except asyncio.CancelledError:
+        if interrupts.was_terminated():
+            raise KeyboardInterrupt from None
+        raise
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ def adopt(
             help="saev's shards, embedding chunks batch_*.pt, or latents.npy; or their folder."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the EmbeddingStore to write: a pointer.")],
+    out: Annotated[Path, console.declare_out("Folder of the EmbeddingStore to write: a pointer.")],
     layer: Annotated[
         str, typer.Option(help="Which of the layers that saev kept; default: the last it lists.")
     ] = "",

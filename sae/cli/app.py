@@ -53,7 +53,7 @@ def common(
 
 @app.command()
 def world(
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    out: Annotated[Path, console.declare_out("Folder to write.")],
     n: Annotated[int, typer.Option(help="Images in all.", min=1)] = 4000,
     seed: Annotated[int, typer.Option(help="Worlds of different seeds share no scene.")] = 0,
     size: Annotated[int, typer.Option(help="Pixels a side.", min=32, max=512)] = 128,
@@ -77,7 +77,7 @@ def world(
 @app.command()
 @spread
 def embed(
-    out: Annotated[Path, typer.Option(help="Folder of the EmbeddingStore to write.")],
+    out: Annotated[Path, console.declare_out("Folder of the EmbeddingStore to write.")],
     folders: FolderConfig,
     domain: Annotated[
         list[str] | None, typer.Option(help="NAME=DIR; more may follow: sketch=DIR photo=DIR.")
@@ -141,7 +141,9 @@ def embed(
 @spread
 def train(
     store: Annotated[Path, typer.Argument(help="EmbeddingStore.")],
-    out: Annotated[Path, typer.Option(help="Folder of the SAE to write; of a sweep, of its SAEs.")],
+    out: Annotated[
+        Path, console.declare_out("Folder of the SAE to write; of a sweep, of its SAEs.")
+    ],
     settings: TrainConfig,
     sweep: Annotated[
         list[str] | None,

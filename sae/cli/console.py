@@ -15,8 +15,11 @@ from typing import Annotated, Any
 
 import typer
 
-from sae.core.errors import BUG, INTERRUPTED, OK, USAGE, Notice, UserError
+from sae.core import interrupts
+from sae.core.disk import refusal, require_writable
+from sae.core.errors import BUG, INTERRUPTED, OK, TERMINATED, USAGE, Notice, UserError
 from sae.core.files import did_you_mean, write_json
+from sae.core.output import require_folder, require_name
 
 
 def run(app: typer.Typer, program: str, argv: Sequence[str] | None = None) -> int:
@@ -25,7 +28,7 @@ def run(app: typer.Typer, program: str, argv: Sequence[str] | None = None) -> in
     debug = "--debug" in typed
     arguments = [word for word in typed if word != "--debug"]
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), interrupts.end_on_sigterm():
             warnings.showwarning = _shown_by(program, warnings.showwarning)
             result = app(args=arguments, prog_name=program, standalone_mode=False)
     except UserError as error:
@@ -37,14 +40,19 @@ def run(app: typer.Typer, program: str, argv: Sequence[str] | None = None) -> in
         result = INTERRUPTED
     except BrokenPipeError:
         return OK
+    except OSError as error:
+        found = refusal(error)
+        if found is None:
+            return _bug(program, error, debug)
+        return _fail(program, str(found), USAGE, debug)
     except Exception as error:  # the outermost border: whatever comes here is our bug
-        hint = "this is a bug in the program; run again with --debug for the traceback"
-        return _fail(program, f"{type(error).__name__}: {error}\n{hint}", BUG, debug)
+        return _bug(program, error, debug)
     if result == INTERRUPTED:  # also what typer makes of SIGINT
         # What was thrown away once is not to be thrown away again.
         again = [_without_login(word) for word in typed if word != "--overwrite"]
         command = f"{program} {shlex.join(again)}"
         print(f"{program}: interrupted; to go on: {command}", file=sys.stderr, flush=True)
+        return TERMINATED if interrupts.was_terminated() else INTERRUPTED
     return result if isinstance(result, int) else OK
 
 
@@ -133,9 +141,35 @@ LinksOption = Annotated[
     bool,
     typer.Option("--follow-links", help="Also read what links out of the images' folders lead to."),
 ]
+
+
+def require_file(option: typer.CallbackParam, path: Path | None) -> Path | None:
+    """A callback for options of files to write: what cannot be written is refused before work."""
+    if path is not None:
+        require_name(path, option.opts[0])
+        require_writable(path, option.opts[0])
+    return path
+
+
+def declare_out(help: str) -> Any:
+    """The option of a folder to write: what cannot be written is refused before any work."""
+
+    def require(option: typer.CallbackParam, folder: Path | None) -> Path | None:
+        if folder is not None:
+            require_folder(folder, option.opts[0])
+        return folder
+
+    return typer.Option(help=help, callback=require)
+
+
 JsonOption = Annotated[
     Path | None,
-    typer.Option("--json", help="Also write the figures to this file.", show_default=False),
+    typer.Option(
+        "--json",
+        help="Also write the figures to this file.",
+        show_default=False,
+        callback=require_file,
+    ),
 ]
 
 
@@ -162,6 +196,11 @@ def _usage(error: typer.TyperException) -> str:
     if context is None or not message:
         return message
     return f"{message}; see `{context.command_path} --help`"
+
+
+def _bug(program: str, error: Exception, debug: bool) -> int:
+    hint = "this is a bug in the program; run again with --debug for the traceback"
+    return _fail(program, f"{type(error).__name__}: {error}\n{hint}", BUG, debug)
 
 
 def _fail(program: str, message: str, code: int, debug: bool) -> int:

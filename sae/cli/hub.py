@@ -74,7 +74,7 @@ def push(
 
 def pull(
     repo: RepoArgument,
-    out: Annotated[Path, typer.Option(help="Folder of the SAE to write.")],
+    out: Annotated[Path, console.declare_out("Folder of the SAE to write.")],
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit; default: the newest.")
     ] = None,

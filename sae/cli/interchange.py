@@ -30,7 +30,7 @@ def import_sae(
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the SAE to write.")],
+    out: Annotated[Path, console.declare_out("Folder of the SAE to write.")],
     store: Annotated[
         Path | None,
         typer.Option(
@@ -85,7 +85,7 @@ def import_sae(
 def export_sae(
     model: Annotated[Path, typer.Argument(help="SAE folder, or any file that import reads.")],
     to: Annotated[str, typer.Option(help="sparsify or saelens.")],
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    out: Annotated[Path, console.declare_out("Folder to write.")],
     overwrite: OverwriteOption = False,
     config: ConfigOption = None,
 ) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sae.core.errors import UserError
+from sae.core.errors import FAILURES, UserError
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,16 @@ class Ranks:
     def sum(self, tensors: list[Tensor]) -> None:
         """Replace each tensor by its sum over all processes, which all get the same bits."""
         if self.n > 1:
-            for tensor in tensors:
-                dist.all_reduce(tensor)
+            with _lost_in_one_line():
+                for tensor in tensors:
+                    dist.all_reduce(tensor)
 
     def share(self, tensors: list[Tensor]) -> None:
         """Replace each tensor by that of the first process."""
         if self.n > 1:
-            for tensor in tensors:
-                dist.broadcast(tensor, src=0)
+            with _lost_in_one_line():
+                for tensor in tensors:
+                    dist.broadcast(tensor, src=0)
 
     def any(self, flag: bool) -> bool:
         """Whether it holds in any process. Waits for all of them."""
@@ -68,6 +70,10 @@ class Ranks:
         self.any(False)
 
 
+class LostProcess(UserError):
+    """Another one of the processes has gone: killed, out of memory, its machine cut off."""
+
+
 @contextmanager
 def join_processes(device: torch.device) -> Iterator[Ranks]:
     """Join the processes that `torchrun` started, each with its own GPU; without it, be alone.
@@ -88,7 +94,23 @@ def join_processes(device: torch.device) -> Iterator[Ranks]:
         yield Ranks(dist.get_rank(), dist.get_world_size(), device)
     finally:
         if is_ours:
-            dist.destroy_process_group()
+            with suppress(RuntimeError):  # of one that has gone
+                dist.destroy_process_group()
+
+
+@contextmanager
+def _lost_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        said = " ".join(str(error).split())[-120:]
+        raise LostProcess(
+            f"another process of this training has gone ({said}); "
+            "the same command goes on from the last checkpoint",
+            FAILURES,
+        ) from None
 
 
 def _own_gpu(local_rank: int) -> torch.device:

@@ -11,6 +11,7 @@ USAGE = 2
 BUDGET = 3
 FAILURES = 4
 INTERRUPTED = 130
+TERMINATED = 143
 
 
 class UserError(Exception):

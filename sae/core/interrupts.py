@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment that suits: work ends its step and saves before it stops."""
+"""Ctrl-C, and SIGTERM like it, at a moment that suits: work ends its step and saves first."""
 
 from __future__ import annotations
 
@@ -10,6 +10,40 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Ctrl-C, and what schedulers of clusters and `torchrun` send before they kill."""
+_terminated = threading.Event()
+
+
+def was_terminated() -> bool:
+    """Whether it was SIGTERM that ended the work under `end_on_sigterm`."""
+    return _terminated.is_set()
+
+
+@contextmanager
+def end_on_sigterm(act: Callable[[], object] | None = None) -> Iterator[None]:
+    """SIGTERM does what ctrl-C does: `KeyboardInterrupt`, or `act` once and that the next time.
+
+    Outside the main thread, and where it is ignored, nothing changes.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    before = _active(signal.SIGTERM) if is_main else None
+    if before is None:
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        _terminated.set()
+        if act is None:
+            raise KeyboardInterrupt
+        signal.signal(signal.SIGTERM, before)
+        act()
+
+    if act is None:
+        _terminated.clear()
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -27,6 +61,8 @@ def catch_signals() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         came.set()
+        if number == signal.SIGTERM:
+            _terminated.set()
         _restore(before)
 
     for number in before:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Collection
 from pathlib import Path
@@ -37,7 +38,7 @@ def require_name(path: Path | str, flag: str = "--out") -> None:
 
 
 def require_folder(folder: Path, flag: str = "--out") -> None:
-    """Raise `UserError` where no folder of this name is, nor can be made."""
+    """Raise `UserError` where no such folder can be written."""
     require_name(folder, flag)
     with errors_of(folder):
         for place in (folder, *folder.parents):
@@ -45,6 +46,9 @@ def require_folder(folder: Path, flag: str = "--out") -> None:
                 raise UserError(f"{flag} {folder}: {place} is a link to nothing; name another")
             if place.exists() and not place.is_dir():
                 raise UserError(f"{flag} {folder}: {place} is a file; name a folder")
+        place = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise UserError(f"{flag} {folder}: {place} cannot be written; change its rights")
 
 
 def is_new(folder: Path, known: Collection[str] = ()) -> bool:

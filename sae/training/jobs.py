@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sae.core import interrupts
 from sae.core.disk import require_room
-from sae.core.distributed import Ranks
+from sae.core.distributed import LostProcess, Ranks
 from sae.core.errors import UserError
 from sae.core.files import append_jsonl, package_version, read_config, read_jsonl, write_json
 from sae.data.store import EmbeddingStore
@@ -142,10 +142,15 @@ def train_lanes(lanes: Sequence[Lane], shared: Pass) -> dict[Path, TrainResult |
             on_row = _log_of(lanes, shared.context.log, stack)
         stop = stack.enter_context(interrupts.catch_signals())
         keep = _keeper(lanes, group, stop)
-        if group.is_first:
-            rows_of = run(trainers, stream, on_row, shared.context.progress, keep)
-        else:
-            rows_of = run(trainers, stream, after_step=keep)
+        try:
+            if group.is_first:
+                rows_of = run(trainers, stream, on_row, shared.context.progress, keep)
+            else:
+                rows_of = run(trainers, stream, after_step=keep)
+        except LostProcess:
+            if group.is_first:  # a step changes nothing before all have summed its gradients
+                _save(lanes)
+            raise
     results = {lane.out: _result(lane, row) for lane, row in zip(lanes, rows_of, strict=True)}
     for result in results.values():
         if group.is_first and isinstance(result, TrainResult):
@@ -216,11 +221,9 @@ def _keeper(lanes: Sequence[Lane], group: Ranks, stop: Callable[[], bool]) -> Ca
             if group.is_first:
                 _save(lanes)
             raise KeyboardInterrupt
-        now = time.monotonic()
-        if every and group.is_first and now >= due:
+        if every and group.is_first and time.monotonic() >= due:
             _save(lanes)
-            # Writing takes a twentieth of the time at most, however large the SAEs are.
-            due = time.monotonic() + max(every, 20 * (time.monotonic() - now))
+            due = time.monotonic() + every
 
     return keep
 

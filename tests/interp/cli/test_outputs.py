@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import shutil
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -127,3 +129,90 @@ def test_commands_that_write_into_a_run_or_an_sae_hold_it(
         assert "is working on" in capsys.readouterr().err
         assert command() == OK
         assert not list(run.rglob("*.lock")) + list(tmp_path.rglob("*.lock"))
+
+
+@pytest.mark.parametrize("name", ["world", "embed", "train", "train --sweep", "demo"])
+def test_an_output_that_cannot_be_is_refused_before_any_work(
+    walk: Walk, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for place in ("file", "file/below", "link", "x" * 300, "a\nb"):
+        assert WRITERS[name](walk, tmp_path / place) == USAGE
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "link"}
+
+
+def test_figures_that_cannot_be_written_are_refused_before_any_work(
+    walk: Walk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for json in (tmp_path, tmp_path / "file/x.json", tmp_path / ("x" * 300)):
+        words = ("train", walk.store, "--out", tmp_path / "sae", "--n-latents", 8, "--json", json)
+        assert sae(*words) == USAGE
+        assert str(json)[:60] in capsys.readouterr().err or len(json.name) == 300
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@contextmanager
+def most_bytes(n: int) -> Iterator[None]:
+    """As under `ulimit -f`: no file may get larger."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+LIMITED: dict[str, tuple[int, Command]] = {
+    **{name: (1000, WRITERS[name]) for name in ("world", "embed", "train", "collect")},
+    "explain": (100, lambda walk, out: explain(walk, run_of(walk, out))),
+    "score": (
+        100,
+        lambda walk, out: interp("score", "--run", run_of(walk, out, 1), "--model", "local"),
+    ),
+    "cards": (1000, lambda walk, out: interp("cards", "--run", run_of(walk, out))),
+    "show": (1000, lambda walk, out: interp("show", 1, "--run", walk.run, "--out", out)),
+    "export": (1000, lambda walk, out: sae("export", walk.sae, "--to", "saelens", "--out", out)),
+}
+"""What each command may write, which is not enough."""
+
+
+def run_of(walk: Walk, out: Path, n_labelled: int = 0) -> Path:
+    """A run beside the walk's, since its store is named relative to it."""
+    place = walk.run.with_name(f"limited-{out.parent.name}")
+    if not place.exists():
+        shutil.copytree(walk.run, place)
+        if n_labelled:
+            assert explain(walk, place) == OK
+    return place
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_a_disk_that_takes_no_more_is_one_line_and_the_same_command_goes_on(
+    walk: Walk, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    n, command = LIMITED[name]
+    out = tmp_path / "out"
+    run_of(walk, out, name == "score")
+    capsys.readouterr()
+    with most_bytes(n):
+        assert command(walk, out) == USAGE
+    complaints = [line for line in capsys.readouterr().err.splitlines() if "ulimit -f" in line]
+    assert len(complaints) == 1
+    assert "then run the same command" in complaints[0]
+    assert command(walk, out) == OK
+
+
+def test_weights_and_shards_have_the_rights_that_their_neighbours_have(walk: Walk) -> None:
+    modes = {
+        path.name: path.stat().st_mode & 0o777
+        for folder in (walk.store, walk.sae, walk.run / "sae")
+        for path in folder.iterdir()
+        if path.is_file()
+    }
+    assert {"00000.safetensors", "sae.safetensors"} <= set(modes)
+    umask = os.umask(0)
+    os.umask(umask)
+    assert set(modes.values()) == {0o666 & ~umask}

@@ -100,7 +100,10 @@ def test_faulty_server_loses_no_reply_and_makes_no_label_of_a_fault(run: Path) -
     assert len(labelled) >= 8
 
 
-def test_interrupted_run_exits_130_and_its_own_words_go_on_without_asking_twice(run: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_says_its_own_words_which_go_on_without_asking_twice(
+    run: Path, number: signal.Signals, code: int
+) -> None:
     program = (sys.executable, "-m", "tests.support.interp.patient")
     with Loopback(latency=0.2) as server:
         url = server.base_url.replace("//", "//ann:s3cret@")
@@ -112,9 +115,9 @@ def test_interrupted_run_exits_130_and_its_own_words_go_on_without_asking_twice(
             assert child.poll() is None, child.stderr and child.stderr.read()
             time.sleep(0.01)
         n_sent = len(server.chats)
-        child.send_signal(signal.SIGINT)
+        child.send_signal(number)
         _, errors = child.communicate(timeout=300)
-        assert child.returncode == 130
+        assert child.returncode == code
         assert len(server.chats) <= n_sent + 2  # those that were on their way as the signal came
         assert "s3cret" not in errors
         again = errors.splitlines()[-1].removeprefix("interp: interrupted; to go on: interp ")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import warnings
 from pathlib import Path
 
@@ -68,6 +70,37 @@ def test_interrupt_exits_130_and_prints_the_words_typed_as_the_way_on(
     assert sae("--debug", "world", "--n", 12, "--out", "my world") == 130
     again = "sae --debug world --n 12 --out 'my world'"
     assert capsys.readouterr().err == f"sae: interrupted; to go on: {again}\n"
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does_and_exits_143(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(
+        "sae.world.write_world", lambda *_, **__: signal.raise_signal(signal.SIGTERM)
+    )
+    assert sae("world", "--out", "mine") == 143
+    assert capsys.readouterr().err == "sae: interrupted; to go on: sae world --out mine\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.setattr("sae.world.write_world", lambda *_, **__: signal.raise_signal(2))
+    assert sae("world", "--out", "mine") == 130  # the next command is not told of the last
+
+
+@pytest.mark.parametrize(
+    ("number", "word"),
+    [(28, "no room left; make room"), (30, "read-only"), (13, "permission"), (36, "too long")],
+)
+def test_what_a_disk_refuses_is_one_line_and_exits_2(
+    number: int, word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), "some/file")
+
+    monkeypatch.setattr("sae.world.write_world", refused)
+    assert sae("world", "--out", "mine") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert word in line
+    assert "some/file" in line
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,40 @@ def test_ctrl_c_stops_both_at_one_step_and_either_number_of_processes_goes_on(
     assert len(read_jsonl(out / "train.jsonl")) == 100
 
 
+@pytest.mark.parametrize("lost", [1, pytest.param(0, marks=pytest.mark.slow)])
+def test_a_lost_process_is_one_line_on_the_other_and_the_first_keeps_its_work(
+    store: EmbeddingStore, tmp_path: Path, lost: int
+) -> None:
+    out = tmp_path / "two"
+    words = ["train", store.path, *SMALL, "--backend", "plain"]
+    words[words.index(str(65 * 40))] = str(65 * 2000)
+    with torchrun(*words, "--out", out) as process:
+        while len(read_jsonl(out / "train.jsonl")) < 2:
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            time.sleep(0.02)
+        os.kill(rank_of(process.pid, lost), signal.SIGKILL)
+        _, complained = process.communicate(timeout=600)
+    ours = [line for line in complained.splitlines() if "another process of this training" in line]
+    assert len(ours) == 1, complained
+    assert "the same command goes on from the last checkpoint" in ours[0]
+    assert "a bug in the program" not in complained
+    if lost != 0:
+        assert len(list((out / "checkpoints").iterdir())) == 1
+        assert sae(*words, "--out", out) == 0
+        steps = [row["step"] for row in read_jsonl(out / "train.jsonl")]
+        assert steps == sorted(set(steps))
+        assert len(steps) == 100
+
+
+def rank_of(parent: int, rank: int) -> int:
+    """The process of that rank below torchrun."""
+    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        if f"RANK={rank}".encode() in variables:
+            return int(child)
+    raise LookupError(f"no rank {rank}")
+
+
 def test_more_processes_than_tokens_in_a_batch_are_refused(
     store: EmbeddingStore, tmp_path: Path
 ) -> None:
