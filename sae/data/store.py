@@ -30,6 +30,7 @@ from sae.data.formats.layout import Choice, Layout
 from sae.data.roots import follows_links, locate, name_images, require_inside
 from sae.data.store_format import ImageRow, StoreInfo, torch_dtype
 from sae.untrusted.damage import errors_in_one_line
+from sae.untrusted.finite import require_finite
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,11 +167,12 @@ class EmbeddingStore:
             raise IndexError(
                 f"{numbers[0]}..{numbers[-1]} of a store of {self.info.n_images} images"
             )
-        target = out.numpy()
+        target, remedy = out.numpy(), f"{self.path} is damaged: make it again"
         cuts = np.searchsorted(numbers, starts)  # (n_shards + 1,)
         for shard in np.flatnonzero(np.diff(cuts)).tolist():
             part = slice(cuts[shard], cuts[shard + 1])
             self._take(shard, numbers[part] - starts[shard], target[part])
+            require_finite(f"{self.layout.files[shard]}", "what was read", out[part], remedy)
 
     def _take(self, shard: int, numbers: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Copy items of a shard, counted from its first, of the shape that `out` has: tokens

@@ -28,6 +28,7 @@ from sae.model.sparsity import (
     Smooth,
     TopK,
 )
+from sae.untrusted.finite import require_finite
 
 if TYPE_CHECKING:
     from sae.data.store_format import StoreInfo
@@ -334,4 +335,7 @@ def _read_weights(path: Path, model: SAE, remedy: str) -> dict[str, Tensor]:
                 f"{path}: {name} has shape {found.get(name)}, "
                 f"but {CONFIG} asks for {expected.get(name)}; {remedy}"
             )
+        require_finite(str(path), name, state[name], f"it is damaged; {remedy}")
+    if not state["scale"] > 0:
+        raise UserError(f"{path}: scale is {state['scale'].item():g}, not above 0; {remedy}")
     return state

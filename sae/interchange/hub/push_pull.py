@@ -127,7 +127,11 @@ def pull(repo: str, out: Path, revision: str | None = None, overwrite: bool = Fa
         (part / CONFIG).rename(part / f"{CONFIG}.last")
         _fetch_into(part, listing, [f for f in files if f is not config])
         (part / f"{CONFIG}.last").rename(part / CONFIG)
-        model = SAE.load(part)
+        try:
+            model = SAE.load(part)
+        except UserError as error:
+            said = str(error).replace(f"{part}/", "").partition("; ")[0]
+            raise UserError(f"{repo}: {said}; nothing of it is kept") from None
     return Pulled(model, listing.commit, files)
 
 

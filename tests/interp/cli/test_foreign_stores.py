@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from tests.support.commands import Walk, interp, sae
 
@@ -68,3 +70,23 @@ def test_collect_and_eval_refuse_paths_that_leave_and_take_images_that_are_named
     named = ("--images", "sketch=moved/sketch", "--images", "photo=moved/photo")
     assert interp("collect", given.sae, given.store, "--run", given.run, *wide, *named) == 0
     assert interp("cards", "--run", given.run) == 0
+
+
+@pytest.mark.parametrize("broken", ["weights", "shard"])
+def test_eval_and_collect_refuse_what_is_no_number(
+    given: Walk, broken: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = (
+        given.sae / "sae.safetensors" if broken == "weights" else given.store / "00000.safetensors"
+    )
+    state = load_file(path)
+    state["W_enc" if broken == "weights" else "x"].view(-1)[:-1:3] = torch.nan
+    save_file(state, path)
+    capsys.readouterr()
+    (given.sae / "eval.json").unlink(missing_ok=True)
+    assert sae("eval", given.sae, given.store) == 2
+    assert interp("collect", given.sae, given.store, "--run", "new") == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if "images, " not in line]
+    assert [path.name in line and "not finite" in line for line in said] == [True, True]
+    assert not (given.sae / "eval.json").exists()
+    assert not Path("results/new/collect/collect.json").exists()

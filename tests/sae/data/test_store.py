@@ -14,8 +14,16 @@ from torch import Tensor
 from sae.core.errors import UserError
 from sae.data.roots import remember
 from sae.data.store import EmbeddingStore
-from sae.data.store_format import ImageRow, Skipped, StoreInfo, read_skipped, shard_path
+from sae.data.store_format import (
+    ImageRow,
+    Skipped,
+    StoreInfo,
+    read_skipped,
+    shard_path,
+    torch_dtype,
+)
 from sae.data.store_writer import Plan, StoreWriter, relative_roots
+from tests.support.sae.stores import write_store
 
 N_IMAGES, N_TOKENS, D = 700, 2, 3
 SHARD_ROWS = [300, 0, 299, 101]  # of 300, 300, 300 and 150 candidates
@@ -342,3 +350,20 @@ def _anonymous_bytes() -> int:
     """Memory of this process that no file stands behind."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon"))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_values_that_are_no_numbers_are_refused_where_they_are_read(
+    tmp_path: Path, dtype: str
+) -> None:
+    x = torch.full((6, 1, 1000), 60_000.0)  # their sum is beyond float16, and all of them finite
+    x[4, 0, 7] = torch.nan
+    store = write_store(tmp_path / "store", x, dtype=dtype)
+    assert store.read(np.arange(4)).isfinite().all()
+    for rows in ([4], [0, 5, 4]):
+        with pytest.raises(UserError, match=r"00002\.safetensors: .* 1 values .* not finite"):
+            store.read(np.array(rows))
+    with pytest.raises(UserError, match="make it again"):
+        list(store.batches(2))
+    with pytest.raises(UserError, match="make it again"):
+        store.read_tokens(np.array([1, 4]), torch.empty(2, 1000, dtype=torch_dtype(dtype)))

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sae.core.errors import UserError
@@ -264,3 +265,24 @@ def test_a_store_of_another_layer_is_refused_and_unknown_origin_is_not() -> None
         other = SimpleNamespace(**(vars(info) | {name: value}))
         with pytest.raises(UserError, match=f"{name} .* but the store has"):
             require_match(config, other)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["W_enc", "b_enc", "W_dec", "b_dec", "mean", "scale"])
+def test_weights_that_are_no_numbers_do_not_load(
+    name: str, bad: float, model: SAE, tmp_path: Path
+) -> None:
+    model.save(tmp_path)
+    state = load_file(tmp_path / "sae.safetensors")
+    state[name].view(-1)[-1] = bad
+    save_file(state, tmp_path / "sae.safetensors")
+    with pytest.raises(UserError, match=rf"sae.safetensors: {name} .* 1 values .* not finite"):
+        SAE.load(tmp_path)
+
+
+def test_a_scale_that_is_not_above_0_does_not_load(model: SAE, tmp_path: Path) -> None:
+    with torch.no_grad():
+        model.scale.zero_()
+    model.save(tmp_path)
+    with pytest.raises(UserError, match="scale is 0, not above 0"):
+        SAE.load(tmp_path)

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load, save
 
 from sae.core.errors import FAILURES, USAGE, UserError
 from sae.interchange.hub.push_pull import pull
@@ -110,3 +112,18 @@ def test_offline_uses_what_was_downloaded_before(
     assert len(errors) == 2
     assert all("HF_HUB_OFFLINE is set" in line for line in errors)
     assert hub.asked == []
+
+
+def test_weights_that_are_no_numbers_never_appear(
+    hub: FakeHub, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sae("push", model, REPO)
+    state = load(hub.files(REPO)["sae.safetensors"])
+    state["W_dec"][0, 0] = torch.nan
+    hub.add(REPO, {**hub.files(REPO), "sae.safetensors": save(state)})
+    capsys.readouterr()
+    assert sae("pull", REPO, "--out", tmp_path / "pulled") == USAGE
+    said = capsys.readouterr().err
+    assert "ann/sketch-sae: sae.safetensors: W_dec (12, 6) has 1 values that are not finite" in said
+    assert "train" not in said
+    assert not list(tmp_path.glob("pulled*"))
