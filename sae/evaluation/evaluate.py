@@ -23,7 +23,6 @@ from sae.evaluation.reconstruction import FitSums
 from sae.evaluation.report import EvalReport
 from sae.evaluation.zeroshot import TEMPLATES, class_names, openai_templates, zeroshot
 from sae.model.sae import SAE, require_match
-from sae.model.sparsity import Codes
 
 REPORT = "eval.json"
 TOKENS_AT_ONCE = 2048
@@ -160,7 +159,7 @@ class Sums:
         if self.widest is not None:
             codes = self.widest.encode(x)  # the largest first: a smaller k is its first columns
             for k, part in self.at_k.items():
-                part.update(x, Codes(codes.acts[:, :k], codes.latents[:, :k]))
+                part.update(x, codes._replace(acts=codes.acts[:, :k], latents=codes.latents[:, :k]))
 
     def add(self, other: Sums) -> None:
         """Take in another part's sums."""

@@ -24,6 +24,7 @@ from sae.model.sparsity import (
     GroupMax,
     JumpReLU,
     ReLU,
+    Rows,
     Rule,
     Smooth,
     TopK,
@@ -190,34 +191,35 @@ class SAE(nn.Module):
         """
         codes = self.sparsity.keep(self.encode_pre(x))
         if cap := self.config.soft_cap:
-            codes = Codes(cap * torch.tanh(codes.acts / cap), codes.latents)
+            codes = codes._replace(acts=cap * torch.tanh(codes.acts / cap))
+        codes = codes._replace(rows=self._rows(x))
         return codes.first(n_latents) if n_latents else codes
 
     def decode(self, codes: Codes) -> Tensor:
         """Embeddings (n, d) in the input's own scale.
 
-        With an `input_norm`, in that of normalised rows: `rebuild` knows what to put back.
+        Raises `UserError` for codes without `rows`, where the SAE has an `input_norm`.
         """
-        return self._uncentred(self.decode_centred(codes))
-
-    def forward(self, x: Tensor) -> Reconstruction:
-        codes = self.encode(x)
-        return Reconstruction(self.rebuild(x, codes), codes)
-
-    def rebuild(self, x: Tensor, codes: Codes) -> Tensor:
-        """Embeddings (n, d) from codes, which may have been changed, of the raw embeddings x."""
         norm, x_hat = self.config.input_norm, self.decode_centred(codes)
         if not norm:
             return self._uncentred(x_hat)
-        x = x.to(x_hat.dtype)
-        after = norm == "centred_layer_norm"
-        shift, factor = _row_norm(self._centred(x) if after else x, norm)
-        # The peers put the deviation back without the small number that kept it above 0.
-        if norm != "constant_norm":
-            factor = factor - ROW_EPS
-        if after:
+        if codes.rows is None:
+            raise UserError(
+                f"these codes do not hold what this SAE ({norm}) has taken out of each row: make "
+                "them with codes._replace(acts=...), or decode with model.rebuild(x, codes)"
+            )
+        shift, factor = codes.rows
+        if norm == "centred_layer_norm":
             return self._uncentred(x_hat * factor + shift)
         return self._uncentred(x_hat) * factor + shift
+
+    def forward(self, x: Tensor) -> Reconstruction:
+        codes = self.encode(x)
+        return Reconstruction(self.decode(codes), codes)
+
+    def rebuild(self, x: Tensor, codes: Codes) -> Tensor:
+        """Embeddings (n, d) from codes, which may have been changed, of the raw embeddings x."""
+        return self.decode(codes._replace(rows=self._rows(x)))
 
     def encode_pre(self, x: Tensor) -> Tensor:
         """Pre-activations (n, n_latents) of raw embeddings: before the sparsity rule."""
@@ -248,6 +250,15 @@ class SAE(nn.Module):
 
     def _uncentred(self, x: Tensor) -> Tensor:
         return x * self.scale + self.mean
+
+    def _rows(self, x: Tensor) -> Rows | None:
+        """What `centre` takes out of each row of raw embeddings, as it is put back."""
+        norm, x = self.config.input_norm, x.to(self.W_enc.dtype)
+        if not norm:
+            return None
+        shift, factor = _row_norm(self._centred(x) if norm == "centred_layer_norm" else x, norm)
+        # The peers put the deviation back without the small number that kept it above 0.
+        return Rows(shift, factor if norm == "constant_norm" else factor - ROW_EPS)
 
     @torch.no_grad()
     def normalise_decoder(self) -> None:

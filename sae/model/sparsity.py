@@ -30,6 +30,15 @@ MEMORY = 0.05
 """Weight of the newest batch in BatchTopK's learned threshold."""
 
 
+class Rows(NamedTuple):
+    """What was taken out of each row of the input, and is put back at the end."""
+
+    shift: Tensor
+    """(n, 1): added last."""
+    factor: Tensor
+    """(n, 1): what the reconstruction is multiplied by first."""
+
+
 class Codes(NamedTuple):
     """What the encoder keeps of each token; where fewer than `k` latents fire, the rest is 0.
 
@@ -40,6 +49,9 @@ class Codes(NamedTuple):
     """(n, k), largest first; >= 0 but for the signed TopK, AbsTopK and GELU."""
     latents: Tensor
     """(n, k), int64 in [0, n_latents); all different within a row."""
+    rows: Rows | None = None
+    """Of SAEs with an `input_norm` alone: without it `decode` does not know the input's scale. Keep
+    it where you change activations: `codes._replace(acts=...)`."""
 
     def dense(self, n_latents: int) -> Tensor:
         """The same activations as a (n, n_latents) matrix with zeros elsewhere."""
@@ -50,7 +62,7 @@ class Codes(NamedTuple):
         """Only the activations of the first `n_latents` latents; those of the others become 0."""
         acts = self.acts.where(self.latents < n_latents, 0)
         acts, order = acts.sort(dim=1, descending=True, stable=True)
-        return Codes(acts, self.latents.gather(1, order))
+        return self._replace(acts=acts, latents=self.latents.gather(1, order))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from sae import interchange
 from sae.core.errors import USAGE, Notice, UserError
 from sae.interchange import foreign
 from sae.interchange.formats import patchsae, sparsify
-from sae.model.sae import SAE, SAEConfig
+from sae.model.sae import SAE, Codes, SAEConfig
 from sae.untrusted.fields import settings_of
 from sae.untrusted.found import Found
 from sae.untrusted.pickle_names import Stub
@@ -70,6 +70,7 @@ def test_latents_and_reconstruction_are_the_peers_own(name: str) -> None:
     expected = load_file(DATA / name / "expected.safetensors")
     with torch.no_grad():
         x_hat, codes = imported.model(expected["x"])
+        assert torch.equal(imported.model.decode(codes), x_hat)
     latents = codes.dense(imported.model.n_latents)
     assert torch.equal(latents != 0, expected["latents"] != 0)
     for ours, theirs in ((latents, expected["latents"]), (x_hat, expected["reconstruction"])):
@@ -153,6 +154,24 @@ def test_a_row_norm_is_undone_in_the_reconstruction(norm: Any) -> None:
     model, x = foreign.to_sae(mirror), 5 * torch.randn(10, 8) + 3
     torch.testing.assert_close(model(x).x_hat, x, atol=1e-3, rtol=1e-4)
     assert model.centre(x).square().mean() == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize("norm", ["layer_norm", "constant_norm", "centred_layer_norm"])
+def test_codes_carry_what_decoding_puts_back_also_when_they_are_changed(norm: str) -> None:
+    torch.manual_seed(0)
+    model = SAE(SAEConfig(d=8, n_latents=24, k=4, input_norm=norm))
+    with torch.no_grad():
+        for value in (*model.parameters(), model.mean):
+            value.copy_(torch.randn_like(value))
+        model.scale.fill_(0.4)
+    x = torch.cat([torch.randn(20, 8), 50 * torch.randn(20, 8) + 9])
+    codes = model.encode(x)
+    assert torch.equal(model.decode(codes), model(x).x_hat)
+    changed = codes._replace(acts=2 * codes.acts)
+    assert torch.equal(model.decode(changed), model.rebuild(x, changed))
+    assert torch.equal(model.decode(model.encode(x, 9)), model.rebuild(x, codes.first(9)))
+    with pytest.raises(UserError, match=r"_replace\(acts=...\), or decode with model.rebuild"):
+        model.decode(Codes(codes.acts, codes.latents))
 
 
 def test_sparsify_written_by_us_has_our_latents(tmp_path: Path) -> None:

@@ -19,8 +19,10 @@ def require_same(model: SAE, x: Tensor, latents: Tensor, x_hat: Tensor | None = 
     """The same latents are active, and all values are equal to 1e-5 of the largest."""
     with torch.no_grad():
         ours_hat, codes = model(x)
+        decoded = model.decode(codes)
     ours = codes.dense(model.n_latents)
     assert torch.equal(ours != 0, latents != 0)
     assert (ours - latents).abs().max() <= 1e-5 * latents.abs().max()
+    assert torch.equal(decoded, ours_hat)
     if x_hat is not None:
         assert (ours_hat - x_hat).abs().max() <= 1e-5 * x_hat.abs().max()
