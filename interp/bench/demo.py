@@ -19,6 +19,7 @@ from interp.pipeline.collect import run_collect
 from interp.pipeline.explain import ExplainStage
 from interp.pipeline.score import ScoreStage, newest_explanations
 from interp.pipeline.settings import ModelSettings, choose_latents
+from interp.records.circular import CIRCULAR, is_circular
 from interp.report.gallery import build_gallery
 from interp.report.labels import write_labels
 from interp.run.run import Run
@@ -91,6 +92,8 @@ def _explain_and_score(run: Run, settings: ModelSettings) -> None:
     )
     summary = ScoreStage(run, settings).run("7/8 score")
     console.say(f"held-out AUROC: mean {summary.auroc:.3f}")
+    if is_circular(summary.scorer, run.info.clip):
+        console.say(f"  {CIRCULAR}")
     if explained.usd + summary.usd > 0:
         console.say(f"cost: ${explained.usd:.4f} to explain, ${summary.usd:.4f} to score")
     if settings.is_local:  # a paid model would be asked as much again

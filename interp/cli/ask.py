@@ -11,6 +11,7 @@ import typer
 
 from interp.llm.types import OPENROUTER
 from interp.pipeline.settings import ModelSettings, Work, choose_latents
+from interp.records.circular import CIRCULAR, is_circular
 from sae.cli import console
 from sae.cli.console import ConfigOption, JsonOption
 from sae.cli.options import spread
@@ -92,8 +93,9 @@ def score(
     if work.sends_nothing:
         return _preview(stage, work, json)
     summary = stage.run()
-    _say_scored(summary)
-    console.write_figures(json, dataclasses.asdict(summary))
+    circular = is_circular(summary.scorer, opened.info.clip)
+    _say_scored(summary, circular)
+    console.write_figures(json, {**dataclasses.asdict(summary), "circular": circular})
     written = {"labels": write_labels(opened), "scores": opened.scores}
     console.finish(written, [f"interp cards --run {opened.path}"])
     return _verdict(summary.n_missing, summary.n_images, work)
@@ -219,7 +221,7 @@ def _say_explained(summary: ExplainSummary, settings: ModelSettings) -> None:
     _say_cost(summary.usd)
 
 
-def _say_scored(summary: ScoreSummary) -> None:
+def _say_scored(summary: ScoreSummary, circular: bool) -> None:
     what = "labels of other latents (control)" if summary.control else "labels"
     if summary.n_scored + summary.n_failed == 0:
         console.say("nothing to score: no latent has a label; run `interp explain` first")
@@ -238,6 +240,8 @@ def _say_scored(summary: ScoreSummary) -> None:
         f"  {summary.n_missing} of {summary.n_images} answers missing "
         f"({summary.missing_rate:.1%}), counted as chance{alarm}"
     )
+    if circular:
+        console.say(f"  {CIRCULAR}; --clip NAME judges with another")
     _say_cost(summary.usd)
 
 

@@ -118,6 +118,13 @@ class LatentStats:
     top_classes: tuple[tuple[str, int], ...]
     """Up to 5 (label, active images), most frequent first; without the empty label."""
 
+    @property
+    def domain_share(self) -> dict[str, float]:
+        """By domain: its rate over the sum of all domains' rates. With n domains 1 / n is no
+        preference; NaN when dead."""
+        total = sum(self.domain_rate.values()) or math.nan
+        return {name: rate / total for name, rate in self.domain_rate.items()}
+
 
 @dataclass(frozen=True)
 class Evidence:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import math
-import re
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from interp.records.circular import is_circular
 from interp.records.types import Explanation, LatentStats, Score
 from interp.run.run import Run
+from sae.core.csv_cells import read_cell, write_cell
 from sae.core.errors import UserError
 from sae.core.files import replacing
 from sae.core.lock import hold
@@ -29,6 +32,7 @@ TEXT_COLUMNS = (
     "status",
     "explainer",
     "scorer",
+    "circular",
 )
 COUNT_COLUMNS = ("n_positive", "n_negative", "n_missing")
 COLUMNS = (
@@ -53,15 +57,12 @@ COLUMNS = (
     "status",
     "explainer",
     "scorer",
+    "circular",
     "dollars",
 )
+"""All but `share_DOMAIN`, one for each domain of the store, which stand after `sketch_share`."""
 
 Cell = str | int | float
-
-# A spreadsheet runs a cell that begins so. A leading ' keeps it text; cells that begin with ' and
-# such a sign get one more, so that reading takes off exactly what writing put on.
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
-_SPECIAL = re.compile(r'[",\r\n]')
 
 
 def write_labels(run: Run) -> Path:
@@ -70,17 +71,27 @@ def write_labels(run: Run) -> Path:
     Every latent has a row, dead ones too. `interpretation` is the label, "" without one; `status`
     says why: "dead", "dense", "failed: KIND" of the explainer, "unscored: KIND" of the scorer.
     """
-    results = run.results
-    lines = [",".join(COLUMNS)]
+    results, clip = run.results, run.info.clip
+    columns = columns_of(run.evidence.info.domains)
+    lines = [",".join(map(write_cell, columns))]
     for latent in range(run.evidence.info.n_latents):
         stats = run.evidence.stats(latent)
-        cells = _cells(stats, results.explanation(latent), results.score(latent))
-        lines.append(",".join(_quoted(_written(cells[name])) for name in COLUMNS))
+        cells = _cells(stats, results.explanation(latent), results.score(latent), clip)
+        lines.append(",".join(_written(cells[name]) for name in columns))
     path = run.path / FILE
     lock = path.with_name(f"{FILE}.lock")
     with closing(hold(lock, wait=WAIT)), replacing(path) as part:
-        part.write_bytes("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
+        # The mark at the start has Excel show accents.
+        text = "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
+        part.write_bytes(codecs.BOM_UTF8 + text)
     return path
+
+
+def columns_of(domains: Sequence[str]) -> tuple[str, ...]:
+    """The columns for a store of these domains; `sketch_share` only where one is "sketch"."""
+    at = COLUMNS.index("sketch_share")
+    sketch = COLUMNS[at : at + 1] if "sketch" in domains else ()
+    return (*COLUMNS[:at], *sketch, *map("share_{}".format, domains), *COLUMNS[at + 1 :])
 
 
 def read_labels(path: Path | str) -> pd.DataFrame:
@@ -94,20 +105,22 @@ def read_labels(path: Path | str) -> pd.DataFrame:
     path = Path(path) / FILE if Path(path).is_dir() else Path(path)
     if not path.is_file():
         raise UserError(f"{path} is missing; run `interp cards --run {path.parent}` to write it")
-    numbers = [name for name in COLUMNS if name not in TEXT_COLUMNS]
+    columns = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns
+    texts = [name for name in TEXT_COLUMNS if name in columns]
     table = pd.read_csv(
         path,
+        encoding="utf-8-sig",
         keep_default_na=False,
-        na_values={name: [""] for name in numbers},
-        dtype={**dict.fromkeys(TEXT_COLUMNS, "str"), **dict.fromkeys(COUNT_COLUMNS, "Int64")},
+        na_values={name: [""] for name in columns if name not in texts},
+        dtype={**dict.fromkeys(texts, "str"), **dict.fromkeys(COUNT_COLUMNS, "Int64")},
     )
-    for name in TEXT_COLUMNS:
-        table[name] = table[name].map(_read)
+    for name in texts:
+        table[name] = table[name].map(read_cell)
     return table
 
 
 def _cells(
-    stats: LatentStats, explanation: Explanation | None, score: Score | None
+    stats: LatentStats, explanation: Explanation | None, score: Score | None, clip: str
 ) -> dict[str, Cell]:
     label = (explanation.label if explanation else None) or ""
     usd = (explanation.usd if explanation else 0.0) + (score.usd if score else 0.0)
@@ -122,10 +135,12 @@ def _cells(
         "mean_activation": stats.mean_act,
         "max_activation": stats.max_act,
         "sketch_share": stats.sketch_share,
+        **{f"share_{domain}": share for domain, share in stats.domain_share.items()},
         "class_entropy": stats.class_entropy,
         "status": _status(stats.status, explanation, score),
         "explainer": explanation.model if explanation else "",
         "scorer": score.model if score else "",
+        "circular": _yes_or_no(is_circular(score.model, clip)) if score else "",
         "dollars": usd if explanation else math.nan,
     }
 
@@ -149,13 +164,8 @@ def _written(cell: Cell) -> str:
         return "" if math.isnan(cell) else f"{cell:.4g}"
     if isinstance(cell, int):
         return str(cell)
-    return f"'{cell}" if _FORMULA.match(cell) else cell
+    return write_cell(cell)
 
 
-def _quoted(cell: str) -> str:
-    # Not csv.writer: before Python 3.13 it leaves a lone \r bare, and the row falls in two.
-    return '"' + cell.replace('"', '""') + '"' if _SPECIAL.search(cell) else cell
-
-
-def _read(cell: str) -> str:
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+def _yes_or_no(value: bool) -> str:
+    return "yes" if value else "no"

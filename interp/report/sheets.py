@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 _GAP = 0.1
 """Inches between two images."""
+_MOST_DOMAINS = 5
+"""Lines that there is room for; of more domains the strongest are shown."""
 _DOMAIN_COLOURS = ("#3d6ea8", "#c9772b", "#4d8c6a", "#8d5a9c", "#7b7f6d")
 
 
@@ -207,11 +209,14 @@ def _domain_column(canvas: Canvas, sheet: Sheet, x: float, width: float) -> None
     rates, y = sheet.evidence.stats.domain_rate, canvas.y
     canvas.text(x, y, "Share of images on which it is active", 9, weight="bold")
     most = max([*rates.values(), 1e-12])
-    for i, domain in enumerate(sheet.domains[:5]):
-        row, colour = (
-            y + 0.38 + 0.22 * i,
-            _DOMAIN_COLOURS[i],
-        )
+    named = sheet.domains
+    if len(named) > _MOST_DOMAINS:
+        named = sorted(named, key=lambda domain: -rates[domain])[: _MOST_DOMAINS - 1]
+        rest = max(rates[domain] for domain in sheet.domains if domain not in named)
+        words = f"{len(sheet.domains) - len(named)} more domains: at most {rest:.1%} each"
+        canvas.text(x, y + 0.38 + 0.22 * len(named), words, 8, color=SOFT, va="center")
+    for i, domain in enumerate(named):
+        row, colour = y + 0.38 + 0.22 * i, _DOMAIN_COLOURS[sheet.domains.index(domain) % 5]
         start, length = x + 0.95, width - 1.5
         canvas.text(x, row, textwrap.shorten(domain, 14) or domain[:14], 8, va="center")
         canvas.line((start, start + length), (row, row), lw=5, color="#ece8e1")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from sae.core.csv_cells import read_cell
+
 if TYPE_CHECKING:
     import torch
 
@@ -90,7 +92,8 @@ def shard_path(store: Path, shard: int) -> Path:
 def read_skipped(path: Path) -> list[Skipped]:
     """The lines of a skipped.csv."""
     with path.open(encoding="utf-8", newline="") as file:
-        return [Skipped(**line) for line in csv.DictReader(file)]
+        lines = csv.DictReader(file)
+        return [Skipped(**{name: read_cell(cell) for name, cell in line.items()}) for line in lines]
 
 
 class ImageRow(NamedTuple):

@@ -7,7 +7,6 @@ S = `shard_images`. While the store is unfinished each shard has its own `00000.
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from sae.core.csv_cells import write_cell
 from sae.core.disk import require_room
 from sae.core.errors import UserError
 from sae.core.files import (
@@ -202,9 +202,8 @@ def _write_skipped(path: Path, skipped: Iterable[Skipped]) -> None:
         replacing(path) as part,
         part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Skipped._fields)
-        writer.writerows(skipped)
+        for row in (Skipped._fields, *skipped):
+            file.write(",".join(map(write_cell, row)) + "\n")
 
 
 def _identity(plan: Plan, image_ids: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
@@ -50,6 +50,9 @@ STYLE: dict[Any, Any] = {
 }
 SIZE = (7.6, 4.5)  # inches
 DPI = 160
+
+
+_SHARE_EDGES = np.linspace(0, 1, 21)
 
 
 class Curve(NamedTuple):
@@ -148,27 +151,52 @@ def plot_frequency(path: Path, frequency: NDArray[np.float64], dense: float, n_t
         _whole_numbers(axes)
 
 
-def plot_share(path: Path, share: NDArray[np.float64], first: str, others: str) -> None:
-    """Which domain the latents belong to: `share` (n,) in [0, 1] is the first domain's part."""
-    subtitle = (
-        f"of {len(share):,} live latents {int((share >= 0.9).sum()):,} fire nearly only on "
-        f"{first}, {int((share <= 0.1).sum()):,} nearly only on {others}"
-    )
-    with _axes(path, f"{first.capitalize()} or {others}?", subtitle) as axes:
-        from matplotlib.colors import LinearSegmentedColormap
+def plot_share(path: Path, shares: Mapping[str, NDArray[np.float64]]) -> None:
+    """Which domain the latents belong to: by domain its part (n,) in [0, 1] of each latent's rates.
 
-        heights, edges = np.histogram(share, np.linspace(0, 1, 21))
-        blend = LinearSegmentedColormap.from_list("", [TONES[1], "#cfc8bb", TONES[0]])
-        tones = [blend(middle) for middle in (edges[:-1] + edges[1:]) / 2]
-        axes.bar(edges[:-1], heights, 0.05, align="edge", color=tones, edgecolor=PAPER, lw=0.8)
+    With two domains their bars mirror each other, and one is drawn; with more, a line for each.
+    """
+    first, *others = shares
+    n_only = {domain: int((share >= 0.9).sum()) for domain, share in shares.items()}
+    most = sorted(n_only, key=lambda domain: -n_only[domain])[:3] if others[2:] else list(shares)
+    only = ", ".join(f"{n_only[domain]:,} nearly only on {domain}" for domain in most)
+    only = only.replace(" nearly", " fire nearly", 1)
+    title = f"{first.capitalize()} or {others[0]}?" if len(others) == 1 else "Which domain?"
+    with _axes(path, title, f"of {len(shares[first]):,} live latents {only}") as axes:
+        if len(others) == 1:
+            _draw_share_bars(axes, shares[first], first, others[0])
+        else:
+            _draw_share_lines(axes, shares)
         axes.set_xlim(-0.01, 1.01)
-        axes.set_xticks(
-            [0, 0.25, 0.5, 0.75, 1],
-            [f"only\n{others}", "25%", "both alike", "75%", f"only\n{first}"],
-        )
-        axes.set(xlabel=f"part of a latent's rate that is {first}", ylabel="live latents")
+        axes.set_ylabel("live latents")
         axes.grid(True, axis="y")
         _whole_numbers(axes)
+
+
+def _draw_share_bars(axes: Axes, share: NDArray[np.float64], first: str, other: str) -> None:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    heights, edges = np.histogram(share, _SHARE_EDGES)
+    blend = LinearSegmentedColormap.from_list("", [TONES[1], "#cfc8bb", TONES[0]])
+    tones = [blend(middle) for middle in (edges[:-1] + edges[1:]) / 2]
+    axes.bar(edges[:-1], heights, 0.05, align="edge", color=tones, edgecolor=PAPER, lw=0.8)
+    named = [f"only\n{other}", "25%", "both alike", "75%", f"only\n{first}"]
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], named)
+    axes.set_xlabel(f"part of a latent's rate that is {first}")
+
+
+def _draw_share_lines(axes: Axes, shares: Mapping[str, NDArray[np.float64]]) -> None:
+    even = 1 / len(shares)
+    for (domain, share), tone in zip(shares.items(), cycle(TONES), strict=False):
+        heights, edges = np.histogram(share, _SHARE_EDGES)
+        axes.stairs(heights, edges, color=tone, lw=1.8, label=domain)
+    axes.axvline(even, color=SOFT, lw=1, ls=(0, (3, 3)))
+    place = ((even, 1), (6, -4))
+    frame = ("data", "axes fraction")
+    axes.annotate("all alike", *place, frame, "offset points", va="top", color=SOFT)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["never", "25%", "50%", "75%", "only"])
+    axes.set_xlabel("part of a latent's rate that is the domain's")
+    axes.legend()
 
 
 def _drawable(curve: Curve) -> Curve:

@@ -112,7 +112,7 @@ def plot_report(report: EvalReport, folder: Path) -> dict[str, Path]:
     """Draw what there is to draw, beside eval.json; comes back by what each file shows.
 
     The latents' frequency; FVU against L0 where several k were tried; with two domains or more,
-    how much the latents prefer the first (that named "sketch", where there is one).
+    which of them the latents prefer.
     """
     from sae.evaluation.plots import Curve, plot_frequency, plot_share, plot_tradeoff
 
@@ -127,24 +127,21 @@ def plot_report(report: EvalReport, folder: Path) -> dict[str, Path]:
         plot_tradeoff(files["tradeoff"], [curve])
     if len(report.domains) > 1:
         files["share"] = folder / "eval-share.png"
-        first, others, share = domain_share(report.frequency)
-        plot_share(files["share"], share, first, others)
+        plot_share(files["share"], domain_shares(report.frequency))
     return files
 
 
-def domain_share(
+def domain_shares(
     frequency: Mapping[str, NDArray[np.float64]],
-) -> tuple[str, str, NDArray[np.float64]]:
-    """A domain, the others' names, and of each live latent that domain's part of all its rates.
+) -> dict[str, NDArray[np.float64]]:
+    """By domain, "sketch" first: of each live latent that domain's part of the sum of its rates.
 
-    The domain is "sketch", else the first; .5 of two is no preference, whatever their sizes.
+    With n domains 1 / n is no preference, whatever their sizes.
     """
-    rates = {domain: rate for domain, rate in frequency.items() if domain}
-    first = "sketch" if "sketch" in rates else next(iter(rates))
-    total = np.sum(list(rates.values()), axis=0)
+    names = sorted(filter(None, frequency), key=lambda name: name != "sketch")
+    total = np.sum([frequency[name] for name in names], axis=0)
     live = total > 0
-    others = " or ".join(domain for domain in rates if domain != first)
-    return first, others, rates[first][live] / total[live]
+    return {name: frequency[name][live] / total[live] for name in names}
 
 
 def _named(figures: Mapping[str, float], domain: str = "", prefix: str = "") -> dict[str, float]:

@@ -49,7 +49,7 @@
     const asked = new URLSearchParams(query);
     const id = /^\d+$/.test(path) && Number(path) < index.status.length ? Number(path) : null;
     const known = (name, names) => (Object.hasOwn(names, asked.get(name) ?? "") ? asked.get(name) : START[name]);
-    return { id, q: asked.get("q") ?? "", sort: known("sort", G.sorts(index.meta)), show: known("show", G.SHOWN) };
+    return { id, q: asked.get("q") ?? "", sort: known("sort", G.sorts(index)), show: known("show", G.SHOWN) };
   }
 
   /** The address of a latent's card (of the start page: null) with the list as it is. */
@@ -65,7 +65,7 @@
     $("run").textContent = meta.run;
     $("summary").textContent = `${G.plural(index.status.length, "latent")} · ${G.plural(meta.n_images, "image")}`;
     options($("show"), Object.entries(G.SHOWN).map(([name, [title, fits]]) => [name, `${title} (${G.count(index.status.filter((_, i) => fits(index, i)).length)})`]));
-    options($("sort"), Object.entries(G.sorts(meta)).map(([name, [title]]) => [name, title]));
+    options($("sort"), Object.entries(G.sorts(index)).map(([name, [title]]) => [name, title]));
     list = new G.List($("rows"), $("space"), index);
     $("query").addEventListener("input", () => change({ q: $("query").value }));
     $("show").addEventListener("change", () => change({ show: $("show").value }));
@@ -156,13 +156,21 @@
       el("div.figures", {},
         el("section.panel", {}, el("h2", {}, "Scores"),
           scores.length ? [G.distribution(scores, 20, "Latents by AUROC", 0.5), G.axis([[0, "0"], [0.5, "chance"], [1, "1"]]), el("p.caption", {}, `${G.plural(scores.length, "scored latent")} by AUROC on unseen images`)] : empty("interp score")),
-        el("section.panel", {}, el("h2", {}, "Where latents answer"),
-          G.distribution(present(index.share), 20, `Latents by ${meta.share_of} share`), G.axis([[0, `never ${meta.share_of}`], [1, `${meta.share_of} only`]]),
-          el("p.caption", {}, `latents by ${meta.share_of} share of their rates`))),
+        meta.domains.length === 1 ? null : el("section.panel.where", {}, el("h2", {}, "Where latents answer"), shares(meta))),
       samples("Labels that predict best", "score"),
       samples("Labels that predict worst", "worst"),
       el("p.keys", {}, el("kbd", {}, "j"), " next  ", el("kbd", {}, "k"), " previous  ", el("kbd", {}, "/"), " search  ", el("kbd", {}, "h"), " heat map")),
     "start", "Latents");
+  }
+
+  /** How much of the latents' rates is one domain's: of two it says all, of more one figure each. */
+  function shares({ domains, share_of: name }) {
+    const figure = (domain, line) => [
+      G.distribution(index.shares[domains.indexOf(domain)].filter((value) => value !== null), 20, `Latents by ${domain} share`, line),
+      G.axis([[0, `never ${domain}`], ...(line === null ? [] : [[line, "all alike"]]), [1, `${domain} only`]]),
+    ];
+    if (domains.length === 2) return [figure(name, null), el("p.caption", {}, `latents by ${name} share of their rates`)];
+    return [domains.map((domain) => figure(domain, 1 / domains.length)), el("p.caption", {}, "latents by each domain's share of their rates")];
   }
 
   /** A row of pictures that lead to the first latents of an order; nothing without two rows of scores. */

@@ -18,7 +18,7 @@ from interp.report.gallery.cards import collect_images, is_stale, make_card, num
 from interp.report.gallery.thumbs import Thumbs
 from interp.run.results import Results
 from interp.run.run import Run
-from sae.core.files import replacing_folder
+from sae.core.files import replacing_folder, without_place
 from sae.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def _write_shards(
     folder: Path,
     progress: Progress | None,
 ) -> dict[str, list[Any]]:
-    """Write every shard; returns the index's columns, one entry per latent."""
-    domains = list(reader.store.domains)
+    """Write every shard; returns the index's columns by latent, of `shares` one for each domain."""
+    domains, clip = list(reader.store.domains), without_place(reader.store.info.clip)
     n_latents = len(reader.latents)
     rows: list[dict[str, Any]] = []
     for start in range(0, n_latents, SHARD_CARDS):
@@ -95,17 +95,19 @@ def _write_shards(
         shown = (collect_images(one, score, domains) for one, _, score in known)
         thumbs.ensure(example for images in shown for example in images.values())
         gone = frozenset(thumbs.missing)
-        cards = [make_card(one, said, score, domains, gone) for one, said, score in known]
+        cards = [make_card(one, said, score, domains, gone, clip) for one, said, score in known]
         k = start // SHARD_CARDS
         text = f"G.shard({k},{script_json(cards)});\n"
         (folder / f"c{k:04d}.js").write_text(text, encoding="ascii")
         rows += [_row(one, said, score, thumbs) for one, said, score in known]
         if progress:
             progress(start + len(latents), n_latents)
-    return {name: [row[name] for row in rows] for name in _COLUMNS}
+    columns = {name: [row[name] for row in rows] for name in _COLUMNS}
+    by_domain = zip(*columns["shares"], strict=True) if rows else [()] * len(domains)
+    return {**columns, "shares": [list(column) for column in by_domain]}
 
 
-_COLUMNS = ("label", "state", "status", "score", "low", "high", "frequency", "share", "thumb")
+_COLUMNS = ("label", "state", "status", "score", "low", "high", "frequency", "shares", "thumb")
 
 
 def _row(
@@ -124,7 +126,7 @@ def _row(
         "low": number(score.auroc_low, 3) if score else None,
         "high": number(score.auroc_high, 3) if score else None,
         "frequency": number(stats.frequency, 3),
-        "share": number(stats.sketch_share, 3),
+        "shares": [number(share, 3) for share in stats.domain_share.values()],
         # 43 signs instead of 64: the index is read as a whole.
         "thumb": _base64(tops[0].image_id) if tops else None,
     }

@@ -136,15 +136,18 @@
     }));
     return panel("domains", el("span", { title: "Share of each domain's images on which the latent is active" }, "Where it answers"),
       G.bars(rows),
-      stats.share !== null && meta.domains.length > 1 ? el("p.caption", { title: "The domain's rate over the sum of all domains' rates" }, lean(stats.share, meta)) : null,
+      most > 0 && meta.domains.length > 1 ? el("p.caption", { title: "The domain's rate over the sum of all domains' rates" }, lean(stats.shares, meta)) : null,
       classes.length ? [el("h3", {}, "Most frequent classes"), G.bars(classes)] : null);
   }
 
-  function lean(share, { share_of: name, domains }) {
+  /** Of two domains it is said of `share_of`, of more of the strongest. */
+  function lean(shares, { share_of: first, domains }) {
     const even = 1 / domains.length;
+    const name = domains.length === 2 ? first : domains[shares.indexOf(Math.max(...shares))];
+    const share = shares[domains.indexOf(name)];
     if (share >= 0.98) return [text(name), " only"];
     if (share <= 0.02) return ["never or hardly ever ", text(name)];
-    if (Math.abs(share - even) < 0.08) return "no clear preference";
+    if (shares.every((one) => Math.abs(one - even) < 0.08)) return "no clear preference";
     return ["leans ", share > even ? "towards " : "away from ", text(name), ` (share ${G.fixed(share)})`];
   }
 
@@ -256,6 +259,7 @@
       e && line("Candidates", e.candidates.length ? e.candidates.map((name, i) => [i ? ", " : "", text(name)]).flat() : ""),
       e && line("Remarks", e.lint.length ? text(e.lint.join(", ")) : ""),
       line("Scorer", s ? model(s) : "none yet"),
+      s && s.circular ? line("Circular", "it looks with the CLIP that the SAE is made of, so its scores run high") : null,
       s && line("It was asked", `about ${G.plural(s.n_positive + s.n_negative, "image")}, ${G.plural(s.n_calls, "call")}, ${G.dollars(s.usd)}`)));
   }
 })();

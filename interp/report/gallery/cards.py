@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+from interp.records.circular import is_circular
 from interp.records.types import Evidence, Example, Explanation, LatentStats, Score, Verdict
 
 N_TOP = 8
@@ -39,15 +40,17 @@ def make_card(
     score: Score | None,
     domains: Sequence[str],
     missing: frozenset[str] = frozenset(),
+    clip: str = "",
 ) -> dict[str, Json]:
-    """The card of one latent; `missing` are the image ids that cannot be shown any more."""
+    """The card of one latent; `missing` are the image ids that cannot be shown any more, `clip` is
+    what the SAE is made of."""
     images = collect_images(evidence, score, domains)
     place = {image_id: index for index, image_id in enumerate(images)}
     return {
         "id": evidence.stats.latent,
         "stats": _stats(evidence.stats, domains),
         "explanation": _explanation(explanation),
-        "score": _score(score, explanation),
+        "score": _score(score, explanation, clip),
         "images": [_image(e, domains, missing) for e in images.values()],
         "top": [[_shown(e, place) for e in row] for row in _tops(evidence, domains)],
         "quantiles": [[_shown(e, place) for e in row] for row in _quantiles(evidence)],
@@ -104,10 +107,14 @@ def _stats(stats: LatentStats, domains: Sequence[str]) -> dict[str, Json]:
         "max": number(stats.max_act),
         "hist": list(stats.hist),
         "rates": [number(stats.domain_rate.get(domain, math.nan)) for domain in domains],
-        "share": number(stats.sketch_share),
+        "shares": [number(share) for share in _shares(stats, domains)],
         "entropy": number(stats.class_entropy),
         "classes": [list(pair) for pair in stats.top_classes],
     }
+
+
+def _shares(stats: LatentStats, domains: Sequence[str]) -> list[float]:
+    return [stats.domain_share.get(domain, math.nan) for domain in domains]
 
 
 def _explanation(e: Explanation | None) -> dict[str, Json] | None:
@@ -125,7 +132,7 @@ def _explanation(e: Explanation | None) -> dict[str, Json] | None:
     }
 
 
-def _score(s: Score | None, explanation: Explanation | None) -> dict[str, Json] | None:
+def _score(s: Score | None, explanation: Explanation | None, clip: str) -> dict[str, Json] | None:
     if s is None:
         return None
     figures = ("auroc", "auroc_low", "auroc_high", "auroc_easy", "auroc_hard")
@@ -136,6 +143,7 @@ def _score(s: Score | None, explanation: Explanation | None) -> dict[str, Json] 
         **{name: getattr(s, name) for name in kept},
         "n_calls": len(s.calls),
         "stale": is_stale(s, explanation),
+        "circular": is_circular(s.model, clip),
     }
 
 

@@ -16,16 +16,22 @@
     dead: ["Dead", (index, i) => index.status[i] === "dead"],
   };
 
-  /** Name -> [text, column, direction]; a missing value always comes last. */
-  G.sorts = ({ share_of: name }) => ({
-    score: ["Best score first", "score", -1],
-    worst: ["Worst score first", "score", 1],
-    frequent: ["Most frequent first", "frequency", -1],
-    rare: ["Rarest first", "frequency", 1],
-    share: [`Most ${name} first`, "share", -1],
-    other: [`Least ${name} first`, "share", 1],
+  /** Name -> [text, values by latent, direction]; a missing value always comes last. */
+  G.sorts = ({ meta, score, frequency, shares }) => ({
+    score: ["Best score first", score, -1],
+    worst: ["Worst score first", score, 1],
+    frequent: ["Most frequent first", frequency, -1],
+    rare: ["Rarest first", frequency, 1],
+    ...shareSorts(meta, shares),
     id: ["By number", null, 1],
   });
+
+  function shareSorts({ domains, share_of: name }, shares) {
+    if (domains.length === 1) return {};
+    if (domains.length > 2) return Object.fromEntries(domains.map((domain, i) => [`share${i}`, [`Most ${domain} first`, shares[i], -1]]));
+    const values = shares[domains.indexOf(name)];
+    return { share: [`Most ${name} first`, values, -1], other: [`Least ${name} first`, values, 1] };
+  }
 
   /** The latents that fit a query and a filter, in order. */
   G.select = (index, { q, sort, show }) => {
@@ -35,9 +41,8 @@
     for (let i = 0; i < index.status.length; i++) {
       if (fits(index, i) && words.every((word) => index.lower[i].includes(word) || word.replace(/^#/, "") === String(i))) found.push(i);
     }
-    const [, column, direction] = G.sorts(index.meta)[sort];
-    if (column === null) return found;
-    const values = index[column];
+    const [, values, direction] = G.sorts(index)[sort];
+    if (values === null) return found;
     const rank = (i) => (values[i] === null ? Infinity : direction * values[i]);
     return found.sort((a, b) => rank(a) - rank(b) || a - b || 0);
   };

@@ -188,7 +188,7 @@ def _figures(report: Path) -> dict[str, float]:
 
 
 def _n_labels(labels: Path) -> int:
-    with labels.open(encoding="utf-8", newline="") as file:
+    with labels.open(encoding="utf-8-sig", newline="") as file:
         return sum(bool(row.get("interpretation")) for row in csv.DictReader(file))
 
 

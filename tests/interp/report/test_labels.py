@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import dataclasses
 import math
@@ -14,7 +15,7 @@ import pytest
 
 from interp.records.codec import to_json
 from interp.records.types import Explanation, Score
-from interp.report.labels import COLUMNS, read_labels, write_labels
+from interp.report.labels import COLUMNS, columns_of, read_labels, write_labels
 from interp.run.run import Run
 from sae.core.errors import UserError
 from sae.core.files import append_jsonl
@@ -54,7 +55,7 @@ def a_score(tmp_path: Path, latent: int = 0, label: str = "wheel", **changes: An
 
 
 def rows_of(run_dir: Path) -> list[dict[str, str]]:
-    with write_labels(Run(run_dir)).open(encoding="utf-8", newline="") as file:
+    with write_labels(Run(run_dir)).open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -62,7 +63,7 @@ def test_every_latent_has_a_row_also_the_dead_and_the_unexplained(run_dir: Path)
     rows = rows_of(run_dir)
     assert [row["latent_id"] for row in rows] == [str(latent) for latent in range(N_LATENTS)]
     assert [row["status"] for row in rows] == ["live"] * 4 + ["dead", "dense"]
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == columns_of(["sketch", "photo"])
     assert COLUMNS[:2] == ("latent_id", "interpretation")
     assert {row["interpretation"] for row in rows} == {""}
 
@@ -182,8 +183,61 @@ def test_the_same_files_give_the_same_bytes_with_plain_line_ends(run_dir: Path) 
     first = write_labels(Run(run_dir)).read_bytes()
     assert write_labels(Run(run_dir)).read_bytes() == first
     assert b"\r" not in first
-    assert first.startswith(b"latent_id,interpretation,label,")
+    assert first.startswith(b"\xef\xbb\xbflatent_id,interpretation,label,")
     assert [path.name for path in run_dir.glob("*.part")] == []
+
+
+def test_accents_are_marked_for_excel_and_read_as_before_also_from_older_files(
+    run_dir: Path,
+) -> None:
+    import pandas as pd
+
+    explain(run_dir, explanation(0, "caf\u00e9 \U0001f34e"))
+    path = write_labels(Run(run_dir))
+    assert path.read_bytes().startswith(codecs.BOM_UTF8)
+    plain = pd.read_csv(path)
+    assert plain.columns[0] == "latent_id"
+    assert plain.loc[0, "label"] == "caf\u00e9 \U0001f34e"
+    ours = read_labels(path)
+    older = ours.drop(columns=["share_sketch", "share_photo", "circular"])
+    older.to_csv(path, index=False)
+    assert not path.read_bytes().startswith(codecs.BOM_UTF8)
+    pd.testing.assert_frame_equal(read_labels(path), older)
+
+
+@pytest.mark.parametrize("names", ["sketch photo", "photo", "sketch photo scan", "a b c"])
+def test_each_domain_has_a_column_and_sketch_its_own_where_there_is_one(
+    tmp_path: Path, names: str
+) -> None:
+    domains = names.split()
+    images = make_images(tmp_path / "images", domains, per_class=6)
+    evidence = make_evidence(tmp_path / "images", images, 2, special={1: "dead"})
+    run = write_run(tmp_path / "run", tmp_path / "images", images, evidence)
+    live, dead = rows_of(run)
+    shares = [float(live[f"share_{domain}"]) for domain in domains]
+    rates = list(evidence[0].stats.domain_rate.values())
+    assert shares == pytest.approx([rate / sum(rates) for rate in rates], abs=1e-3)
+    assert [dead[f"share_{domain}"] for domain in domains] == [""] * len(domains)
+    assert live.get("sketch_share") == (live["share_sketch"] if "sketch" in domains else None)
+    assert read_labels(run)[f"share_{domains[-1]}"].dtype == "float64"
+
+
+@pytest.mark.parametrize(
+    ("scorer", "circular"),
+    [
+        ("local:ViT-B-32/openai", "yes"),
+        ("local:ViT-B-32-quickgelu/openai", "yes"),
+        ("local:tiny", "no"),
+        ("openai/gpt-4.1-mini", "no"),
+    ],
+)
+def test_a_judge_that_looks_with_the_saes_own_clip_is_marked(
+    run_dir: Path, tmp_path: Path, scorer: str, circular: str
+) -> None:
+    explain(run_dir, explanation(0, "wheel"))
+    add_scores(run_dir, a_score(tmp_path, model=scorer))
+    rows = rows_of(run_dir)
+    assert (rows[0]["circular"], rows[1]["circular"]) == (circular, "")
 
 
 def test_a_missing_file_is_named_with_the_command_that_writes_it(tmp_path: Path) -> None:

@@ -152,3 +152,16 @@ def test_an_unknown_latent_is_refused_and_nothing_is_written(run_dir: Path, tmp_
     with pytest.raises(UserError, match="99"):
         write_sheets(Run(run_dir), [99], tmp_path / "out")
     assert not list(tmp_path.rglob("*.png*"))
+
+
+def test_of_many_domains_the_strongest_are_shown_and_the_rest_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domains = [f"d{number}" for number in range(7)]  # their rates fall
+    images = synthetic.make_images(tmp_path / "images", domains, per_class=2)
+    evidence = synthetic.make_evidence(tmp_path / "images", images, 1)
+    run = synthetic.write_run(tmp_path / "run", tmp_path / "images", images, evidence)
+    words = words_drawn(monkeypatch, run, 0)
+    rates = evidence[0].stats.domain_rate
+    assert {"d0", "d1", "d2", "d3", f"3 more domains: at most {rates['d4']:.1%} each"} < set(words)
+    assert "d4" not in words

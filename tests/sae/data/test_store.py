@@ -1,3 +1,4 @@
+import csv
 import dataclasses
 import json
 import shutil
@@ -350,6 +351,28 @@ def _anonymous_bytes() -> int:
     """Memory of this process that no file stands behind."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon"))
+
+
+def test_a_hostile_file_name_in_skipped_csv_is_no_formula_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = [
+        "=HYPERLINK(1).png",
+        "+1.png",
+        "-1.png",
+        "@x.png",
+        "\ty.png",
+        "'=z.png",
+        'a,"\rb.png',
+    ]
+    skipped = [Skipped(path, "sketch", "=damaged") for path in hostile]
+    monkeypatch.setitem(globals(), "skipped_of", lambda shard: [] if shard else skipped)
+    write_shards(tmp_path / "store").finish()
+    path = tmp_path / "store" / "skipped.csv"
+    assert read_skipped(path) == skipped
+    with path.open(newline="") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert not [cell for cell in cells if cell[:1] in tuple("=+-@\t\r")]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

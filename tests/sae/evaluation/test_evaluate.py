@@ -17,7 +17,7 @@ from sae.data.store import EmbeddingStore
 from sae.evaluation import evaluate as room
 from sae.evaluation.evaluate import evaluate, evaluate_run, held_out_rows
 from sae.evaluation.reconstruction import FitSums
-from sae.evaluation.report import domain_share
+from sae.evaluation.report import domain_shares
 from sae.model.sae import SAE, Codes, SAEConfig
 from tests.support.sae.evaluated import CPU, D, L, N
 from tests.support.sae.stores import image_ids, write_store
@@ -167,16 +167,20 @@ def test_the_frequency_of_each_latent_is_its_share_of_the_tokens(
 
 
 def test_the_share_of_a_domain_does_not_depend_on_its_size() -> None:
-    first, others, share = domain_share(
+    shares = domain_shares(
         {
             "": np.zeros(4),
             "photo": np.array([0.2, 0.0, 0.0, 0.3]),
             "sketch": np.array([0.2, 0.5, 0.0, 0.1]),
         }
     )
-    assert (first, others) == ("sketch", "photo")
-    assert share.tolist() == pytest.approx([0.5, 1.0, 0.25])  # the silent one is left out
-    assert domain_share({"": np.zeros(1), "a": np.ones(1), "b": np.ones(1)})[:2] == ("a", "b")
+    assert list(shares) == ["sketch", "photo"]
+    assert shares["sketch"].tolist() == pytest.approx([0.5, 1.0, 0.25])  # without the silent one
+    assert shares["photo"].tolist() == pytest.approx([0.5, 0.0, 0.75])
+    three = domain_shares({"": np.zeros(1), **dict.fromkeys("abc", np.ones(1))})
+    assert {name: share.tolist() for name, share in three.items()} == {
+        name: [1 / 3] for name in "abc"
+    }
 
 
 def test_another_sae_is_compared_on_the_same_images(

@@ -61,8 +61,29 @@ def test_a_point_keeps_its_note_when_the_curve_is_put_in_order(tmp_path: Path) -
 
 def test_one_point_and_shares_at_the_ends_are_drawn(tmp_path: Path) -> None:
     plot_tradeoff(tmp_path / "one.png", [Curve("a", [32], [0.1]), Curve("b", [32], [0.1])])
-    plot_share(tmp_path / "share.png", np.array([0.0, 0.5, 1.0]), "sketch", "photo")
+    share = np.array([0.0, 0.5, 1.0])
+    plot_share(tmp_path / "share.png", {"sketch": share, "photo": 1 - share})
     assert {path.name for path in tmp_path.iterdir()} == {"one.png", "share.png"}
+
+
+def test_the_texts_of_the_shares_follow_from_the_number_of_domains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(
+        "matplotlib.text.Text.set_text", lambda text, words: written.append(str(words))
+    )
+    share = np.array([0.0, 0.5, 1.0])
+    for names, there, absent in (
+        ("sketch photo", ("both alike", "Sketch or photo?", "only\nphoto"), ("all alike",)),
+        ("sketch photo scan", ("all alike", "Which domain?", "50%", "scan"), ("both alike",)),
+        ("a b c d e f g", ("all alike", "of 3 live latents 1 fire nearly only on a, "), ("both",)),
+    ):
+        written.clear()
+        plot_share(tmp_path / "share.png", dict.fromkeys(names.split(), share))
+        said = "|".join(written)
+        assert all(words in said for words in there)
+        assert not any(words in said for words in absent)
 
 
 def test_no_window_system_is_touched(tmp_path: Path) -> None:

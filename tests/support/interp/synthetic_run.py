@@ -30,9 +30,11 @@ from interp.records.types import (
     Status,
     Verdict,
 )
+from interp.run.run import RunInfo
 from sae.core.files import append_jsonl, write_json
 from sae.data.folders import ImageFile
 from sae.data.images import read_image
+from sae.data.roots import remember
 from sae.data.store_format import StoreInfo
 
 Painter = Callable[[str, str, int], Image.Image]
@@ -260,9 +262,29 @@ def write_run(
         exact_classes=True,
     )
     write_json(folder / "collect.json", info)
+    _write_run_info(run_dir, len(images), len(evidence))
     append_jsonl(run_dir / "explanations.jsonl", map(to_json, explanations))
     append_jsonl(run_dir / "scores.jsonl", map(to_json, scores))
     return run_dir
+
+
+def _write_run_info(run_dir: Path, n_images: int, n_latents: int) -> None:
+    info = RunInfo(
+        name=run_dir.name,
+        store="../store",
+        store_identity="store",
+        clip="ViT-B-32/openai",
+        clip_sha="0" * 16,
+        layer="projected",
+        tokens="cls",
+        n_images=n_images,
+        n_latents=n_latents,
+        k=4,
+        sae_identity="sae",
+        versions={},
+        git_commit="",
+    )
+    write_json(run_dir / "run.json", info)
 
 
 def _write_store(
@@ -294,3 +316,4 @@ def _write_store(
         version="0",
     )
     write_json(store / "store.json", info)
+    remember(info)  # the images do not lie beside the store

@@ -190,3 +190,31 @@ def test_nothing_runs_over_the_side_and_it_prints(browser: Any, run_dir: Path) -
     assert not shown.page.locator(".side").is_visible()
     assert shown.page.locator("h1").is_visible()
     assert shown.faults == []
+
+
+@pytest.mark.parametrize("names", ["photo", "sketch photo", "sketch photo scan"])
+def test_texts_follow_from_the_number_of_domains(browser: Any, tmp_path: Path, names: str) -> None:
+    domains = names.split()
+    run = small_run(tmp_path, domains=domains)
+    build_gallery(Run(run))
+    shown = Watched(browser, run)
+    sorts = shown.page.locator("#sort option").all_inner_texts()
+    figures = shown.page.locator(".where svg.distribution")
+    said = shown.page.inner_text("main")
+    if len(domains) == 1:
+        assert figures.count() == 0
+        assert not [title for title in sorts if "photo" in title]
+    elif len(domains) == 2:
+        assert figures.count() == 1
+        assert {"Most sketch first", "Least sketch first"} < set(sorts)
+        assert "all alike" not in said
+    else:
+        assert figures.count() == 3
+        assert {f"Most {name} first" for name in domains} < set(sorts)
+        assert said.count("all alike") == 3
+        shown.page.select_option("#sort", label="Most scan first")
+    shown.go("#/0")
+    panel = shown.page.inner_text(".domains")
+    assert ("leans" in panel) == (len(domains) > 1)  # rates fall from the first domain on
+    assert len(domains) == 1 or "towards sketch (share 0." in panel
+    assert shown.faults == []
