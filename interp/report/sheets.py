@@ -30,6 +30,7 @@ from interp.report.canvas import (
     Canvas,
     printable,
 )
+from interp.report.figures import act, fixed, percent, whole
 from interp.run.run import Run
 from sae.core.files import replacing
 from sae.core.lock import LOCK, hold
@@ -174,8 +175,8 @@ def _score_column(canvas: Canvas, score: Score | None, x: float, width: float) -
         why = f"Not scored: {score.failure}" if score else "Not scored."
         canvas.text(x, y + 0.27, why, 9, color=SOFT)
         return
-    canvas.text(x, y + 0.25, f"{score.auroc:.2f}", 22, family=SERIF)
-    interval = f"AUROC\n95%: {score.auroc_low:.2f} to {score.auroc_high:.2f}"
+    canvas.text(x, y + 0.25, fixed(score.auroc), 22, family=SERIF)
+    interval = f"AUROC\n95%: {fixed(score.auroc_low)} to {fixed(score.auroc_high)}"
     canvas.text(x + 0.85, y + 0.28, interval, 8, color=SOFT, linespacing=1.35)
     track = y + 0.95
     canvas.line((x, x + width), (track, track))
@@ -199,9 +200,9 @@ def _histogram_column(canvas: Canvas, evidence: Evidence, x: float, width: float
         canvas.axes.add_patch(Rectangle(corner, 0.8 * bar, height, facecolor=BAR))
     canvas.line((x, x + width), (base, base))
     for share, side in ((0.0, "left"), (0.5, "center"), (1.0, "right")):
-        value = f"{_act(share * stats.max_act)}"
+        value = act(share * stats.max_act)
         canvas.text(x + width * share, base + 0.06, value, 7, color=SOFT, ha=side)
-    fact = f"{stats.n_active:,} active images ({stats.frequency:.2%}); logarithmic"
+    fact = f"{stats.n_active:,} active images ({percent(stats.frequency)}); logarithmic"
     canvas.text(x, base + 0.22, fact, 7, color=SOFT)
 
 
@@ -213,7 +214,7 @@ def _domain_column(canvas: Canvas, sheet: Sheet, x: float, width: float) -> None
     if len(named) > _MOST_DOMAINS:
         named = sorted(named, key=lambda domain: -rates[domain])[: _MOST_DOMAINS - 1]
         rest = max(rates[domain] for domain in sheet.domains if domain not in named)
-        words = f"{len(sheet.domains) - len(named)} more domains: at most {rest:.1%} each"
+        words = f"{len(sheet.domains) - len(named)} more domains: at most {percent(rest)} each"
         canvas.text(x, y + 0.38 + 0.22 * len(named), words, 8, color=SOFT, va="center")
     for i, domain in enumerate(named):
         row, colour = y + 0.38 + 0.22 * i, _DOMAIN_COLOURS[sheet.domains.index(domain) % 5]
@@ -221,7 +222,7 @@ def _domain_column(canvas: Canvas, sheet: Sheet, x: float, width: float) -> None
         canvas.text(x, row, textwrap.shorten(domain, 14) or domain[:14], 8, va="center")
         canvas.line((start, start + length), (row, row), lw=5, color="#ece8e1")
         canvas.line((start, start + length * rates[domain] / most), (row, row), lw=5, color=colour)
-        share = f"{rates[domain]:.1%}"
+        share = percent(rates[domain])
         canvas.text(x + width, row, share, 8, color=SOFT, va="center", ha="right")
 
 
@@ -232,7 +233,7 @@ def _top_row(canvas: Canvas, evidence: Evidence, domain: str, per_side: int) -> 
         canvas.text(MARGIN, canvas.y, "Active on none of them.", 9, color=SOFT)
         canvas.y += 0.4
         return
-    _row(canvas, [(e, _act(e.act), SOFT, LINE) for e in examples], per_side)
+    _row(canvas, [(e, act(e.act), SOFT, LINE) for e in examples], per_side)
 
 
 def _quantile_row(canvas: Canvas, evidence: Evidence) -> None:
@@ -248,7 +249,7 @@ def _quantile_row(canvas: Canvas, evidence: Evidence) -> None:
         for j, example in enumerate(part[:2]):
             canvas.image(example, MARGIN + i * group + j * (side + 0.06), side)
         acts = [e.act for e in part]
-        words = f"{_act(min(acts))} to {_act(max(acts))}"
+        words = f"{act(min(acts))} to {act(max(acts))}"
         canvas.text(MARGIN + i * group, canvas.y + side + 0.06, words, 8, color=SOFT)
     canvas.y += side + 0.42
 
@@ -271,7 +272,7 @@ def _right(v: Verdict) -> bool:
 
 def _verdict(v: Verdict) -> tuple[str, str, str]:
     """(words, their colour, the frame's colour)."""
-    words = "no answer" if v.score is None else f"{'✓' if _right(v) else '✗'} {v.score:.0f}"
+    words = "no answer" if v.score is None else f"{'✓' if _right(v) else '✗'} {whole(v.score)}"
     hard = "  look-alike" if v.kind == "hard" else ""
     return words + hard, GOOD if _right(v) else BAD, LINE if _right(v) else BAD
 
@@ -292,8 +293,3 @@ def _spread(items: Sequence[Any], n: int) -> list[Any]:
     if len(items) <= n:
         return list(items)
     return [items[i] for i in np.linspace(0, len(items) - 1, n).round().astype(int)]
-
-
-def _act(value: float) -> str:
-    """An activation with three significant digits."""
-    return f"{value:#.3g}".rstrip(".") if value else "0"

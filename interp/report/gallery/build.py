@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from interp.evidence.bad_images import report_bad_images
 from interp.records.types import Evidence, Explanation, Score
-from interp.report.gallery.cards import collect_images, is_stale, make_card, number
+from interp.report.figures import number
+from interp.report.gallery.cards import collect_images, is_stale, make_card
 from interp.report.gallery.thumbs import Thumbs
 from interp.run.results import Results
 from interp.run.run import Run
@@ -122,9 +123,9 @@ def _row(
         "label": said.label if said else None,
         "state": _state(said),
         "status": stats.status,
-        "score": number(score.auroc, 3) if score else None,
-        "low": number(score.auroc_low, 3) if score else None,
-        "high": number(score.auroc_high, 3) if score else None,
+        "score": number(score.auroc) if score else None,
+        "low": number(score.auroc_low) if score else None,
+        "high": number(score.auroc_high) if score else None,
         "frequency": number(stats.frequency, 3),
         "shares": [number(share, 3) for share in stats.domain_share.values()],
         # 43 signs instead of 64: the index is read as a whole.

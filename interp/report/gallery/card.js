@@ -211,12 +211,12 @@
 
   function said(truth, act, kind, score) {
     const fact = truth ? `active (${G.act(act)})` : kind === "hard" ? "silent, a look-alike" : "silent, random";
-    return `${fact}; judge: ${score === null ? "no answer" : `${Math.round(score)} of 100`}`;
+    return `${fact}; judge: ${score === null ? "no answer" : `${score} of 100`}`;
   }
 
   function judged({ at, heat, score, right, title }, pictures, meta) {
     const [sign, name] = right === null ? ["?", "no answer"] : right ? ["✓", "right"] : ["✗", "wrong"];
-    const mark = el("span.mark", { title: `${name}: ${title}` }, el("b", { "aria-label": name }, sign), score === null ? null : Math.round(score));
+    const mark = el("span.mark", { title: `${name}: ${title}` }, el("b", { "aria-label": name }, sign), score);
     return tile(pictures[at], meta, heat, `${title}, ${name}`, mark, right === null ? "unsure" : name);
   }
 

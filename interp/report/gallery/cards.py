@@ -13,6 +13,7 @@ from typing import Any
 
 from interp.records.circular import is_circular
 from interp.records.types import Evidence, Example, Explanation, LatentStats, Score, Verdict
+from interp.report.figures import number, whole
 
 N_TOP = 8
 """Strongest images shown per domain."""
@@ -61,13 +62,6 @@ def make_card(
 def is_stale(score: Score, explanation: Explanation | None) -> bool:
     """Whether the score belongs to another label than the latent has now."""
     return explanation is None or score.label != explanation.label
-
-
-def number(value: float, digits: int = 4) -> float | None:
-    """Rounded to significant digits, to keep the files small; None for NaN."""
-    if not math.isfinite(value):
-        return None
-    return float(f"{value:.{digits}g}")
 
 
 def _tops(evidence: Evidence, domains: Sequence[str]) -> list[list[Example]]:
@@ -171,7 +165,7 @@ def _verdicts(evidence: Evidence, score: Score | None, place: Mapping[str, int])
             int(v.truth),
             number(v.act),
             v.kind,
-            None if v.score is None else number(v.score),
+            None if v.score is None else whole(v.score),
             _heat(e) if v.truth else None,
         ]
         for v, e in ordered

@@ -37,7 +37,7 @@ const G = {}; // the one global: data files call G.index(columns) and G.shard(k,
   /** An activation: three significant digits. */
   G.act = (value) => {
     if (value === null) return "–";
-    return value === 0 ? "0" : Math.abs(value) >= 1000 ? G.count(Math.round(value)) : value.toPrecision(3);
+    return value === 0 ? "0" : Math.abs(value) >= 999.5 ? G.count(Math.round(value)) : value.toPrecision(3);
   };
 
   /** A share as per cent, with two significant digits where it is small. */

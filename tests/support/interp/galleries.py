@@ -66,7 +66,8 @@ def cards_of(run: Path) -> list[dict[str, Any]]:
 
 def small_run(tmp_path: Path, **options: Any) -> Path:
     domains = options.pop("domains", ("sketch", "photo"))
-    images = synthetic.make_images(tmp_path / "images", domains, per_class=6)
+    painter = options.pop("painter", synthetic.paint)
+    images = synthetic.make_images(tmp_path / "images", domains, 6, painter)
     evidence = synthetic.make_evidence(tmp_path / "images", images, 2, **options)
     grid = options.get("grid", ())
     said = [synthetic.explanation(i, f"label {i}") for i in range(2)]

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from interp.records.codec import from_json, to_json
+from interp.records.types import Score
+from interp.report.figures import act, fixed, number, percent
 from interp.report.gallery import build_gallery
+from interp.report.sheets import _verdict
 from interp.run.run import Run
+from sae.core.files import append_jsonl, read_jsonl
+from tests.support.interp import synthetic_run as synthetic
 from tests.support.interp.galleries import (
     DEAD,
     FAILED,
@@ -218,3 +229,88 @@ def test_texts_follow_from_the_number_of_domains(browser: Any, tmp_path: Path, n
     assert ("leans" in panel) == (len(domains) > 1)  # rates fall from the first domain on
     assert len(domains) == 1 or "towards sketch (share 0." in panel
     assert shown.faults == []
+
+
+SIZES = {"tall": (60, 180), "wide": (180, 60)}
+
+
+def ends(domain: str, label: str, number: int) -> Image.Image:
+    """Red at one end, blue at the other, over its longer side; the first pixel tells them apart."""
+    size = SIZES["tall" if number % 2 else "wide"]
+    image = Image.new("RGB", size, (120, 200, 120))
+    width, height = size
+    for at in range(8):
+        for across in range(min(size)):
+            first, last = ((across, at), (across, height - 1 - at))
+            if width > height:
+                first, last = ((at, across), (width - 1 - at, across))
+            image.putpixel(first, (255, 0, 0))
+            image.putpixel(last, (0, 0, 255))
+    image.putpixel((0, 0), (synthetic.CLASSES.index(label), number, len(domain)))
+    return image
+
+
+def test_frames_contain_tall_and_wide_images_from_end_to_end(browser: Any, tmp_path: Path) -> None:
+    run = small_run(tmp_path, painter=ends)
+    build_gallery(Run(run))
+    shown = Watched(browser, run, "#/0", viewport={"width": 1400, "height": 1000})
+    shown.page.evaluate(LOADED)
+    seen = set()
+    for frame in shown.page.locator("main .frame").all():
+        inside = frame.evaluate(
+            """(frame) => {
+              const image = frame.querySelector('img'), at = image.getBoundingClientRect();
+              const around = frame.getBoundingClientRect();
+              const over = Math.max(around.left - at.left, around.top - at.top,
+                at.right - around.right, at.bottom - around.bottom);
+              return [over, around.width / around.height, image.naturalWidth / image.naturalHeight];
+            }"""
+        )
+        assert inside[0] <= 0.5
+        assert inside[1] == pytest.approx(1, abs=0.02)
+        shape = "wide" if inside[2] > 1 else "tall"
+        if shape not in seen:
+            seen.add(shape)
+            frame.scroll_into_view_if_needed()
+            pixels = np.asarray(Image.open(io.BytesIO(frame.screenshot())).convert("RGB"), int)
+            for red, blue in ((200, 60), (60, 200)):  # both ends are to be seen
+                near = (abs(pixels - [red, 20, blue]) < 90).all(axis=2)
+                assert near.sum() > 20, shape
+    assert seen == set(SIZES)
+
+
+def test_sheet_and_gallery_write_the_same_numbers(browser: Any, run_dir: Path) -> None:
+    page = Watched(browser, run_dir).page
+    rng = np.random.default_rng(0)
+    ties = [n / 800 for n in range(801)] + [0.845, 0.8449996, 9.996, 1234.5, 999.6, 0.0995]
+    values = [*ties, *rng.random(300), *(10.0 ** rng.uniform(-5, 4, 300))]
+    for name, ours in (("fixed", fixed), ("percent", percent), ("act", act)):
+        kept = [number(float(value)) for value in values]
+        theirs = page.evaluate(f"(values) => values.map((value) => G.{name}(value))", kept)
+        assert theirs == [ours(float(value)) for value in values]
+    missing = page.evaluate("[G.fixed(null), G.act(null)]")
+    assert missing == [fixed(math.nan), act(math.nan)]
+
+
+def test_a_shown_answer_never_contradicts_its_tick(browser: Any, tmp_path: Path) -> None:
+    """49.96 of 100 does not fit: 50 must not stand beside its cross, here nor on the sheet."""
+    answers = [49.5, 49.96, 49.999999, 50.0, 50.4, 62.5, 0.6, 99.9]
+    run = small_run(tmp_path)
+    said = [from_json(Score, row) for row in read_jsonl(run / "scores.jsonl")]
+    verdicts = [
+        dataclasses.replace(verdict, score=answers[place % len(answers)])
+        for place, verdict in enumerate(said[0].verdicts)
+    ]
+    score = dataclasses.replace(said[0], verdicts=tuple(verdicts))
+    append_jsonl(run / "scores.jsonl", [to_json(score)])
+    build_gallery(Run(run))
+    shown = Watched(browser, run, "#/0")
+    marks = shown.page.locator(".mark").all_inner_texts()
+    expected = sorted(
+        f"{'✓' if (v.score >= 50) == v.truth else '✗'} {int(v.score)}"
+        for v in verdicts
+        if v.score is not None
+    )
+    assert sorted(" ".join(mark.split()) for mark in marks) == expected
+    words = [_verdict(verdict)[0].removesuffix("  look-alike") for verdict in verdicts]
+    assert sorted(words) == expected
