@@ -95,11 +95,14 @@ class EvidenceReader:
         Raises `UserError` when the store or its images have gone, `BadImage`, which is noted in
         `looked_at`, when the file is gone, unreadable or no longer what was embedded.
         """
-        return self._noted(example, lambda: decode(self._content(example)))
+        return self._noted(example, lambda: self._decode(example))
 
     def check_image(self, example: Example) -> None:
         """Read the file without decoding it. Raises what `image` does."""
         self._noted(example, lambda: self._content(example))
+
+    def _decode(self, example: Example) -> Image.Image:
+        return decode(self._content(example), self.store.info.max_pixels)
 
     def _content(self, example: Example) -> bytes:
         return read_known(self.store.image_path(example.row), example.image_id)

@@ -132,6 +132,7 @@ def embed(
             workers=None if workers < 0 else workers,
             allow_skipped=folders.allow_skipped,
             follow_links=folders.follow_links,
+            max_pixels=folders.max_pixels,
             progress=progress,
         )
     _report_embedding(info, out, files)
@@ -264,12 +265,17 @@ for _command in (hub.push, hub.pull):
 
 
 def _report_embedding(info: StoreInfo, out: Path, files: Sequence[ImageFile]) -> None:
+    from sae.clip.embed import DUPLICATE
     from sae.data.folders import name_lost_classes
     from sae.data.store import EmbeddingStore
+    from sae.data.store_format import read_skipped
 
+    skipped = read_skipped(out / "skipped.csv")
+    n_twice = sum(line.reason.startswith(DUPLICATE) for line in skipped)
+    kinds = f" ({n_twice} there twice, {len(skipped) - n_twice} unreadable)" if skipped else ""
     console.say(
         f"embedded {info.n_images} images ({', '.join(info.roots)}), "
-        f"{info.tokens_per_image} x {info.d} each; skipped {info.n_skipped}"
+        f"{info.tokens_per_image} x {info.d} each; skipped {info.n_skipped}{kinds}"
     )
     images = EmbeddingStore.open(out).images
     embedded = Counter(zip(images["domain"], images["label"], strict=True))

@@ -24,6 +24,7 @@ from sae.core.files import sha256_hex
 from sae.core.lock import LOCK, hold
 from sae.core.progress import Progress
 from sae.data.folders import ImageFile
+from sae.data.images import MAX_PIXELS
 from sae.data.roots import remember
 from sae.data.store_format import DTYPES, ImageRow, Skipped, Source, StoreInfo, torch_dtype
 from sae.data.store_writer import Plan, StoreWriter, relative_roots
@@ -47,6 +48,7 @@ def embed(
     shard_images: int = 4096,
     allow_skipped: bool = False,
     follow_links: bool = False,
+    max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
 ) -> StoreInfo:
     """Embed all candidates into the store `out`, or finish what an earlier call began there.
@@ -57,7 +59,7 @@ def embed(
     cannot be read, unless `allow_skipped`; all work is kept, so a second call with it is quick.
     `follow_links`: those who look at the images later may follow links out of the roots.
     """
-    plan = plan_store(files, roots, out, clip, source, dtype, shard_images)
+    plan = plan_store(files, roots, out, clip, source, dtype, shard_images, max_pixels)
     with closing(hold(out / LOCK)):
         writer = StoreWriter(out, plan)
         finished = writer.read_finished()
@@ -82,6 +84,7 @@ def plan_store(
     source: Source,
     dtype: str,
     shard_images: int,
+    max_pixels: int = MAX_PIXELS,
 ) -> Plan:
     """All that decides the store's content. Raises `UserError` for what the model does not have."""
     if dtype not in DTYPES:
@@ -102,6 +105,7 @@ def plan_store(
         n_files=len(files),
         files=_digest(files, roots),
         roots=relative_roots(roots, out),
+        max_pixels=max_pixels,
     )
 
 
@@ -184,7 +188,7 @@ def _write_shards(
     shard = _Shard(plan, files, roots)
     shard.paths.update((row.image_id, f"{row.domain}/{row.path}") for row in writer.written_rows())
     batches = _batches(plan, writer.n_done, batch_size)
-    for outcomes in load_images(files, clip.preprocess, batches, workers):
+    for outcomes in load_images(files, clip.preprocess, batches, workers, plan.max_pixels):
         fresh = shard.sort(outcomes)
         if fresh:
             shard.add(_embed_batch(clip, plan, fresh))

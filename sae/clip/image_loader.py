@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from sae.clip.model import Preprocess
 from sae.core.errors import UserError
 from sae.data.folders import ImageFile
-from sae.data.images import BadImage, read_image
+from sae.data.images import MAX_PIXELS, BadImage, read_image
 
 
 class Loaded(NamedTuple):
@@ -47,13 +47,14 @@ def load_images(
     preprocess: Preprocess,
     batches: Iterable[list[int]],
     workers: int,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[list[Outcome]]:
     """What became of each candidate, batch by batch, in the order of `batches` (places in `files`).
 
     Memory is bounded: two batches a worker are on the way. Use it under `explain_dead_workers`.
     """
     loader: DataLoader[Any] = DataLoader(
-        _Images(files, preprocess),
+        _Images(files, preprocess, max_pixels),
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=list,
@@ -88,13 +89,14 @@ def default_workers(n_files: int) -> int:
 class _Images(Dataset[Outcome]):
     """What the workers do."""
 
-    def __init__(self, files: Sequence[ImageFile], preprocess: Preprocess) -> None:
+    def __init__(self, files: Sequence[ImageFile], preprocess: Preprocess, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
         self._files = files
         self._preprocess = preprocess
 
     def __getitem__(self, candidate: int) -> Outcome:
         try:
-            image_id, image = read_image(self._files[candidate].path)
+            image_id, image = read_image(self._files[candidate].path, self._max_pixels)
         except BadImage as error:
             return Refused(candidate, error.reason)
         return Loaded(candidate, image_id, self._preprocess.resize(image), *image.size)

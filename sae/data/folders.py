@@ -22,7 +22,20 @@ from sae.data.class_names import class_of, is_wordnet_id, read_class_names
 
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif"),
-    *(".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".ico", ".ppm", ".pgm", ".pbm", ".pnm"),
+    *(
+        ".tiff",
+        ".heic",
+        ".heif",
+        ".avif",
+        ".mpo",
+        ".jp2",
+        ".jxl",
+        ".ico",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+    ),
 )
 """What counts as a candidate. Those that cannot be read as an image are listed as skipped."""
 SPLITS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
@@ -56,6 +69,14 @@ class FolderConfig:
         bool,
         typer.Option("--allow-skipped", help="Go on when over 1% of the files are unreadable."),
     ] = False
+    max_pixels: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=178_956_970,
+            help="Larger images are skipped: a small file can ask for gigabytes of pixels.",
+        ),
+    ] = 50_000_000
 
 
 def parse_domains(items: Sequence[str]) -> dict[str, Path]:

@@ -88,7 +88,7 @@ def _row(root: Path, path: str, label: str, domain: str) -> ImageRow:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """Pixels (w, h) as the file's header tells; (0, 0) for what is no JPEG, PNG or WebP."""
+    """Pixels (w, h) as the file's header tells; (0, 0) for what is not read."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             return image.size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import stat
 import struct
 import warnings
@@ -10,16 +11,21 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from sae.core.files import sha256_hex
 
-FORMATS = ("JPEG", "PNG", "WEBP")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF")
+"""Pillow reads MPO, a JPEG of several pictures, as JPEG."""
+READ = "JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF"
 MAX_PIXELS = 50_000_000
 """Checked on the header: a 20-kB PNG can ask for gigabytes of pixels."""
+MOST_PIXELS = 178_956_970
+"""What `max_pixels` can be at most: Pillow's own limit."""
 MAX_ASPECT = 200
 """Long side over short side. CLIP scales the SHORT side: 1 x 50,000 becomes 224 x 11,200,000."""
 MAX_BYTES = 200_000_000
+
 # What Pillow raises on broken bytes: most never seen in 90,000 mutated files, but in its source.
 _DECODER_ERRORS = (
     OSError,
@@ -33,6 +39,19 @@ _DECODER_ERRORS = (
     RuntimeError,
     struct.error,
     zlib.error,
+)
+# By their first bytes: what is met with an image's name and is none that is read.
+_OTHERS = (
+    (rb"....ftyp(hei|hev|mif1|msf1)", "a HEIC image; convert it to JPEG"),
+    (rb"\xff\x0a|....JXL ", "a JPEG XL image; convert it to PNG"),
+    (rb"....jP  |\xff\x4f\xff\x51", "a JPEG 2000 image; convert it to PNG"),
+    (rb"\0\0[\1\2]\0", "an icon; convert it to PNG"),
+    (rb"P[1-7]\s", "a PPM image; convert it to PNG"),
+    (rb"8BPS", "a Photoshop file; convert it to PNG"),
+    (rb"%PDF", "a PDF; convert its pages to PNG"),
+    (rb"version https://git-lfs", "a pointer of git-lfs; fetch the file itself: git lfs pull"),
+    (rb"\s*(<\?xml[^>]*>\s*)?<svg", "an SVG drawing; convert it to PNG"),
+    (rb"(?i)\s*<(!doctype )?html", "a web page, not an image; fetch it again"),
 )
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -58,10 +77,10 @@ def content_id(data: bytes) -> str:
     return sha256_hex(data)
 
 
-def read_image(path: Path) -> tuple[str, Image.Image]:
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[str, Image.Image]:
     """Content id and upright RGB image. Raises `BadImage` and nothing else."""
     data = _read_file(path)
-    return content_id(data), decode(data)
+    return content_id(data), decode(data, max_pixels)
 
 
 def read_known(path: Path, image_id: str) -> bytes:
@@ -75,8 +94,9 @@ def read_known(path: Path, image_id: str) -> bytes:
     return data
 
 
-def decode(data: bytes) -> Image.Image:
-    """JPEG, PNG or WebP bytes -> upright RGB; transparency lies on white, animations give frame 1.
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Bytes of one of `FORMATS` -> upright RGB; transparency lies on white; of several frames the
+    first.
 
     The size is checked before any pixel is decoded, and every pixel is decoded before it returns.
     Raises `BadImage` and nothing else. It is no integrity check: of 1,000 JPEGs with five changed
@@ -84,21 +104,27 @@ def decode(data: bytes) -> Image.Image:
     """
     if not data:
         raise BadImage("the file is empty")
+    max_pixels = min(max_pixels, MOST_PIXELS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_size(*image.size)
+                _check_size(image, max_pixels)
                 image.load()
                 upright = _upright(image, _to_rgb(image))
                 upright.info = {}  # whoever turns by EXIF again would turn twice
                 return upright
         except UnidentifiedImageError:
-            raise BadImage("not a JPEG, PNG or WebP image, or its header is damaged") from None
+            raise BadImage(_name_other(data)) from None
         except Image.DecompressionBombError:
-            raise BadImage(f"more than {MAX_PIXELS // 10**6} megapixels") from None
+            raise BadImage(f"more than {max_pixels / 1e6:.4g} megapixels") from None
         except _DECODER_ERRORS as error:
             raise BadImage(f"damaged or cut short: {' '.join(str(error).split())[:200]}") from None
+
+
+def _name_other(data: bytes) -> str:
+    found = (words for start, words in _OTHERS if re.match(start, data[:512], re.DOTALL))
+    return next(found, f"not a {READ} image, or its header is damaged")
 
 
 def _read_file(path: Path) -> bytes:
@@ -116,14 +142,23 @@ def _read_file(path: Path) -> bytes:
         raise BadImage(f"it cannot be read: {error.strerror or error}") from None
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise BadImage(f"{width} x {height} pixels is above {MAX_PIXELS // 10**6} megapixels")
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    tags = getattr(image, "tag_v2", {})  # a tile of a TIFF may be larger than the image
+    tile = tags.get(TiffImagePlugin.TILEWIDTH, 0), tags.get(TiffImagePlugin.TILELENGTH, 0)
+    if width * height > max_pixels or tile[0] * tile[1] > max_pixels:
+        tiles = f" in tiles of {tile[0]} x {tile[1]}" if tile[0] else ""
+        raise BadImage(
+            f"{width} x {height} pixels{tiles} is above {max_pixels / 1e6:.4g} megapixels "
+            "(--max-pixels of sae embed)"
+        )
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise BadImage(f"{width} x {height} pixels is longer than {MAX_ASPECT} to 1")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise BadImage("its pixels are fractions, of an unknown range; convert it to 8 or 16 bits")
     if image.mode.startswith("I"):
         return _from_16_bit(image)
     if "A" in image.mode.upper() or "transparency" in image.info:

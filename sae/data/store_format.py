@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sae.core.csv_cells import read_cell
+from sae.data.images import MAX_PIXELS
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +67,8 @@ class StoreInfo(Vectors, Versioned):
     """Folder or file of another lab's embeddings, relative to the store's; "": they are here."""
     shards_sha256: str = ""
     """What tells those from others, as 64 hex digits."""
+    max_pixels: int = MAX_PIXELS
+    """Of an image; those with more were skipped."""
 
 
 class Skipped(NamedTuple):

@@ -28,6 +28,7 @@ from sae.core.files import (
     write_tensors,
 )
 from sae.core.output import require_own
+from sae.data.images import MAX_PIXELS
 from sae.data.store_format import (
     ImageRow,
     Skipped,
@@ -52,6 +53,8 @@ class Plan(Vectors):
     """Digest of the candidates' names and sizes."""
     roots: dict[str, str]
     format: int = FORMAT
+    max_pixels: int = MAX_PIXELS
+    """Of an image; those with more are skipped."""
 
     @property
     def n_shards(self) -> int:

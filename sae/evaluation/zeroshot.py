@@ -171,7 +171,7 @@ def _features(
 def _image(store: EmbeddingStore, row: int) -> Image.Image:
     path = store.image_path(row)
     try:
-        image_id, image = read_image(path)
+        image_id, image = read_image(path, store.info.max_pixels)
     except BadImage as error:
         raise UserError(f"{path}: {error.reason}; put it back, or add --no-zeroshot") from None
     if image_id != store.images["image_id"].iloc[row]:

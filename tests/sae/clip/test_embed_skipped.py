@@ -13,6 +13,7 @@ from sae.core.errors import UserError
 from sae.data.folders import ImageFile, find_images
 from sae.data.images import BadImage, read_image
 from sae.data.store import EmbeddingStore
+from sae.data.store_format import read_skipped
 from tests.support.sae.embedded import Images, contents, count_reads, found, run, skipped
 from tests.support.sae.small_clip import write_images
 
@@ -139,3 +140,29 @@ def test_a_bad_image_in_a_worker_is_only_a_reason(images: Images, clip: Clip) ->
     file = ImageFile(images.roots["photo"] / "x.png", "photo", "")
     (batch,) = image_loader.load_images([file], clip.preprocess, [[0]], 1)
     assert batch == [image_loader.Refused(0, "the file is empty")]
+
+
+def test_no_cell_of_skipped_csv_is_a_formula(tmp_path: Path, clip: Clip) -> None:
+    write_images(tmp_path / "sketch", 3)
+    names = ["=1+1.png", "'=1.png", "@x.png", "-1.png", "+1.png", "plain.png"]
+    for name in names:
+        (tmp_path / "sketch" / name).write_bytes(b"no image")
+    roots = {"sketch": tmp_path / "sketch"}
+    run(Images(roots, find_images(roots)), tmp_path / "store", clip, allow_skipped=True)
+    cells = sorted(line[0] for line in skipped(tmp_path / "store")[1:])
+    assert cells == sorted(["'=1+1.png", "''=1.png", "'@x.png", "'-1.png", "'+1.png", "plain.png"])
+    read = read_skipped(tmp_path / "store" / "skipped.csv")
+    assert sorted(line.path for line in read) == sorted(names)
+
+
+def test_a_lower_cap_of_pixels_skips_and_is_kept_with_the_store(
+    images: Images, tmp_path: Path, clip: Clip
+) -> None:
+    Image.new("RGB", (300, 200)).save(images.roots["photo"] / "large.png")
+    with_large = Images(images.roots, find_images(images.roots))
+    info = run(with_large, tmp_path / "store", clip, allow_skipped=True, max_pixels=59_999)
+    assert (info.n_images, info.n_skipped, info.max_pixels) == (23, 1, 59_999)
+    assert "60000" not in skipped(tmp_path / "store")[1][2]
+    assert "300 x 200 pixels is above" in skipped(tmp_path / "store")[1][2]
+    with pytest.raises(UserError, match=r"max_pixels 59999, and now 50000000"):
+        run(with_large, tmp_path / "store", clip, allow_skipped=True)

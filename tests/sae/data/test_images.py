@@ -112,7 +112,7 @@ def test_an_animation_gives_its_first_frame(kind: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_every_exif_orientation_is_shown_upright(kind: str, orientation: int) -> None:
     upright = Image.new("RGB", (32, 16), "white")
     upright.paste("red", (0, 0, 16, 8))  # top left
@@ -135,10 +135,74 @@ def test_broken_exif_is_ignored() -> None:
     assert decode(encoded(noise(), "JPEG", exif=exif)).size == (30, 24)
 
 
-@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM", "ICO"])
-def test_other_formats_are_refused_whatever_their_name(kind: str) -> None:
-    with pytest.raises(BadImage, match="not a JPEG, PNG or WebP"):
-        decode(encoded(noise(), kind))
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "DIB", "TIFF", "AVIF", "MPO"])
+def test_other_formats_are_read_by_their_content(kind: str) -> None:
+    image = Image.new("RGB", (24, 16), "white")
+    image.paste((200, 0, 0), (0, 0, 12, 8))
+    options = {"quality": 100} if kind in ("AVIF", "MPO") else {}
+    shown = decode(encoded(image, kind, **options))
+    assert shown.size == (24, 16)
+    assert np.abs(np.array(colour(shown, 3, 3)) - (200, 0, 0)).max() < 9
+    assert min(colour(shown, 20, 12)) > 247
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "AVIF", "MPO"])
+def test_of_several_frames_the_first_is_shown(kind: str) -> None:
+    first, second = Image.new("RGB", (16, 16), "red"), Image.new("RGB", (16, 16), "blue")
+    data = encoded(first, kind, save_all=True, append_images=[second])
+    assert Image.open(io.BytesIO(data)).n_frames == 2  # type: ignore[attr-defined]
+    assert np.abs(np.array(colour(decode(data), 8, 8)) - (255, 0, 0)).max() < 12
+
+
+def test_tiffs_of_sixteen_bits_and_of_fractions() -> None:
+    grey = Image.fromarray(np.array([[0, 0x1234, 0x8000, 0xFFFF]], dtype=np.uint16))
+    assert np.asarray(decode(encoded(grey, "TIFF")))[0, :, 0].tolist() == [0, 18, 128, 255]
+    with pytest.raises(BadImage, match="pixels are fractions"):
+        decode(encoded(Image.new("F", (4, 4), 0.5), "TIFF"))
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "a HEIC image; convert it"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b'<?xml version="1.0"?>\n<svg xmlns="x">', "an SVG drawing"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"hello", "not a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF image"),
+    ],
+)
+def test_what_is_no_image_that_is_read_is_named(data: bytes, words: str) -> None:
+    with pytest.raises(BadImage, match=words):
+        decode(data)
+    with pytest.raises(BadImage, match="a PPM image; convert it to PNG"):
+        decode(encoded(noise(), "PPM"))
+
+
+def test_the_cap_of_pixels_is_an_option_and_holds_for_every_format() -> None:
+    for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"):
+        data = encoded(noise(size=(40, 30)), kind)
+        assert decode(data, max_pixels=1200).size == (40, 30)
+        with pytest.raises(BadImage, match=r"40 x 30 pixels is above .*--max-pixels"):
+            decode(data, max_pixels=1199)
+    with pytest.raises(BadImage, match="179 megapixels"):  # whatever a store asks for
+        decode(header_only_png(13_000, 13_900), max_pixels=10**12)
+
+
+def test_a_tiff_cannot_hide_a_huge_tile() -> None:
+    data = bytearray(encoded(noise(size=(64, 64)), "TIFF"))
+    (n_tags,) = struct.unpack_from("<H", data, ifd := struct.unpack_from("<I", data, 4)[0])
+    places = {
+        struct.unpack_from("<H", data, at)[0]: at for at in range(ifd + 2, ifd + 12 * n_tags, 12)
+    }
+    for old, new in (
+        (278, 322),
+        (284, 323),
+    ):  # rows per strip and planes: now a tile's width, height
+        struct.pack_into("<HHII", data, places[old], new, 4, 1, 60_000)
+    with pytest.raises(BadImage, match="64 x 64 pixels in tiles of 60000 x 60000 is above 50"):
+        decode(bytes(data))
 
 
 @pytest.mark.parametrize("size", [(13000, 13000), (9000, 9000), (8000, 6251), (70000, 70000)])
@@ -153,7 +217,7 @@ def test_a_thread_of_an_image_is_refused_as_clip_would_scale_it_up_to_gigabytes(
     assert decode(encoded(Image.new("RGB", (200, 1)))).size == (200, 1)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95, 0.999])
 def test_a_truncated_file_is_refused(kind: str, share: float) -> None:
     data = encoded(noise(size=(120, 90)), kind)
@@ -197,6 +261,15 @@ def seeds() -> list[bytes]:
         encoded(noise(), "WEBP", exif=exif),
         encoded(noise(), "WEBP", lossless=True),
         encoded(noise(), "WEBP", **frames),
+        encoded(noise(), "GIF", **frames),
+        encoded(noise("P"), "GIF", transparency=3),
+        encoded(noise(), "BMP"),
+        encoded(noise(), "TIFF", exif=exif),
+        encoded(noise(), "TIFF", compression="tiff_lzw"),
+        encoded(noise(), "TIFF", compression="jpeg"),
+        encoded(deep, "TIFF", compression="tiff_adobe_deflate"),
+        encoded(noise(), "AVIF", exif=exif),
+        encoded(noise(), "MPO", **frames),
     ]
 
 
@@ -238,7 +311,7 @@ def test_of_mutated_bytes_only_bad_image_escapes() -> None:
             assert decode(data).mode == "RGB"
         except BadImage as error:
             reasons.append(error.reason)
-    assert 800 < len(reasons) < 3600
+    assert 800 < len(reasons) < 3800
     assert all(reason and "\n" not in reason for reason in reasons)
 
 

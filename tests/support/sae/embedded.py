@@ -47,9 +47,9 @@ def skipped(store: Path) -> list[list[str]]:
 def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     reads: list[Path] = []
 
-    def counted(path: Path) -> tuple[str, Image.Image]:
+    def counted(path: Path, max_pixels: int) -> tuple[str, Image.Image]:
         reads.append(path)
-        return read_image(path)
+        return read_image(path, max_pixels)
 
     monkeypatch.setattr(image_loader, "read_image", counted)
     return reads
