@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sae.core.errors import UserError
@@ -29,7 +27,7 @@ from sae.model.sparsity import (
     Smooth,
     TopK,
 )
-from sae.untrusted.finite import require_finite
+from sae.model.weights import read_weights
 
 if TYPE_CHECKING:
     from sae.data.store_format import StoreInfo
@@ -289,7 +287,7 @@ class SAE(nn.Module):
             raise UserError(f"{folder} is not a folder; `sae train --out {folder}` makes one")
         remedy = f"run `sae train --out {folder}` again"
         model = cls(read_config(folder / CONFIG, SAEConfig, remedy))
-        model.load_state_dict(_read_weights(folder / WEIGHTS, model, remedy))
+        model.load_state_dict(read_weights(folder / WEIGHTS, model.state_dict(), remedy))
         return model.to(device).eval()
 
 
@@ -329,24 +327,3 @@ def _row_norm(x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
 def _normed(x: Tensor, kind: str) -> Tensor:
     shift, factor = _row_norm(x, kind)
     return (x - shift) / factor
-
-
-def _read_weights(path: Path, model: SAE, remedy: str) -> dict[str, Tensor]:
-    try:
-        state = load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; {remedy}") from None
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); {remedy}") from None
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise UserError(
-                f"{path}: {name} has shape {found.get(name)}, "
-                f"but {CONFIG} asks for {expected.get(name)}; {remedy}"
-            )
-        require_finite(str(path), name, state[name], f"it is damaged; {remedy}")
-    if not state["scale"] > 0:
-        raise UserError(f"{path}: scale is {state['scale'].item():g}, not above 0; {remedy}")
-    return state

@@ -189,7 +189,7 @@ def test_what_the_model_does_not_have_is_refused_before_anything_is_written(
 def test_a_worker_that_dies_is_reported_and_the_run_goes_on_later(
     images: Images, clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(path: Path) -> tuple[str, Image.Image]:
+    def die(path: Path, _: int) -> tuple[str, Image.Image]:
         if path == images.files[7].path:
             os.kill(os.getpid(), signal.SIGKILL)
         return read_image(path)
@@ -215,7 +215,7 @@ def test_a_worker_may_die_while_a_shard_is_written(
 def test_a_fault_of_ours_is_not_taken_for_a_bad_image(
     images: Images, clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fault(_: Path) -> tuple[str, Image.Image]:
+    def fault(*_: object) -> tuple[str, Image.Image]:
         raise RuntimeError("ours")
 
     monkeypatch.setattr(image_loader, "read_image", fault)

@@ -1,0 +1,89 @@
+"""What a command has done -> what it prints, and the next command."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sae.cli import console
+
+if TYPE_CHECKING:
+    from sae.data.folders import ImageFile
+    from sae.data.store_format import StoreInfo
+    from sae.evaluation.report import EvalReport
+    from sae.training.sweep.run import Sweep
+    from sae.training.train import TrainResult
+
+
+def report_embedding(info: StoreInfo, out: Path, files: Sequence[ImageFile]) -> None:
+    """What was embedded, what was left out."""
+    from sae.clip.embed import DUPLICATE
+    from sae.data.folders import name_lost_classes
+    from sae.data.store import EmbeddingStore
+    from sae.data.store_format import read_skipped
+
+    skipped = read_skipped(out / "skipped.csv")
+    n_twice = sum(line.reason.startswith(DUPLICATE) for line in skipped)
+    kinds = f" ({n_twice} there twice, {len(skipped) - n_twice} unreadable)" if skipped else ""
+    console.say(
+        f"embedded {info.n_images} images ({', '.join(info.roots)}), "
+        f"{info.tokens_per_image} x {info.d} each; skipped {info.n_skipped}{kinds}"
+    )
+    images = EmbeddingStore.open(out).images
+    embedded = Counter(zip(images["domain"], images["label"], strict=True))
+    for line in name_lost_classes(files, embedded):
+        console.complain(line)
+    console.finish(
+        {"store": out} | ({"skipped": out / "skipped.csv"} if info.n_skipped else {}),
+        [f"sae train {out} --out {out.parent}/sae"],
+    )
+
+
+def report_evaluation(
+    report: EvalReport, folder: Path | None, plots: bool, json: Path | None
+) -> dict[str, Path]:
+    """Print the figures; comes back with what was written beside the SAE."""
+    from sae.evaluation.report import plot_report
+
+    console.print_table(*report.table())
+    if report.variants_table()[0]:
+        console.print_table(*report.variants_table())
+    for remark in report.remarks():
+        console.complain(remark)
+    console.write_figures(json, report.flat())
+    wrote = {"report": folder / "eval.json"} if folder else {}
+    return wrote | (plot_report(report, folder) if folder and plots else {})
+
+
+def report_training(result: TrainResult, store: Path, json: Path | None) -> None:
+    """The figures of the last batch."""
+    row, n_latents, k = result.last, result.model.n_latents, result.model.config.k
+    state = "already trained with these settings"
+    if result.trained:
+        state = f"trained with the {result.engine} engine"
+    if result.n_before:
+        state += f" (from step {result.n_before} on)"
+    if result.choice:
+        console.say(result.choice.why())
+    console.say(
+        f"{state}: {n_latents} latents{f', k {k}' if k else ''}; on the last batch "
+        f"FVU {row.fvu:.3f}, L0 {row.l0:.1f}, dead {row.dead:.1%}"
+    )
+    console.write_figures(json, row._asdict())
+    following = [f"sae eval {result.out} {store}", f"interp collect {result.out} {store}"]
+    console.finish({"SAE": result.out}, following)
+
+
+def report_sweep(sweep: Sweep, store: Path, json: Path | None) -> None:
+    """A line for each SAE."""
+    n_there = len(sweep.rows) - sweep.n_trained - len(sweep.failures())
+    there = f" ({n_there} were there already)" if n_there else ""
+    console.say(f"{len(sweep.rows)} SAEs{there}, {sweep.measured_on()}; * no other beats in both")
+    console.print_table(*sweep.table())
+    for name, failure in sweep.failures().items():
+        console.say(f"{name} was not trained: {failure}")
+    console.write_figures(json, sweep.flat())
+    best = sweep.best()
+    console.finish(sweep.files(), [f"sae eval {best} {store}"] if best else [])
