@@ -26,6 +26,7 @@ from interp.run.run import Run
 from sae.cli import console
 from sae.clip.embed import embed
 from sae.clip.model import load_clip, resolve_device
+from sae.core.errors import quote
 from sae.core.progress import Progress, bar
 from sae.data.folders import find_images, parse_domains
 from sae.data.store import EmbeddingStore
@@ -73,7 +74,8 @@ def run_demo(out: Path, settings: ModelSettings, json: Path | None = None) -> No
         {"labels": run.labels, "gallery": gallery},
         [
             "sae embed --domain photo=YOUR_IMAGES --clip ViT-B-32/openai --out store",
-            f"interp explain --model openai/gpt-4.1-mini --run {out}   (needs OPENROUTER_API_KEY)",
+            f"interp explain --model openai/gpt-4.1-mini --run {quote(out)}"
+            "   (needs OPENROUTER_API_KEY)",
         ],
     )
 

@@ -17,7 +17,7 @@ from interp.pipeline.settings import DemoSettings
 from sae.cli import console
 from sae.cli.console import ConfigOption, ImagesOption, JsonOption, LinksOption
 from sae.cli.options import spread
-from sae.core.errors import OK, USAGE
+from sae.core.errors import OK, USAGE, quote
 
 app = typer.Typer(
     name="interp",
@@ -142,7 +142,11 @@ def collect(
         f"{info.n_dead} dead, {info.n_dense} dense"
     )
     console.write_figures(json, dataclasses.asdict(info))
-    console.finish(wrote, ["interp explain --model local", "interp explain --model MODEL"])
+    console.finish(wrote, _ways_to_explain(made.path))
+
+
+def _ways_to_explain(run: Path) -> list[str]:
+    return [f"interp explain --model {model} --run {quote(run)}" for model in ("local", "MODEL")]
 
 
 for _command in (ask.explain, ask.score):

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.llm.types import OPENROUTER
+from interp.llm.types import OPENROUTER, is_transient
 from interp.pipeline.settings import ModelSettings, Work, choose_latents
 from interp.records.circular import CIRCULAR, is_circular
 from sae.cli import console
 from sae.cli.console import ConfigOption, JsonOption
 from sae.cli.options import spread
-from sae.core.errors import FAILURES, OK
+from sae.core.errors import FAILURES, OK, quote
 
 if TYPE_CHECKING:
     from interp.explain.run import ExplainSummary
+    from interp.llm.failures import Reason
     from interp.pipeline.stage import Stage
     from interp.score.run import ScoreSummary
 
@@ -62,12 +64,16 @@ def explain(
         return _preview(stage, work, json)
     summary = stage.run()
     _say_explained(summary, settings)
-    console.write_figures(json, _flat(summary))
+    console.write_figures(json, _flat(summary._asdict()))
     written = {"labels": write_labels(opened), "answers": opened.explanations}
     n_left = len(set(chosen)) - summary.n_skipped - summary.n_labelled - summary.n_failed
     if n_left:
         console.say(f"{n_left} latents are left; the same command without --limit does them")
-    console.finish(written, [f"interp score --model {settings.model} --run {opened.path}"])
+    has_labels = any(e.label for e in opened.results.newest_explanations().values())
+    again = "" if all(is_transient(kind) for kind in summary.failures) else " --retry-failed"
+    stage_next, more = ("score", "") if has_labels else ("explain", again)
+    run_again = f"{settings.typed} --run {quote(opened.path)}{more}"
+    console.finish(written, [f"interp {stage_next} {run_again}"])
     return _verdict(summary.n_unusable, summary.n_asked, work)
 
 
@@ -95,9 +101,9 @@ def score(
     summary = stage.run()
     circular = is_circular(summary.scorer, opened.info.clip)
     _say_scored(summary, circular)
-    console.write_figures(json, {**dataclasses.asdict(summary), "circular": circular})
+    console.write_figures(json, {**_flat(dataclasses.asdict(summary)), "circular": circular})
     written = {"labels": write_labels(opened), "scores": opened.scores}
-    console.finish(written, [f"interp cards --run {opened.path}"])
+    console.finish(written, [f"interp cards --run {quote(opened.path)}"])
     return _verdict(summary.n_missing, summary.n_images, work)
 
 
@@ -125,7 +131,8 @@ def models(
     listing = (fetch_models if refresh else list_models)(base_url, key)
     print_models(listing, contains, all_models)
     console.write_figures(json, figures(listing, contains, all_models))
-    console.finish({}, ["interp explain --model MODEL --estimate"])
+    where = "" if base_url == OPENROUTER else f" --base-url {quote(base_url)}"
+    console.finish({}, [f"interp explain --model MODEL{where} --estimate"])
 
 
 def ledger(
@@ -199,11 +206,21 @@ def _say_written(requests: list[Path]) -> int:
     return OK
 
 
-def _flat(summary: ExplainSummary) -> dict[str, float | int | str]:
-    """One flat object: each kind of failure as failures/KIND."""
-    fields = summary._asdict()
-    kinds = fields.pop("failures")
-    return {**fields, **{f"failures/{kind}": n for kind, n in kinds.items()}}
+def _flat(fields: dict[str, Any]) -> dict[str, float | int | str]:
+    """One flat object: each kind of failure as failures/KIND, each reason as reasons/WORDS."""
+    kinds, reasons = fields.pop("failures", {}), fields.pop("reasons")
+    return {
+        **fields,
+        **{f"failures/{kind}": n for kind, n in kinds.items()},
+        **{f"reasons/{kind}: {words}": n for kind, words, n in reasons},
+    }
+
+
+def _say_reasons(reasons: Iterable[Reason]) -> None:
+    for reason in reasons:
+        if reason.words:
+            console.say(f"    {reason.n} x {reason.words}")
+            console.say(f"      {reason.remedy}")
 
 
 def _say_explained(summary: ExplainSummary, settings: ModelSettings) -> None:
@@ -211,6 +228,7 @@ def _say_explained(summary: ExplainSummary, settings: ModelSettings) -> None:
     console.say(f"{summary.n_labelled} latents labelled by {settings.model}{before}")
     for kind, n in sorted(summary.failures.items()):
         console.say(f"  {n} failed: {kind}")
+        _say_reasons(reason for reason in summary.reasons if reason.kind == kind)
     if summary.failures.get("too_few_images", 0) > summary.n_labelled:
         console.say(
             "  most latents fire on too few images: train fewer latents (--n-latents), add images, "
@@ -228,6 +246,7 @@ def _say_scored(summary: ScoreSummary, circular: bool) -> None:
         return
     if summary.n_failed:
         console.say(f"{summary.n_failed} could not be scored (see `failure` in scores.jsonl)")
+    _say_reasons(summary.reasons)
     if not summary.n_scored:
         return
     console.say(

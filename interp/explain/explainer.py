@@ -11,6 +11,7 @@ from interp.explain.answer import ExplainAnswer, explain_schema
 from interp.explain.examples import ShowConfig, choose_shown
 from interp.explain.lint import lint_description, lint_label
 from interp.explain.page import COLUMNS, Page, draw_page
+from interp.llm.failures import scrub
 from interp.llm.prompts import fingerprint, render
 from interp.llm.repair import Answered, Asker
 from interp.llm.types import Question, ReplyError, VisionModel
@@ -65,10 +66,12 @@ class VlmExplainer(Asker):
         patch_grid: tuple[int, int] | None = None,
         *,
         again: bool = False,
+        server: str = "",
     ) -> None:
         """`patch_grid`: (rows, columns) of a patch store's heat maps; square when not given.
 
-        `again`: ask anew what was answered in an unusable way before.
+        `again`: ask anew what was answered in an unusable way before. `server`: as in
+        `Explanation`.
         """
         super().__init__(model, again=again)
         self.config = config or ExplainConfig()
@@ -76,6 +79,7 @@ class VlmExplainer(Asker):
         self._painter = Painter(self.config.layout, COLUMNS, self.config.cell)
         self.name = model.name
         self.prompt = explain_prompt(self.config)
+        self._by = AnsweredBy(self.name, self.prompt, server)
 
     async def explain(self, evidence: Evidence, images: Images) -> Explanation:
         """One label for one latent. Raises `LeakError` when an image is not of the explain side."""
@@ -89,7 +93,8 @@ class VlmExplainer(Asker):
         try:
             answered = await self.ask(self._question(page, latent), page.parse)
         except ReplyError as error:
-            return self._failed(latent, error.kind, page, error.calls, error.usage.usd)
+            words = scrub(error.message)
+            return self._failed(latent, error.kind, page, error.calls, error.usage.usd, words)
         classes = {name.lower() for name, _ in evidence.stats.top_classes}
         return self._explained(latent, answered, page, classes)
 
@@ -125,7 +130,8 @@ class VlmExplainer(Asker):
         answer = answered.value
         label = lint_label(answer.label, classes, outlined=page.outlined)
         if not label.label:
-            return self._failed(latent, "invalid", page, answered.calls, answered.usd)
+            words = scrub(f"nothing is left of the label {answer.label!r}")
+            return self._failed(latent, "invalid", page, answered.calls, answered.usd, words)
         description = lint_description(answer.description)
         second = lint_label(answer.second_label or "").label or None
         low = ("low_resolution",) if page.low_resolution else ()
@@ -146,6 +152,7 @@ class VlmExplainer(Asker):
             model=self.name,
             prompt=self.prompt,
             codes=_codes(page),
+            server=self._by.server,
         )
 
     def _failed(
@@ -155,9 +162,9 @@ class VlmExplainer(Asker):
         page: Page,
         calls: tuple[str, ...] = (),
         usd: float = 0.0,
+        reason: str = "",
     ) -> Explanation:
-        by = AnsweredBy(self.name, self.prompt)
-        return Explanation.failed(latent, by, failure, _codes(page), calls, usd)
+        return Explanation.failed(latent, self._by, failure, _codes(page), calls, usd, reason)
 
 
 def _codes(page: Page) -> dict[str, str]:

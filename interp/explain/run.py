@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from interp.llm.failures import Reason, commonest
 from interp.llm.types import is_transient
 from interp.records.types import TOO_FEW, UNREADABLE, AnsweredBy, Explanation
 
@@ -26,6 +27,8 @@ class ExplainSummary(NamedTuple):
     """Latents that a model was asked about, by this and earlier commands."""
     n_unusable: int = 0
     """Those of them without a usable answer."""
+    reasons: tuple[Reason, ...] = ()
+    """The commonest of this command's failures."""
 
 
 def pending_latents(
@@ -64,12 +67,13 @@ def summarise(
         usd=math.fsum(e.usd for e in made),
         n_asked=len(asked),
         n_unusable=sum(failure is not None for failure in asked),
+        reasons=tuple(commonest((e.failure, e.reason) for e in made if e.failure is not None)),
     )
 
 
 def _failures(known: Iterable[Explanation], by: AnsweredBy) -> dict[int, str | None]:
     """Latent -> why its last explanation by this explainer and prompt failed; None: it did not."""
-    return {e.latent: e.failure for e in known if (e.model, e.prompt) == by}
+    return {e.latent: e.failure for e in known if (e.model, e.prompt, e.server) == by}
 
 
 def _is_pending(failure: str | None, retry_failed: bool) -> bool:

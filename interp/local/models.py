@@ -105,7 +105,7 @@ class LocalJudge:
     """
 
     def __init__(self, encoder: ClipEncoder, background: Iterable[tuple[str, Image.Image]]) -> None:
-        self.name, self.prompt = self.identify(encoder.clip.name)
+        self.name, self.prompt, _ = self.identify(encoder.clip.name)
         self._encoder = encoder
         self._background = encoder.encode(background)  # (b, d)
 

@@ -44,7 +44,9 @@ class ExplainStage(Stage[int, Explanation, ExplainSummary]):
     @cached_property
     def by(self) -> AnsweredBy:
         if not self._settings.is_local:
-            return AnsweredBy(self._settings.model, explain_prompt(self._config))
+            return AnsweredBy(
+                self._settings.model, explain_prompt(self._config), self._settings.server
+            )
         from interp.local.models import LocalNamer
 
         return LocalNamer.identify(clip_name(self._run, self._settings), self._vocabulary)
@@ -97,7 +99,8 @@ class ExplainStage(Stage[int, Explanation, ExplainSummary]):
     def _paid_answerer(self, model: VisionModel) -> VlmExplainer:
         grid = self._run.evidence.info.grid
         patch_grid = (grid[0], grid[1]) if grid else None
-        return VlmExplainer(model, self._config, patch_grid, again=self._work.retry_failed)
+        again, server = self._work.retry_failed, self._settings.server
+        return VlmExplainer(model, self._config, patch_grid, again=again, server=server)
 
     def _worker(
         self, answerer: Explainer, source: EvidenceSource

@@ -53,7 +53,9 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
     @cached_property
     def by(self) -> AnsweredBy:
         if not self._settings.is_local:
-            return AnsweredBy(self._settings.model, judge_prompt(self._layout))
+            return AnsweredBy(
+                self._settings.model, judge_prompt(self._layout), self._settings.server
+            )
         from interp.local.models import LocalJudge
 
         return LocalJudge.identify(clip_name(self._run, self._settings))
@@ -93,7 +95,8 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
         return LocalJudge(local_encoder(self._run, self._settings), background(self._run.evidence))
 
     def _paid_answerer(self, model: VisionModel) -> VlmJudge:
-        return VlmJudge(model, self._layout, again=self._work.retry_failed)
+        again, server = self._work.retry_failed, self._settings.server
+        return VlmJudge(model, self._layout, again=again, server=server)
 
     def _worker(
         self, answerer: Judge, source: EvidenceSource

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.llm.types import OPENROUTER
-from sae.core.errors import UserError
+from interp.llm.types import OPENROUTER, public_url
+from sae.core.errors import UserError, quote
 from sae.core.files import without_place
 
 if TYPE_CHECKING:
@@ -164,6 +164,19 @@ class ModelSettings:
         return self.model == LOCAL
 
     @property
+    def server(self) -> str:
+        """As records name it: "" for OpenRouter and for this machine."""
+        is_default = self.is_local or self.base_url.rstrip("/") == OPENROUTER
+        return "" if is_default else public_url(self.base_url).rstrip("/")
+
+    @property
+    def typed(self) -> str:
+        """The options that ask the same model again, for a command that is printed."""
+        elsewhere = self.base_url.rstrip("/") != OPENROUTER and not self.is_local
+        where = f" --base-url {quote(self.base_url)}" if elsewhere else ""
+        return f"--model {quote(self.model)}{where}"
+
+    @property
     def in_flight(self) -> int | None:
         """Requests in flight; None adapts."""
         return None if self.concurrency == AUTO else int(self.concurrency)
@@ -178,8 +191,6 @@ class ModelSettings:
 
     def recorded(self) -> dict[str, Any]:
         """What run.json keeps: all but what changes no result, without places and logins."""
-        from interp.llm.types import public_url
-
         kept = {k: v for k, v in dataclasses.asdict(self).items() if k not in UNRECORDED}
         public = {
             "base_url": "" if self.is_local else public_url(self.base_url),

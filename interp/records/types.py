@@ -168,6 +168,10 @@ class Explanation:
     calls: tuple[str, ...]
     """Keys in the ledger."""
     usd: Figure
+    reason: str = ""
+    """What the server, or the reader of its answer, said about the failure; "" without one."""
+    server: str = ""
+    """URL of the model's server, without login and query; "" for OpenRouter and this machine."""
 
     def __post_init__(self) -> None:
         if (self.label is None) != (self.failure is not None):
@@ -185,8 +189,9 @@ class Explanation:
         codes: dict[str, str],
         calls: tuple[str, ...] = (),
         usd: float = 0.0,
+        reason: str = "",
     ) -> Explanation:
-        """No label, and why; `codes`, `calls` and `usd` as in the fields."""
+        """No label, and why; `codes`, `calls`, `usd` and `reason` as in the fields."""
         return cls(
             latent=latent,
             label=None,
@@ -204,6 +209,8 @@ class Explanation:
             candidates=(),
             calls=calls,
             usd=usd,
+            reason=reason,
+            server=by.server,
         )
 
 
@@ -259,6 +266,10 @@ class Score:
     usd: Figure
     control: str = ""
     """"" for the latent's own label; "shuffled" when another latent's label was tested here."""
+    reason: str = ""
+    """What was said about most of the answers that are missing; "" where none is."""
+    server: str = ""
+    """Of the scorer, as in `Explanation`."""
 
 
 class ScoreLine(NamedTuple):
@@ -279,6 +290,8 @@ class AnsweredBy(NamedTuple):
     """Id of a vision model, or "local" and the like."""
     prompt: str
     """Fingerprint of the prompt, its schema and the settings that change the answer."""
+    server: str = ""
+    """As in `Explanation`: the same name at another URL is another model."""
 
 
 def digest_of(image_ids: Iterable[str]) -> str:

@@ -30,6 +30,7 @@ TEXT_COLUMNS = (
     "description",
     "verdict",
     "status",
+    "reason",
     "explainer",
     "scorer",
     "circular",
@@ -55,6 +56,7 @@ COLUMNS = (
     "sketch_share",
     "class_entropy",
     "status",
+    "reason",
     "explainer",
     "scorer",
     "circular",
@@ -138,6 +140,7 @@ def _cells(
         **{f"share_{domain}": share for domain, share in stats.domain_share.items()},
         "class_entropy": stats.class_entropy,
         "status": _status(stats.status, explanation, score),
+        "reason": _reason(explanation, score),
         "explainer": explanation.model if explanation else "",
         "scorer": score.model if score else "",
         "circular": _yes_or_no(is_circular(score.model, clip)) if score else "",
@@ -156,6 +159,13 @@ def _status(status: str, explanation: Explanation | None, score: Score | None) -
     if score is not None and score.failure is not None:
         return f"unscored: {score.failure}"
     return status
+
+
+def _reason(explanation: Explanation | None, score: Score | None) -> str:
+    """Why there is no label, or why answers about it are missing."""
+    if explanation is not None and explanation.failure is not None:
+        return explanation.reason
+    return score.reason if score is not None else ""
 
 
 def _written(cell: Cell) -> str:

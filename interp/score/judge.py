@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
+from interp.llm.failures import scrub
 from interp.llm.prompts import fingerprint, render
 from interp.llm.repair import Asker
 from interp.llm.types import Question, ReplyError, VisionModel, is_transient
@@ -36,6 +37,8 @@ class Judgement:
     calls: tuple[str, ...] = ()
     """Keys in the ledger."""
     usd: float = 0.0
+    reason: str = ""
+    """The words behind `failure`."""
 
     @property
     def transient(self) -> bool:
@@ -66,12 +69,15 @@ class Judge(Protocol):
 class VlmJudge(Asker):
     """Asks a vision model about some lettered images; on an unusable answer it asks once again."""
 
-    def __init__(self, model: VisionModel, layout: Layout = "grid", *, again: bool = False) -> None:
-        """`again`: ask anew what was answered in an unusable way before."""
+    def __init__(
+        self, model: VisionModel, layout: Layout = "grid", *, again: bool = False, server: str = ""
+    ) -> None:
+        """`again`: ask anew what was answered in an unusable way before; `server` as in `Score`."""
         super().__init__(model, again=again)
         self._painter = Painter(layout, COLUMNS, CELL)
         self.name = model.name
         self.prompt = judge_prompt(layout)
+        self.server = server
 
     async def judge(
         self, label: str, description: str, pictures: Pictures, about: str = ""
@@ -90,9 +96,13 @@ class VlmJudge(Asker):
             )
         except ReplyError as error:
             nothing = dict.fromkeys(codes, None)
-            return Judgement(nothing, error.kind, error.calls, error.usage.usd)
-        failure = None if _is_whole(answered.value) else "wrong_keys"
-        return Judgement(answered.value, failure, answered.calls, answered.usage.usd)
+            words = scrub(error.message)
+            return Judgement(nothing, error.kind, error.calls, error.usage.usd, words)
+        lost = ", ".join(code for code, score in answered.value.items() if score is None)
+        judgement = Judgement(answered.value, None, answered.calls, answered.usage.usd)
+        if not lost:
+            return judgement
+        return replace(judgement, failure="wrong_keys", reason=f"no number for {lost}")
 
     def question(
         self, label: str, description: str, pictures: Pictures, about: str = ""

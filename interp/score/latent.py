@@ -236,4 +236,6 @@ def _score(
         calls=tuple(key for judgement in judgements for key in judgement.calls),
         usd=sum(judgement.usd for judgement in judgements),
         control=test.control,
+        reason=next((j.reason for j in judgements if j.reason), ""),
+        server=getattr(test.judge, "server", ""),
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from interp.llm.failures import Reason, commonest
 from interp.llm.types import is_transient
 from interp.pictures.cache import EvidenceSource
 from interp.records.types import (
@@ -52,6 +53,8 @@ class ScoreSummary:
     balanced_accuracy: float
     usd: float
     """NaN when a server did not say what it bills."""
+    reasons: tuple[Reason, ...] = ()
+    """The commonest, of latents without a score or without some of the answers."""
 
 
 def pending_tests(
@@ -95,7 +98,7 @@ def summarise(
     scores: Iterable[Score], by: AnsweredBy, control: str, latents: Container[int]
 ) -> ScoreSummary:
     """The last score of each of `latents` by one scorer and prompt under one control."""
-    wanted = (s for s in scores if s.control == control and (s.model, s.prompt) == by)
+    wanted = (s for s in scores if s.control == control and (s.model, s.prompt, s.server) == by)
     last = {s.latent: s for s in wanted if s.latent in latents}
     scored = [score for score in last.values() if score.failure is None]
     asked = [score for score in last.values() if score.failure != TOO_FEW]
@@ -116,7 +119,14 @@ def summarise(
         auroc_hard=_mean([score.auroc_hard for score in scored]),
         balanced_accuracy=_mean([score.balanced_accuracy for score in scored]),
         usd=sum(score.usd for score in last.values()),
+        reasons=tuple(commonest(_reasons(last.values()))),
     )
+
+
+def _reasons(scores: Iterable[Score]) -> Iterator[tuple[str, str]]:
+    for score in scores:
+        if score.failure is not None or score.n_missing:
+            yield score.failure or "missing answers", score.reason
 
 
 class _Test(NamedTuple):
@@ -144,7 +154,7 @@ def _is_pending(score: Score, retry_failed: bool) -> bool:
 
 def _test_of(line: ScoreLine) -> _Test:
     score = line.score
-    by = AnsweredBy(score.model, score.prompt)
+    by = AnsweredBy(score.model, score.prompt, score.server)
     return _Test(score.latent, score.label, score.explainer, by, score.control, line.images)
 
 

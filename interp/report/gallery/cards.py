@@ -114,7 +114,16 @@ def _shares(stats: LatentStats, domains: Sequence[str]) -> list[float]:
 def _explanation(e: Explanation | None) -> dict[str, Json] | None:
     if e is None:
         return None
-    kept = ("label", "second_label", "description", "verdict", "level", "confidence", "failure")
+    kept = (
+        "label",
+        "second_label",
+        "description",
+        "verdict",
+        "level",
+        "confidence",
+        "failure",
+        "reason",
+    )
     origin = ("model", "provider", "prompt")
     return {
         **{name: getattr(e, name) for name in kept + origin},
@@ -131,7 +140,16 @@ def _score(s: Score | None, explanation: Explanation | None, clip: str) -> dict[
         return None
     figures = ("auroc", "auroc_low", "auroc_high", "auroc_easy", "auroc_hard")
     more = ("balanced_accuracy", "spearman", "usd")
-    kept = ("label", "model", "prompt", "n_positive", "n_negative", "n_missing", "failure")
+    kept = (
+        "label",
+        "model",
+        "prompt",
+        "n_positive",
+        "n_negative",
+        "n_missing",
+        "failure",
+        "reason",
+    )
     return {
         **{name: number(getattr(s, name)) for name in figures + more},
         **{name: getattr(s, name) for name in kept},

@@ -61,6 +61,57 @@ def test_colours_are_asked_first_and_a_complete_run_needs_no_server(server, run)
     assert server.requests == []
 
 
+def test_the_reason_of_a_failure_is_kept_counted_and_shown(server, run, capsys):
+    said = f"Too many pixels for you, Bearer {KEY}"
+
+    def refuse(request):
+        many = len(request.pictures) > 1
+        return (400, {"error": {"message": said}}) if many else None
+
+    server.refuse = refuse
+    assert explain(run, server, "--limit", 3) == FAILURES
+    out = capsys.readouterr().out
+    assert "3 failed: bad_request\n    3 x 400: Too many pixels for you, Bearer [key]" in out
+    assert "--retry-failed asks again" in out
+    (next_line,) = [line for line in out.splitlines() if line.startswith("next:")]
+    assert "interp explain --model x/y" in next_line
+    assert f"--base-url {server.base_url} --run {run} --retry-failed" in next_line
+    words = {e.reason for e in newest(run).values() if e.failure == "bad_request"}
+    assert words == {"400: Too many pixels for you, Bearer [key]"}
+    assert "Too many pixels" in (run / "labels.csv").read_text(encoding="utf-8")
+    assert interp("cards", "--run", run) == OK
+    cards = (run / "gallery" / "data" / "c0000.js").read_text(encoding="utf-8")
+    assert "Too many pixels" in cards
+    assert KEY not in cards
+
+
+def test_a_judges_missing_answers_say_why(server, run, capsys):
+    assert explain(run, server, "--limit", 2) == OK
+    assert f"interp score --model x/y --base-url {server.base_url}" in capsys.readouterr().out
+    server.refuse = lambda request: (
+        (400, {"error": {"message": "No such luck"}}) if len(request.texts) > 1 else None
+    )
+    server.always = Fault("prose")
+    words = ("--model", "x/y", "--base-url", server.base_url, "--run", run)
+    assert interp("score", *words) != OK
+    rows = list(read_jsonl(run / "scores.jsonl"))
+    assert rows
+    assert all(row["reason"] for row in rows if row["n_missing"])
+    assert " x " in capsys.readouterr().out
+
+
+def test_the_same_name_at_another_url_is_another_model_and_pays_for_itself(server, run):
+    assert explain(run, server, "--limit", 2) == OK
+    with Loopback() as other:
+        assert explain(run, other, "--limit", 2) == OK
+        assert len(other.chats) == len(ASKED) + 2
+        servers = [row["server"] for row in read_jsonl(run / "explanations.jsonl")]
+        assert servers == [server.base_url] * 2 + [other.base_url] * 2
+    n_asked = len(server.chats)
+    assert explain(run, server, "--limit", 2, "--latents", "0-3") == OK
+    assert len(server.chats) - n_asked <= len(ASKED) + 2
+
+
 def test_too_many_failures_end_with_exit_code_4_and_retrying_asks_only_for_those(
     server, run, capsys
 ):

@@ -54,17 +54,19 @@ def test_an_unusable_answer_is_asked_once_more_and_both_are_paid() -> None:
         {"A": 90, "B": 5}, None, ("k1", "k2"), 1.0
     )
     twice = ask(FakeModel("lovely", '{"A": 90, "Q": 5}'))
-    assert twice == Judgement({"A": None, "B": None}, "wrong_keys", ("k1", "k2"), 1.0)
+    words = "the answer has the unknown letter 'Q'"
+    assert twice == Judgement({"A": None, "B": None}, "wrong_keys", ("k1", "k2"), 1.0, words)
     assert not twice.transient
 
 
 def test_a_question_without_an_answer_leaves_all_scores_missing_and_says_why() -> None:
     judgement = ask(FakeModel(ReplyError("moderated", "no")))
-    assert judgement == Judgement({"A": None, "B": None}, "moderated", (), 0.0)
+    assert judgement == Judgement({"A": None, "B": None}, "moderated", (), 0.0, "no")
     assert ask(FakeModel(ReplyError("timeout", "no"))).transient
 
 
 def test_a_letter_that_an_answer_leaves_out_is_missing_and_the_others_count() -> None:
     judgement = ask(FakeModel('{"A": 90, "B": null}'))
-    assert judgement == Judgement({"A": 90, "B": None}, "wrong_keys", ("k1",), 0.5)
+    words = "no number for B"
+    assert judgement == Judgement({"A": 90, "B": None}, "wrong_keys", ("k1",), 0.5, words)
     assert not judgement.transient
