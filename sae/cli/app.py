@@ -210,6 +210,14 @@ def evaluate(
     templates: Annotated[
         int, typer.Option(help="1, or 80: also with the 80 templates of CLIP's authors.")
     ] = 1,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="First set the threshold of a BatchTopK on half of the held-out images, and save "
+            "it; the other half is evaluated.",
+        ),
+    ] = False,
     n_zeroshot: Annotated[int, typer.Option(help="Images per domain for that, at most.")] = 2000,
     images: ImagesOption = None,
     follow_links: LinksOption = False,
@@ -235,6 +243,10 @@ def evaluate(
         raise UserError(
             f"--plots are drawn beside an SAE of ours; `sae import {model} --out DIR` makes it one"
         )
+    if calibrate and folder is None:
+        raise UserError(
+            f"--calibrate changes an SAE of ours; `sae import {model} --out DIR` makes it one"
+        )
     with bar("evaluate") as progress:
         report = evaluate_run(
             sae,
@@ -246,6 +258,7 @@ def evaluate(
             templates=templates,
             ks=_whole_numbers("--k", k),
             against=load(against) if against else None,
+            set_threshold=calibrate,
         )
     wrote = reports.report_evaluation(report, folder, plots, json)
     console.finish(wrote, [f"interp collect {quote(model)} {quote(store)}"])

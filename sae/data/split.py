@@ -11,10 +11,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def holdout_rows(images: pd.DataFrame, holdout: float) -> NDArray[np.bool_]:
-    """Which rows of a store are held out: a mask (n_images,), decided by each image's content."""
+def holdout_rows(images: pd.DataFrame, holdout: float, start: float = 0.0) -> NDArray[np.bool_]:
+    """Which rows of a store are held out: a mask (n_images,), decided by each image's content.
+
+    Of these, with `start`, only those from that share on.
+    """
     shares = (fraction(image_id, "holdout") for image_id in images["image_id"])
-    return np.fromiter(shares, dtype=np.float64, count=len(images)) < holdout
+    found = np.fromiter(shares, dtype=np.float64, count=len(images))
+    return (start <= found) & (found < holdout)
 
 
 def fraction(image_id: str, use: Literal["split", "holdout"]) -> float:

@@ -21,6 +21,7 @@ from sae.data.store import EmbeddingStore
 from sae.evaluation.dictionary import Stability, coherence, stability
 from sae.evaluation.reconstruction import FitSums
 from sae.evaluation.report import EvalReport
+from sae.evaluation.threshold import calibrate
 from sae.evaluation.zeroshot import TEMPLATES, class_names, openai_templates, zeroshot
 from sae.model.sae import SAE, require_match
 
@@ -39,16 +40,23 @@ def evaluate_run(
     templates: int = 1,
     ks: Sequence[int] = (),
     against: SAE | None = None,
+    set_threshold: bool = False,
 ) -> EvalReport:
     """Evaluate on the held-out images and write `folder`/eval.json, where there is a folder.
 
     Zero-shot classification takes up to `n_zeroshot` images of each domain; 0 leaves it out. It is
     done with one template, and if `templates` is 80 with CLIP's 80 as well. `ks` are other numbers
-    of latents per token to try; `against` is another SAE to compare the latents with.
+    of latents per token to try; `against` is another SAE to compare the latents with. With
+    `set_threshold` that of a BatchTopK is first set on half of the held-out images, and saved.
     """
     if templates not in (1, 80):
         raise UserError(f"--templates is {templates}; it must be 1 or 80")
     with closing(hold(folder / LOCK)) if folder else nullcontext():
+        if set_threshold:
+            if not calibrate(model, store, device):
+                raise UserError(f"{store.path} has too few held-out images to calibrate on")
+            if folder is not None:
+                model.save(folder)
         report = _report(model, store, device, n_zeroshot, progress, templates, ks, against)
         if folder is not None:
             origin = {"format": FORMAT, "store": store.info.identity}
@@ -84,10 +92,11 @@ def _report(
 
 def held_out_rows(model: SAE, store: EmbeddingStore) -> NDArray[np.int64]:
     """Rows of the images that training left out. Raises `UserError` when there are none."""
-    rows = np.flatnonzero(holdout_rows(store.images, model.config.holdout))
+    c = model.config
+    rows = np.flatnonzero(holdout_rows(store.images, c.holdout, c.calibration))
     if len(rows) == 0:
         raise UserError(
-            f"no image of {store.path} is held out (holdout {model.config.holdout}, "
+            f"no image of {store.path} is held out (holdout {c.holdout}, "
             f"{store.info.n_images} images); train with a larger --holdout or embed more images"
         )
     return rows
@@ -128,6 +137,8 @@ def evaluate(
         domains={domain: part.fit() for domain, part in seen.items()},
         at_k={k: part.fit() for k, part in total.at_k.items()},
         at_prefix={size: part.fit() for size, part in total.at_prefix.items()},
+        at_own_prefix={size: part.fit() for size, part in total.at_own_prefix.items()},
+        k=model.config.k if model.config.activation == "batch_topk" else 0,
         coherence=coherence(model.W_dec, total.own.n_active > 0),
         frequency={"": total.own.frequency()}
         | {domain: part.frequency() for domain, part in seen.items()},
@@ -140,7 +151,11 @@ class Sums:
     def __init__(self, model: SAE, ks: Sequence[int]) -> None:
         self.own = FitSums(model)
         self.at_k = {k: FitSums(model) for k in sorted(set(ks))}
-        self.at_prefix = {size: FitSums(model) for size in model.config.prefixes[:-1]}
+        sizes = model.config.prefixes[:-1]
+        self.at_prefix = {size: FitSums(model) for size in sizes}
+        # Where there is no k, latents do not compete: both are the same.
+        own_sizes = [size for size in sizes if model.config.k]
+        self.at_own_prefix = {size: FitSums(model) for size in own_sizes}
         self.widest = _with_k(model, max(self.at_k)) if self.at_k else None
 
     @torch.no_grad()
@@ -156,6 +171,8 @@ class Sums:
         self.own.update(x, codes)
         for size, part in self.at_prefix.items():
             part.update(x, codes.first(size))
+        for size, part in self.at_own_prefix.items():
+            part.update(x, self.own.model.encode(x, size, own=True))
         if self.widest is not None:
             codes = self.widest.encode(x)  # the largest first: a smaller k is its first columns
             for k, part in self.at_k.items():
@@ -167,7 +184,8 @@ class Sums:
             part.add(more)
 
     def _parts(self) -> list[FitSums]:
-        return [self.own, *self.at_k.values(), *self.at_prefix.values()]
+        prefixes = (*self.at_prefix.values(), *self.at_own_prefix.values())
+        return [self.own, *self.at_k.values(), *prefixes]
 
 
 def _compare(

@@ -14,6 +14,9 @@ from sae.evaluation.dictionary import Coherence, Stability
 from sae.evaluation.reconstruction import DENSE_RATE, Fit
 from sae.evaluation.zeroshot import ZeroShot
 
+MAX_DRIFT = 0.1
+"""Share of k by which L0 may differ from it before that is said."""
+
 
 @dataclass(frozen=True)
 class EvalReport:
@@ -25,7 +28,13 @@ class EvalReport:
     at_k: dict[int, Fit] = field(default_factory=dict)
     """The same SAE with other k, on the same tokens, all domains together."""
     at_prefix: dict[int, Fit] = field(default_factory=dict)
-    """The same for the smaller dictionaries that a Matryoshka SAE holds, by their latents."""
+    """The same for the prefixes of a Matryoshka SAE, by their latents, as training has them: later
+    latents compete for the k places, and what they win is left out."""
+    at_own_prefix: dict[int, Fit] = field(default_factory=dict)
+    """The same prefixes as dictionaries by themselves: each token keeps the k largest of their own.
+    Empty for the rules that have no k."""
+    k: int = 0
+    """What a BatchTopK should keep per token, on average; 0 for the other rules."""
     coherence: Coherence | None = None
     """Of the latents that fire on these tokens."""
     stability: Stability | None = None
@@ -40,7 +49,8 @@ class EvalReport:
 
     def flat(self) -> dict[str, float | int | None]:
         """One flat object: "fvu", "zeroshot_sae_top1", "sketch/fvu", "sketch/zeroshot80_sae_top1",
-        "fvu_at_k16", "fvu_at_prefix256", "mean_max_cosine", "stability_matched_cosine".
+        "fvu_at_k16", "fvu_at_prefix256", "fvu_at_prefix256_own", "l0_over_k", "mean_max_cosine",
+        "stability_matched_cosine".
 
         What is not a number (the fvu of a single token) is None.
         """
@@ -49,6 +59,8 @@ class EvalReport:
             flat |= _named(asdict(fit), domain)
         for name, fit in self._variants().items():
             flat |= {f"fvu_at_{name}": fit.fvu, f"l0_at_{name}": fit.l0}
+        if self.k:
+            flat["l0_over_k"] = self.overall.l0 / self.k
         if self.coherence is not None:
             flat |= asdict(self.coherence)
         if self.stability is not None:
@@ -79,13 +91,25 @@ class EvalReport:
         return rows, ("", "fvu", "l0", "dead")
 
     def remarks(self) -> list[str]:
-        """What to say of zero-shot figures from which no loss can be read."""
-        return [
+        """What to say of an L0 that is not k, and of zero-shot figures that tell of no loss."""
+        return self._drift() + [
             f"{_key(domain, _prefix(templates)[:-1])}: {result.raw_top1:.1%} of {result.n_images} "
             f"images are named right without the SAE, not above chance (1 in {result.n_classes}): "
             "no loss can be told; are the classes words that CLIP knows? `sae embed --classes FILE`"
             for templates, domain, result in self._at_chance()
             if not domain or not math.isnan(self.zeroshot[templates][""].delta_top1)
+        ]
+
+    def _drift(self) -> list[str]:
+        """What is to be said where a BatchTopK's L0 is far from its k on these images."""
+        if not self.k or abs(self.overall.l0 / self.k - 1) <= MAX_DRIFT:
+            return []
+        off = self.overall.l0 / self.k - 1
+        return [
+            f"L0 on these images is {self.overall.l0:.1f}, {abs(off):.0%} "
+            f"{'above' if off > 0 else 'below'} the k {self.k} of its training: the threshold does "
+            "not fit images that it was not learned on, and the FVU is that of another L0; "
+            "`sae eval ... --calibrate` sets it on half of the held-out images"
         ]
 
     def _at_chance(self) -> Iterator[tuple[str, str, ZeroShot]]:
@@ -103,9 +127,9 @@ class EvalReport:
         ]
 
     def _variants(self) -> dict[str, Fit]:
-        return {f"k{k}": fit for k, fit in self.at_k.items()} | {
-            f"prefix{size}": fit for size, fit in self.at_prefix.items()
-        }
+        found = {f"k{k}": fit for k, fit in self.at_k.items()}
+        found |= {f"prefix{size}": fit for size, fit in self.at_prefix.items()}
+        return found | {f"prefix{size}_own": fit for size, fit in self.at_own_prefix.items()}
 
 
 def plot_report(report: EvalReport, folder: Path) -> dict[str, Path]:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from sae.core.errors import UserError
-from sae.interchange.foreign import Foreign, to_sae
-from sae.interchange.measure import AT_ONCE, N_MEASURED, fvu
-from sae.model.sparsity import BatchTopK
+from sae.evaluation.threshold import find_threshold
+from sae.interchange.foreign import Foreign, just_below, to_sae
+from sae.interchange.measure import N_MEASURED, fvu
 
 
 def complete(foreign: Foreign, x: Tensor | None, path: Path) -> Foreign:
@@ -50,12 +50,9 @@ def _unscaled(foreign: Foreign, path: Path) -> Foreign:
 
 @torch.no_grad()
 def _with_threshold(foreign: Foreign, x: Tensor) -> Foreign:
-    """The mean over batches of the smallest activation that a batch of the store would keep."""
+    """That which k latents per token of the store reach, on average."""
     model = to_sae(replace(foreign, threshold=torch.zeros(())))
-    rule = BatchTopK(foreign.k, torch.zeros(()))
-    parts = torch.split(x[:N_MEASURED], AT_ONCE)
-    borders = [rule.border(model.encode_pre(part), foreign.k) for part in parts]
-    threshold = torch.stack(borders).mean()
+    threshold = just_below(find_threshold(model, [x[:N_MEASURED]]))
     note = f"threshold {float(threshold):.4g} estimated from {min(len(x), N_MEASURED)} tokens"
     return replace(foreign, threshold=threshold, lacks="", notes=(*foreign.notes, note))
 

@@ -18,10 +18,8 @@ N_SAMPLE = 16_384
 """Tokens from which mean and scale are estimated: the mean is then within 1% of a deviation."""
 N_MEASURED = 4_096
 """Tokens on which the FVU is measured: 98,304 latents then take seconds on one core."""
-AT_ONCE = 256
-"""Tokens whose pre-activations are made at once: these stay far smaller than the weights."""
 REBUILT_AT_ONCE = 64
-"""Fewer, for a ReLU's may all be active, and each then costs several times its own size."""
+"""A ReLU's latents may all be active, and each then costs several times its own size."""
 
 
 def sample(store: Path | str, d: int, n: int = N_SAMPLE) -> Tensor:

@@ -60,7 +60,8 @@ class SAEConfig:
     """The rule that keeps them: "topk", "signed_topk", "batch_topk", "jumprelu" or "relu"; in some
     imported SAEs "abs_topk", "group_max", "dense_gelu" or "dense_softplus"."""
     prefixes: tuple[int, ...] = ()
-    """Matryoshka: so many first latents are a dictionary of their own; the last is all of them."""
+    """Matryoshka: so many first latents rebuild the input without the others, in training after all
+    latents have competed for the k places; the last is all of them."""
     input_norm: str = ""
     """What is done to each row of x first, in some imported SAEs: "layer_norm" takes its own mean
     out and divides by its own deviation, "constant_norm" gives it the length sqrt(d);
@@ -81,6 +82,9 @@ class SAEConfig:
     """Identity of the store it was trained on."""
     holdout: float = 0.1
     """Share of images it has not seen: those with `fraction(image_id, "holdout") < holdout`."""
+    calibration: float = 0.0
+    """Share of images, the first of those held out, on which the threshold of a BatchTopK was set:
+    neither training nor evaluation uses them. 0: it is the one that training learned."""
     seed: int = 0
     version: str = ""
     """Version of the program that wrote it."""
@@ -181,13 +185,19 @@ class SAE(nn.Module):
     def n_latents(self) -> int:
         return self.config.n_latents
 
-    def encode(self, x: Tensor, n_latents: int = 0) -> Codes:
+    def encode(self, x: Tensor, n_latents: int = 0, own: bool = False) -> Codes:
         """Activations of raw embeddings (n, d), of any float type.
 
         With `n_latents`, only those of so many first latents, as a Matryoshka SAE's prefix has
-        them: latents beyond it compete for a place among the k, and are then left out.
+        them: latents beyond it compete for a place among the k, and are then left out. With `own`
+        they do not compete: the prefix is a dictionary by itself, and keeps the k largest of its
+        own for each token, whatever their rule's threshold.
         """
-        codes = self.sparsity.keep(self.encode_pre(x))
+        pre, rule = self.encode_pre(x), self.sparsity
+        if own and n_latents:
+            pre = pre[:, :n_latents]
+            rule = TopK(self.config.k) if isinstance(rule, BatchTopK) else rule
+        codes = rule.keep(pre)
         if cap := self.config.soft_cap:
             codes = codes._replace(acts=cap * torch.tanh(codes.acts / cap))
         codes = codes._replace(rows=self._rows(x))

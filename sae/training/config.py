@@ -133,6 +133,14 @@ class TrainConfig:
             rich_help_panel=_VARIANT,
         ),
     ] = ""
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            help="Set the threshold of batch_topk on half of the held-out images, which `sae eval` "
+            "then leaves out.",
+            rich_help_panel=_VARIANT,
+        ),
+    ] = True
     multi_k: Annotated[
         int,
         typer.Option(

@@ -19,6 +19,7 @@ from sae.core.distributed import LostProcess, Ranks
 from sae.core.errors import UserError
 from sae.core.files import append_jsonl, package_version, read_config, read_jsonl, write_json
 from sae.data.store import EmbeddingStore
+from sae.evaluation.threshold import calibrate
 from sae.model.init import start
 from sae.model.sae import SAE, SAEConfig
 from sae.training import checkpoint, folder, trackers
@@ -152,8 +153,11 @@ def train_lanes(lanes: Sequence[Lane], shared: Pass) -> dict[Path, TrainResult |
                 _save(lanes)
             raise
     results = {lane.out: _result(lane, row) for lane, row in zip(lanes, rows_of, strict=True)}
-    for result in results.values():
+    for lane in lanes:
+        result = results[lane.out]
         if group.is_first and isinstance(result, TrainResult):
+            if lane.config.calibrate and lane.config.activation == "batch_topk":
+                calibrate(result.model, shared.store, group.device)
             folder.finish(result.out, result.model)
     group.wait()
     return results

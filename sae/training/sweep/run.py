@@ -9,7 +9,7 @@ DIR/
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +148,7 @@ def run_sweep(
             jobs = {out / variant.name: variant.config for variant in same}
             trained = train_all(store, jobs, context)
             results |= dict(zip([variant.name for variant in same], trained, strict=True))
-        rows, are_held_out = _measured_rows(store, base.holdout)
+        rows, are_held_out = _measured_rows(store, base.holdout, _calibration(results.values()))
         found = [_row(v, results[v.name], store, rows, group.device) for v in variants]
         n_trained = sum(isinstance(r, TrainResult) and r.trained for r in results.values())
         sweep = Sweep(out, found, n_trained, len(rows) * are_held_out)
@@ -176,9 +176,17 @@ def _by_seed(variants: Sequence[Variant]) -> list[list[Variant]]:
     return [[v for v in variants if v.config.seed == seed] for seed in seeds]
 
 
-def _measured_rows(store: EmbeddingStore, holdout: float) -> tuple[NDArray[np.int64], bool]:
+def _calibration(results: Iterable[TrainResult | NotFinite]) -> float:
+    """The largest share of images on which one of the SAEs has set its threshold."""
+    models = [result.model for result in results if isinstance(result, TrainResult)]
+    return max((model.config.calibration for model in models), default=0.0)
+
+
+def _measured_rows(
+    store: EmbeddingStore, holdout: float, calibration: float
+) -> tuple[NDArray[np.int64], bool]:
     """Images of about `MEASURED_TOKENS` tokens, spread over all; and whether they are held out."""
-    rows = np.flatnonzero(holdout_rows(store.images, holdout))
+    rows = np.flatnonzero(holdout_rows(store.images, holdout, calibration))
     are_held_out = len(rows) > 0
     if not are_held_out:
         rows = np.arange(store.info.n_images)

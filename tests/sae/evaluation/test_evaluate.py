@@ -153,7 +153,19 @@ def test_the_prefixes_of_a_matryoshka_are_dictionaries_of_their_own(
     fvu = ((x - x_hat).square().sum() / (x - x.mean(0)).square().sum()).item()
     assert report.at_prefix[4].fvu == pytest.approx(fvu, rel=1e-4)
     assert report.at_prefix[4].l0 < report.at_prefix[10].l0 < report.overall.l0
-    assert [row[0] for row in report.variants_table()[0]] == ["prefix4", "prefix10"]
+    assert list(report.at_own_prefix) == [4, 10]
+    small = SAE(replace(model.config, n_latents=4, prefixes=()))
+    with torch.no_grad():
+        for name, value in small.state_dict().items():
+            whole = model.state_dict()[name]
+            value.copy_(whole if value.shape == whole.shape else whole[:4])
+    alone = evaluate(small, store, np.arange(N)).overall
+    own = report.at_own_prefix[4]
+    assert (own.fvu, own.l0) == pytest.approx((alone.fvu, alone.l0), rel=1e-4)
+    assert own.l0 > report.at_prefix[4].l0
+    assert report.flat()["fvu_at_prefix4_own"] == own.fvu
+    rows = [row[0] for row in report.variants_table()[0]]
+    assert rows == ["prefix4", "prefix10", "prefix4_own", "prefix10_own"]
 
 
 def test_the_frequency_of_each_latent_is_its_share_of_the_tokens(
