@@ -27,6 +27,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+CalibrateOption = Annotated[
+    bool,
+    typer.Option(
+        "--calibrate",
+        help="First set the threshold of a BatchTopK on half of the held-out images, and save it; "
+        "the other half is evaluated.",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Throw away what is there and start anew.")
@@ -210,14 +218,7 @@ def evaluate(
     templates: Annotated[
         int, typer.Option(help="1, or 80: also with the 80 templates of CLIP's authors.")
     ] = 1,
-    calibrate: Annotated[
-        bool,
-        typer.Option(
-            "--calibrate",
-            help="First set the threshold of a BatchTopK on half of the held-out images, and save "
-            "it; the other half is evaluated.",
-        ),
-    ] = False,
+    calibrate: CalibrateOption = False,
     n_zeroshot: Annotated[int, typer.Option(help="Images per domain for that, at most.")] = 2000,
     images: ImagesOption = None,
     follow_links: LinksOption = False,
@@ -239,14 +240,9 @@ def evaluate(
     confirm(store, images or [], follow_links)
     opened, sae = EmbeddingStore.open(store), load(model)
     folder = model if is_ours(model) else None
-    if plots and folder is None:
-        raise UserError(
-            f"--plots are drawn beside an SAE of ours; `sae import {model} --out DIR` makes it one"
-        )
-    if calibrate and folder is None:
-        raise UserError(
-            f"--calibrate changes an SAE of ours; `sae import {model} --out DIR` makes it one"
-        )
+    if (plots or calibrate) and folder is None:
+        does = "--plots are drawn beside" if plots else "--calibrate changes"
+        raise UserError(f"{does} an SAE of ours; `sae import {model} --out DIR` makes it one")
     with bar("evaluate") as progress:
         report = evaluate_run(
             sae,
