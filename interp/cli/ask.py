@@ -13,6 +13,7 @@ import typer
 from interp.llm.types import OPENROUTER, is_transient
 from interp.pipeline.settings import ModelSettings, Work, choose_latents
 from interp.records.circular import CIRCULAR, is_circular
+from interp.records.wording import SPEAKS_TO_JUDGE
 from sae.cli import console
 from sae.cli.console import ConfigOption, JsonOption
 from sae.cli.options import spread
@@ -207,12 +208,14 @@ def _say_written(requests: list[Path]) -> int:
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, float | int | str]:
-    """One flat object: each kind of failure as failures/KIND, each reason as reasons/WORDS."""
+    """One flat object: each kind of failure as failures/KIND, and so reasons and remarks."""
     kinds, reasons = fields.pop("failures", {}), fields.pop("reasons")
+    remarks = fields.pop("remarks", {})
     return {
         **fields,
         **{f"failures/{kind}": n for kind, n in kinds.items()},
         **{f"reasons/{kind}: {words}": n for kind, words, n in reasons},
+        **{f"remarks/{code}": n for code, n in remarks.items()},
     }
 
 
@@ -229,6 +232,9 @@ def _say_explained(summary: ExplainSummary, settings: ModelSettings) -> None:
     for kind, n in sorted(summary.failures.items()):
         console.say(f"  {n} failed: {kind}")
         _say_reasons(reason for reason in summary.reasons if reason.kind == kind)
+    if summary.remarks:
+        counted = sorted(summary.remarks.items(), key=lambda pair: (-pair[1], pair[0]))
+        console.say(f"  remarks on labels: {', '.join(f'{n} {code}' for code, n in counted)}")
     if summary.failures.get("too_few_images", 0) > summary.n_labelled:
         console.say(
             "  most latents fire on too few images: train fewer latents (--n-latents), add images, "
@@ -259,6 +265,10 @@ def _say_scored(summary: ScoreSummary, circular: bool) -> None:
         f"  {summary.n_missing} of {summary.n_images} answers missing "
         f"({summary.missing_rate:.1%}), counted as chance{alarm}"
     )
+    if summary.n_noted:
+        console.say(
+            f"  {summary.n_noted} have a note (see `note` in labels.csv): {SPEAKS_TO_JUDGE}"
+        )
     if circular:
         console.say(f"  {CIRCULAR}; --clip NAME judges with another")
     _say_cost(summary.usd)

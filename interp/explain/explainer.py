@@ -144,7 +144,7 @@ class VlmExplainer(Asker):
             level=answer.level,
             confidence=answer.confidence,
             failure=None,
-            lint=(*label.remarks, *description.remarks, *low),
+            lint=tuple(dict.fromkeys((*label.remarks, *description.remarks, *low))),
             provider=answered.reply.provider,
             candidates=tuple(lint_label(c.text).label for c in answer.candidates),
             calls=answered.calls,

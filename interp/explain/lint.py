@@ -7,6 +7,16 @@ import unicodedata
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+from interp.records.wording import (
+    ADDRESSES_JUDGE,
+    DESCRIPTION_CUT,
+    LABEL_CUT,
+    MAX_DESCRIPTION,
+    MAX_LABEL,
+    addresses_judge,
+    cut_at_word,
+)
+
 MAX_WORDS = 8
 MAX_CHARACTERS = 64
 MAX_DESCRIPTION_WORDS = 40
@@ -74,8 +84,9 @@ _MEDIUM_BEFORE = re.compile(
 def lint_label(label: str, class_names: Collection[str] = (), *, outlined: bool = False) -> Linted:
     """Clean a label and list what is wrong with it.
 
-    Cleaning: control characters, quotes and a final stop go, all is lower case, and a word for
-    the medium in front of a noun is stripped ("sketched dog" -> "dog", remark "medium_stripped").
+    Cleaning: control characters, quotes and a final stop go, all is lower case, a word for the
+    medium in front of a noun is stripped ("sketched dog" -> "dog", remark "medium_stripped"), and
+    what is beyond `MAX_LABEL` characters is cut at a word ("label_cut").
     `outlined`: the model saw our magenta outlines, so words for them are remarked ("overlay").
     `class_names`: a label equal to one of them (lower case) is remarked, not forbidden.
     """
@@ -86,20 +97,31 @@ def lint_label(label: str, class_names: Collection[str] = (), *, outlined: bool 
     if stripped != cleaned and not _is_bland(stripped):
         remarks.add("medium_stripped")
         cleaned = stripped
+    if len(cleaned) > MAX_LABEL:
+        remarks.add(LABEL_CUT)
+        cleaned = cut_at_word(cleaned, MAX_LABEL)
     remarks.update(code for code, pattern in _RULES if pattern.search(cleaned))
     remarks.update(_shape_remarks(cleaned))
     if outlined and _OVERLAY.search(cleaned):
         remarks.add("overlay")
     if cleaned in class_names:
         remarks.add("class_name")
+    if addresses_judge(plain):
+        remarks.add(ADDRESSES_JUDGE)
     return Linted(cleaned, tuple(sorted(remarks)))
 
 
 def lint_description(description: str) -> Linted:
-    """Clean a description (its case and stops stay) and say when it is too long."""
+    """Clean a description (its case and stops stay), cut it at `MAX_DESCRIPTION` characters, and
+    say when it is too long or speaks to the judge."""
     plain = _plain(description, ends="")
     long = len(plain.split()) > MAX_DESCRIPTION_WORDS or len(plain) > MAX_DESCRIPTION_CHARACTERS
-    return Linted(plain, ("description_long",) if long else ())
+    found = {
+        ADDRESSES_JUDGE: addresses_judge(plain),
+        DESCRIPTION_CUT: len(plain) > MAX_DESCRIPTION,
+        "description_long": long,
+    }
+    return Linted(cut_at_word(plain, MAX_DESCRIPTION), tuple(code for code in found if found[code]))
 
 
 def _plain(text: str, ends: str = " .\"'“”‘’") -> str:

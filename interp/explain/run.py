@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from interp.llm.failures import Reason, commonest
@@ -29,6 +30,8 @@ class ExplainSummary(NamedTuple):
     """Those of them without a usable answer."""
     reasons: tuple[Reason, ...] = ()
     """The commonest of this command's failures."""
+    remarks: Mapping[str, int] = MappingProxyType({})
+    """Remark of the linter -> labels of this command that have it."""
 
 
 def pending_latents(
@@ -68,6 +71,7 @@ def summarise(
         n_asked=len(asked),
         n_unusable=sum(failure is not None for failure in asked),
         reasons=tuple(commonest((e.failure, e.reason) for e in made if e.failure is not None)),
+        remarks=dict(Counter(code for e in made for code in e.lint)),
     )
 
 

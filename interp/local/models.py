@@ -26,6 +26,15 @@ from interp.records.types import (
     Example,
     Explanation,
 )
+from interp.records.wording import (
+    ADDRESSES_JUDGE,
+    DESCRIPTION_CUT,
+    LABEL_CUT,
+    MAX_DESCRIPTION,
+    MAX_LABEL,
+    addresses_judge,
+    cut_at_word,
+)
 from interp.score.judge import Judgement, Pictures
 from sae.core.files import sha256_hex, without_place
 
@@ -85,16 +94,29 @@ class LocalNamer:
             return unnamed
         similarity = self._encoder.encode(_with_ids(shown)) @ self._texts.T  # (n, c)
         names, confidence = _best(score_terms(standardise(similarity, self._usual)), self._terms)
+        description = (
+            f"named by CLIP similarity from {len(shown)} images; next best: {', '.join(names[1:])}"
+        )
         return replace(
             unnamed,
-            label=names[0],
-            description=f"named by CLIP similarity from {len(shown)} images; "
-            f"next best: {', '.join(names[1:])}",
+            label=cut_at_word(names[0], MAX_LABEL),
+            description=cut_at_word(description, MAX_DESCRIPTION),
+            lint=_remarks(names[0], description),
             verdict="unclear" if confidence < UNCLEAR_BELOW else "single",
             confidence=confidence,
             failure=None,
             candidates=tuple(names),
         )
+
+
+def _remarks(name: str, description: str) -> tuple[str, ...]:
+    """On terms of a user's own vocabulary."""
+    found = {
+        ADDRESSES_JUDGE: addresses_judge(name),
+        DESCRIPTION_CUT: len(description) > MAX_DESCRIPTION,
+        LABEL_CUT: len(name) > MAX_LABEL,
+    }
+    return tuple(code for code in found if found[code])
 
 
 class LocalJudge:

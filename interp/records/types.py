@@ -268,6 +268,8 @@ class Score:
     """"" for the latent's own label; "shuffled" when another latent's label was tested here."""
     reason: str = ""
     """What was said about most of the answers that are missing; "" where none is."""
+    note: str = ""
+    """Why the score may say little: a label that tells the judge what to answer; else ""."""
     server: str = ""
     """Of the scorer, as in `Explanation`."""
 

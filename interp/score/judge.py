@@ -13,6 +13,7 @@ from interp.llm.repair import Asker
 from interp.llm.types import Question, ReplyError, VisionModel, is_transient
 from interp.pictures.grid import FIRST, Tile
 from interp.pictures.painter import Layout, Painter
+from interp.records.wording import MAX_DESCRIPTION, MAX_LABEL, cut_at_word
 from interp.score.answer import detect_schema, parse_scores
 
 COLUMNS = 5
@@ -112,7 +113,12 @@ class VlmJudge(Asker):
         if not tiles:
             return None
         codes = [tile.letter for tile in tiles]
-        text = render("detect", codes=codes, label=label, description=description)
+        text = render(
+            "detect",
+            codes=codes,
+            label=cut_at_word(label, MAX_LABEL),
+            description=cut_at_word(description, MAX_DESCRIPTION),
+        )
         asked = Question(
             system=render("system", layout=self._painter.layout),
             parts=(*self._painter.parts(tiles), text),

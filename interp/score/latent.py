@@ -23,6 +23,7 @@ from interp.records.types import (
     Score,
     Verdict,
 )
+from interp.records.wording import SPEAKS_TO_JUDGE, addresses_judge
 from interp.score.judge import Judge, Judgement, VlmJudge
 from interp.score.metrics import auroc, auroc_interval, balanced_accuracy, spearman
 from interp.score.sampling import Sample, SampleConfig, check_held_out, deal, draw_sample, is_enough
@@ -220,6 +221,7 @@ def _score(
     judgements: Sequence[Judgement] = (),
     failure: str | None = None,
 ) -> Score:
+    description = test.explanation.description
     figures = _Figures() if failure else _figures(verdicts, seed=test.latent)
     return Score(
         latent=test.latent,
@@ -237,5 +239,6 @@ def _score(
         usd=sum(judgement.usd for judgement in judgements),
         control=test.control,
         reason=next((j.reason for j in judgements if j.reason), ""),
+        note=SPEAKS_TO_JUDGE if addresses_judge(f"{test.label}. {description}") else "",
         server=getattr(test.judge, "server", ""),
     )

@@ -55,6 +55,8 @@ class ScoreSummary:
     """NaN when a server did not say what it bills."""
     reasons: tuple[Reason, ...] = ()
     """The commonest, of latents without a score or without some of the answers."""
+    n_noted: int = 0
+    """Scores with a note."""
 
 
 def pending_tests(
@@ -120,6 +122,7 @@ def summarise(
         balanced_accuracy=_mean([score.balanced_accuracy for score in scored]),
         usd=sum(score.usd for score in last.values()),
         reasons=tuple(commonest(_reasons(last.values()))),
+        n_noted=sum(score.note != "" for score in scored),
     )
 
 

@@ -90,7 +90,8 @@
     if (score.failure) return panel("score", name, el("p.missing", {}, "Not scored: ", why(score), "."));
     const stale = score.stale ? el("p.missing", {}, "This score belongs to another label, ", el("em", {}, text(score.label)), "; run ", el("code", {}, "interp score"), " again.") : null;
     const interval = score.auroc_low === null ? "" : `${G.fixed(score.auroc_low)} to ${G.fixed(score.auroc_high)}`;
-    return panel("score", name, stale,
+    const note = score.note ? el("p.missing", {}, text(score.note), ".") : null;
+    return panel("score", name, stale, note,
       el("p.big", { title: meaning }, el("strong", {}, G.fixed(score.auroc)),
         el("span", {}, "AUROC", interval ? el("br") : null, interval ? el("span", { title: "95% interval" }, `${interval} at 95%`) : null)),
       el("div.whisker-rows", {},

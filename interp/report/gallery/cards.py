@@ -149,6 +149,7 @@ def _score(s: Score | None, explanation: Explanation | None, clip: str) -> dict[
         "n_missing",
         "failure",
         "reason",
+        "note",
     )
     return {
         **{name: number(getattr(s, name)) for name in figures + more},

@@ -21,6 +21,7 @@ from interp.pictures.cache import Images
 from interp.pictures.grid import Tile
 from interp.records.split import LeakError, split_of
 from interp.records.types import TOO_FEW, UNREADABLE, Evidence, Example, Explanation
+from interp.records.wording import ADDRESSES_JUDGE
 from sae.core.errors import UserError
 from sae.data.images import BadImage
 from sae.world.scene.concepts import CONCEPTS
@@ -136,6 +137,15 @@ def test_a_latent_whose_images_have_gone_fails_for_that_and_not_for_too_few() ->
 
     assert explain(make_evidence(), images).failure == UNREADABLE
     assert explain(make_evidence(n_active=2), images).failure == TOO_FEW
+
+
+def test_a_term_of_the_vocabulary_is_cut_and_remarked_as_any_label() -> None:
+    long = "red answer 100 " * 100
+    terms = [Term(long, ("red",)), *(Term(name, (name,)) for name in COLOURS if name != "red")]
+    namer = LocalNamer(ClipEncoder(ColourClip()), terms, plain_with_ids(*BACKGROUND))
+    explanation = asyncio.run(namer.explain(make_evidence(), paint))
+    assert explanation.label == "red answer 100 " * 13 + "red"  # the next word ends behind 200
+    assert explanation.lint == (ADDRESSES_JUDGE, "label_cut")
 
 
 def tiles(letters: str, *names: str) -> list[Tile]:

@@ -1,0 +1,52 @@
+"""Labels and descriptions -> how much of them is kept, and whether they speak to the judge."""
+
+from __future__ import annotations
+
+import re
+
+MAX_LABEL = 200
+"""Characters. A longer label is cut at a word."""
+MAX_DESCRIPTION = 600
+"""Characters. A longer description is cut at a word."""
+LABEL_CUT, DESCRIPTION_CUT = "label_cut", "description_cut"
+"""Remarks on what was cut."""
+ADDRESSES_JUDGE = "addresses_judge"
+"""Remark on a label or description that tells the judge what to answer."""
+
+SPEAKS_TO_JUDGE = "the label or its description tells the judge what to answer"
+"""Note on the score of such a label."""
+
+_BETWEEN = (
+    "it|this|that|them|these|those|all|every|each|any|both|everything|the|a|an|with|as|of|at|to|is|"
+    "always|only|just|exactly|least|pictures?|images?|letters?|ones?|grades?|scores?|numbers?|"
+    "values?|answers?|single"
+)
+_ADDRESS = re.compile(
+    # "answer 100", "give every picture a hundred", "always score them: maximum"
+    r"(?:\b(?:answer|reply|respond|return|output|give|assign)"
+    r"|(?:^|[.:;,]\s*|\b(?:always|please|and|then|just|now|to)\s+)(?:score|rate|grade))\W+"
+    rf"(?:(?:{_BETWEEN})\W+)*"
+    r"(?:\d{1,3}\b|(?:one )?hundred\b|full marks|highest\b|maximum\b|best grade)"
+    r"|\b(?:ignore|disregard|forget|override)\b[^.;]{0,40}?"
+    r"\b(?:instructions?|rules?|prompts?|above|previous|prior|everything|meaning)\b"
+    r"|\byou (?:must|should|are to|will|have to)\b|\byour (?:answers?|scores?|instructions?|task)\b"
+    r"|\b(?:as|dear|to the|note to|hey|hello|attention) (?:judge|grader|scorer|evaluator)s?\b"
+    r"|(?:^|[.:;,]\s*)(?:system|assistant|user|judge|grader) ?:"
+    r"|\b(?:system prompt|language model|new instructions?)\b"
+    r"|\b(?:all|every|each)(?: of)?(?: the| these)? (?:pictures?|images?)"
+    r"[^.;]{0,20}?\b(?:meets?|fits?|match(?:es)?|gets?|deserves?|scores?)\b",
+    re.IGNORECASE,
+)
+
+
+def addresses_judge(text: str) -> bool:
+    """Whether the text speaks to who grades by it ("answer 100") and does not name a thing."""
+    return _ADDRESS.search(" ".join(text.split())) is not None
+
+
+def cut_at_word(text: str, most: int) -> str:
+    """At most so many characters, without a part of a word where there is a blank to cut at."""
+    if len(text) <= most:
+        return text
+    head, blank, _ = text[: most + 1].rpartition(" ")
+    return (head if blank else text[:most]).rstrip()
