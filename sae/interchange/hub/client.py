@@ -187,6 +187,7 @@ def matches(path: Path, file: RepoFile) -> bool:
 def _fetch_one(listing: Listing, file: RepoFile) -> Path:
     for again in (False, True):  # a damaged file in the cache is fetched once more
         path = _path_of(listing, file.name, listing.commit, again and not listing.offline)
+        _require_inside(path, file.name, listing.repo)
         if matches(path, file):
             return path
     raise UserError(
@@ -194,6 +195,13 @@ def _fetch_one(listing: Listing, file: RepoFile) -> Path:
         "is not the one that the hub tells of; try again later",
         FAILURES,
     )
+
+
+def _require_inside(path: Path, name: str, repo: str) -> None:
+    """Raise `UserError` where a file of the cache is a link to somewhere else."""
+    home = next((parent.parent for parent in path.parents if parent.name == "snapshots"), None)
+    if home is not None and not path.resolve().is_relative_to(home.resolve()):
+        raise UserError(f"{name} of {repo} is a link that leads out of the repository: {path}")
 
 
 def _path_of(listing: Listing, name: str, revision: str, again: bool = False) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sae.core.errors import UserError
-from sae.core.files import FORMAT, sha256_of, without_place
+from sae.core.files import FORMAT, build_strictly, parse_object, sha256_of, without_place
 from sae.interchange.hub.scrub import cut_places, require_no_key
 from sae.model.sae import CONFIG, SAE, WEIGHTS, SAEConfig, is_ours
 
@@ -21,7 +21,7 @@ MOST_BYTES = {CONFIG: 1 << 20, CARD: 1 << 22, REPORT: 1 << 24, LABELS: 1 << 28}
 """The largest of each that is taken from a repository."""
 MOST_GALLERY_FILES, MOST_GALLERY_BYTES = 10_000, 100 << 20
 
-_ITEMS = (CONFIG, WEIGHTS, REPORT, CARD, LABELS)
+ITEMS = (CONFIG, WEIGHTS, REPORT, CARD, LABELS)
 _TEXTS = (".json", ".md", ".csv", ".html", ".css", ".js")
 _IN_GALLERY = re.compile(r"gallery(/[A-Za-z0-9_][\w.-]*)+\.(html|css|js|webp|png|jpg)")
 
@@ -58,7 +58,7 @@ class Parcel:
 
 def is_publishable(name: str) -> bool:
     """Whether a file of this name belongs to a published SAE."""
-    return name in _ITEMS or _IN_GALLERY.fullmatch(name) is not None
+    return name in ITEMS or _IN_GALLERY.fullmatch(name) is not None
 
 
 def pack(folder: Path, run: Path | None = None) -> Parcel:
@@ -82,7 +82,7 @@ def pack(folder: Path, run: Path | None = None) -> Parcel:
     _require_clean_header(folder / WEIGHTS)
     centred = bool(model.mean.any()) or float(model.scale) != 1
     return Parcel(
-        config=SAEConfig(**json.loads(_bytes(items[0]))),
+        config=build_strictly(SAEConfig, parse_object(_bytes(items[0]), CONFIG), CONFIG),
         scale=float(model.scale) if centred else None,
         figures=_figures(folder / REPORT),
         n_labels=None if labels is None else _n_labels(labels),
@@ -93,8 +93,8 @@ def pack(folder: Path, run: Path | None = None) -> Parcel:
 
 def _config(folder: Path) -> Item:
     """config.json as `SAE.save` writes it; a CLIP from a folder keeps only that folder's name."""
-    values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    values["clip"] = without_place(values.get("clip", ""))
+    values = parse_object((folder / CONFIG).read_bytes(), str(folder / CONFIG))
+    values["clip"] = without_place(build_strictly(SAEConfig, values, str(folder / CONFIG)).clip)
     return Item(CONFIG, (json.dumps(values, indent=1, allow_nan=False) + "\n").encode())
 
 
@@ -177,11 +177,8 @@ def _figures(report: Path) -> dict[str, float]:
     """The numbers of eval.json. Raises `UserError` for one of an unknown format."""
     if not report.exists():
         return {}
-    try:
-        values = json.loads(report.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{report} is not valid JSON ({error}); run `sae eval` again") from None
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
+    values = parse_object(report.read_bytes(), str(report))
+    if values.get("format") != FORMAT:
         raise UserError(f"{report} is not of format {FORMAT}; run `sae eval` again")
     numbers = {k: v for k, v in values.items() if type(v) in (int, float) and k != "format"}
     return {name: value for name, value in numbers.items() if math.isfinite(value)}

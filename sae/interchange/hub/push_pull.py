@@ -29,12 +29,14 @@ from sae.interchange.hub.client import (
 )
 from sae.interchange.hub.parcel import (
     CARD,
+    ITEMS,
     MOST_BYTES,
     MOST_GALLERY_FILES,
     Item,
     Parcel,
     is_publishable,
 )
+from sae.interchange.hub.stranger import is_data_of_gallery, make_harmless
 from sae.model.sae import CONFIG, SAE, WEIGHTS, SAEConfig, is_ours
 
 if TYPE_CHECKING:
@@ -114,6 +116,7 @@ def push(
 def pull(repo: str, out: Path, revision: str | None = None, overwrite: bool = False) -> Pulled:
     """Fetch an SAE of ours, check it, load it once, and put it in `out`: complete or absent.
 
+    Of its gallery only data is fetched, and shown by our own page: see `make_harmless`.
     Raises `UserError` when it is none of ours, of an unknown format, damaged, or when `out` is
     taken.
     """
@@ -128,6 +131,7 @@ def pull(repo: str, out: Path, revision: str | None = None, overwrite: bool = Fa
         _fetch_into(part, listing, [f for f in files if f is not config])
         (part / f"{CONFIG}.last").rename(part / CONFIG)
         try:
+            make_harmless(part)
             model = SAE.load(part)
         except UserError as error:
             said = str(error).replace(f"{part}/", "").partition("; ")[0]
@@ -218,7 +222,7 @@ def _outdated(there: Listing | None, items: Sequence[Item]) -> list[str]:
 
 
 def _ours(listing: Listing) -> tuple[RepoFile, ...]:
-    files = tuple(file for file in listing.files if is_publishable(file.name))
+    files = tuple(f for f in listing.files if f.name in ITEMS or is_data_of_gallery(f.name))
     lacking = {CONFIG, WEIGHTS} - {file.name for file in files}
     if lacking:
         raise UserError(
