@@ -15,6 +15,7 @@ from typing import NamedTuple
 from interp.llm.ledger.ledger import Ledger
 from interp.llm.server.client import ChatModel, ClientConfig
 from interp.llm.server.preflight import check_sight
+from interp.llm.server.wire import get_json
 from interp.llm.types import KEY_VARIABLE, public_url
 from sae.core.errors import UserError
 
@@ -90,21 +91,23 @@ def _server(base_url: str, key: str) -> Finding:
     import openai
 
     url = public_url(base_url)
-    client = openai.OpenAI(base_url=base_url, api_key=key or "none", max_retries=0, timeout=TIMEOUT)
     try:
         # OpenRouter lists models to anyone; only its account page says whether the key works.
         if key and ClientConfig("any", base_url).is_openrouter:
-            client.get("/key", cast_to=object)
+            get_json(base_url, "/key", key, TIMEOUT)
             return Finding("server", f"{url} takes the key")
-        n_models = len(client.models.list().data or [])
-        return Finding("server", f"{url} answers and lists {n_models} models")
+        listing = get_json(base_url, "/models", key, TIMEOUT)
+        models = listing["data"] if isinstance(listing, dict) else listing
+        return Finding("server", f"{url} answers and lists {len(models or [])} models")
+    except UserError as error:
+        return Finding("server", str(error), False)
     except openai.AuthenticationError:
         return Finding("server", f"{url} refuses the key (401); check {KEY_VARIABLE}", False)
     except openai.APIStatusError as error:
         return Finding("server", f"{url} answers with status {error.status_code}", False)
-    except openai.APIConnectionError:
+    except (TimeoutError, openai.APIConnectionError):
         return Finding("server", f"{url} cannot be reached; only `--model local` works", False)
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return Finding("server", f"{url} does not speak the OpenAI protocol", False)
 
 

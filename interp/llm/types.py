@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -206,3 +207,15 @@ def public_url(base_url: str) -> str:
     """A URL without user, password and query."""
     url = urlsplit(base_url)
     return url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def is_own(base_url: str) -> bool:
+    """Whether a server is on this machine or network: nobody sends a bill for it."""
+    host = urlsplit(base_url).hostname or ""
+    if host == "localhost" or host.endswith((".local", ".localhost")):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return address.is_private or address.is_loopback or address.is_link_local

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import ipaddress
 import math
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from interp.llm.cost.budget import Purse
 from interp.llm.cost.model_list import (
@@ -26,7 +24,7 @@ from interp.llm.cost.tokens import cheaper_layout
 from interp.llm.ledger.ledger import Ledger
 from interp.llm.server.client import ChatModel, ClientConfig
 from interp.llm.server.preflight import STAGE as PREFLIGHT
-from interp.llm.types import KEY_VARIABLE
+from interp.llm.types import KEY_VARIABLE, is_own
 from interp.pictures.grid import FIRST, SECOND
 from interp.pictures.painter import Layout
 from interp.pipeline.live_view import Meter
@@ -78,11 +76,11 @@ def paid_model(settings: ModelSettings, ledger: Ledger, stage: str) -> ChatModel
 
 
 def model_info(settings: ModelSettings) -> ModelInfo | None:
-    """What the server's list says of the model; None when it has no list, or does not name it.
+    """What the server's list says of the model; None when it has no list.
 
-    Raises `UserError` for a model that takes no images, or that OpenRouter does not have.
+    Raises `UserError` for a model that takes no images, that OpenRouter does not have, or whose
+    name is nearly that of one on the list. Other names are tried: llama.cpp answers to any.
     """
-    config = client_config(settings)
     key = os.environ.get(KEY_VARIABLE)
     try:
         # A server of one's own may serve another model an hour later.
@@ -91,9 +89,12 @@ def model_info(settings: ModelSettings) -> ModelInfo | None:
     except UserError:
         return None
     info = find_model(listing, settings.model)
-    if info is None and config.needs_key:
-        near = did_you_mean(settings.model, [model.id for model in listing.models])
-        raise UserError(f"--model {settings.model!r} is not among the server's models{near}")
+    near = did_you_mean(settings.model, [model.id for model in listing.models])
+    if info is None and (near or client_config(settings).needs_key):
+        raise UserError(
+            f"--model {settings.model!r} is not among the server's models{near}; nothing was sent "
+            "(`interp models` lists them)"
+        )
     if info is not None and info.sees_images is False:
         raise UserError(
             f"--model {settings.model!r} reads no images; `interp models` lists those that do"
@@ -133,17 +134,6 @@ def known_price(settings: ModelSettings, info: ModelInfo | None) -> Price | None
     if settings.price:
         return parse_price(settings.price)
     return info.price if info else None
-
-
-def is_own(base_url: str) -> bool:
-    """Whether a server is on this machine or network: nobody sends a bill for it."""
-    host = urlsplit(base_url).hostname or ""
-    if host == "localhost" or host.endswith((".local", ".localhost")):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_private
-    except ValueError:
-        return False
 
 
 class Shape(NamedTuple):

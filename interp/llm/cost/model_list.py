@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from interp.llm.cost.price import Price
+from interp.llm.server.wire import get_json
 from interp.llm.types import KEY_VARIABLE, public_url
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, sha256_hex, write_json
@@ -122,17 +123,15 @@ def _fetched(base_url: str, key: str, timeout: float) -> Any:
     url = public_url(base_url)
     if not (key.isascii() and key.isprintable() and " " not in key):
         return UserError(f"{KEY_VARIABLE} has characters that no key has; export it again")
-    headers = {} if key else {"Authorization": openai.omit}
     try:
-        with openai.OpenAI(
-            base_url=base_url, api_key=key or "none", max_retries=0, timeout=timeout
-        ) as client:
-            body = client.get("/models", cast_to=object, options={"headers": headers})
+        body = get_json(base_url, "/models", key, timeout)
+    except UserError as error:
+        return error
     except openai.AuthenticationError:
         return UserError(f"{url} refuses the key (401); check {KEY_VARIABLE}")
     except openai.APIStatusError as error:
         return UserError(f"{url} has no list of models (status {error.status_code})")
-    except openai.APITimeoutError:
+    except (TimeoutError, openai.APITimeoutError):
         return UserError(f"{url} did not list its models in {timeout:g} s; try again later")
     except openai.APIConnectionError:
         return UserError(f"{url} cannot be reached; check --base-url and the network")

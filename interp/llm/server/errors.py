@@ -221,8 +221,13 @@ _NO_MODEL = re.compile(
 )
 
 
+_PLAIN = re.compile(r"plain http request|http request to an https server", re.IGNORECASE)
+
+
 def _of_address(fault: Fault, model: str) -> ReplyError | UserError | None:
     """Nothing answers under this URL and model."""
+    if fault.status == 400 and _PLAIN.search(fault.text):
+        return UserError(f"the server speaks https ({_shown(fault)}); write it in --base-url")
     if fault.status in (405, 410) or (fault.status == 404 and fault.is_page):
         return UserError(
             f"nothing answers for model {model!r} ({_shown(fault)}); check --base-url (does it "

@@ -17,6 +17,14 @@ from urllib.parse import urlsplit
 from interp.llm.server.chat_format import encode_body, read_body, request_body
 from interp.llm.server.dialect import Dialect
 from interp.llm.server.errors import failure
+from interp.llm.server.wire import (
+    MOST_BYTES,
+    BodyTooLong,
+    connect,
+    find_proxy,
+    of_tls,
+    speaks_tls,
+)
 from interp.llm.types import KEY_VARIABLE, OPENROUTER, Question, Reply, ReplyError, public_url
 from sae.core.errors import UserError
 
@@ -40,6 +48,8 @@ class ClientConfig:
     """Seconds; the bound of the first random wait, doubled each time up to a minute."""
     n_tries: int = 5
     """For faults that waiting rarely cures; twice as many once the server has answered at all."""
+    most_bytes: int = MOST_BYTES
+    """Of one body."""
     reasoning: str = ""
     """Effort ("none", "minimal", "low", ...) for models that reason; "" leaves it to the server."""
     max_tokens: int | None = None
@@ -95,6 +105,7 @@ class Transport:
         self.config = config
         self._key = _Secret(_checked_key(api_key, config))
         self._sdk: openai.AsyncOpenAI | None = None
+        self._has_answered = False
 
     async def close(self) -> None:
         """Close the connections."""
@@ -120,18 +131,46 @@ class Transport:
         except openai.APIStatusError as error:
             said = self._clean(error.response.text)
             wrong = failure(error.status_code, said, error.response.headers, self.config.model)
+        except UserError as error:
+            wrong = UserError(str(error), error.exit_code)  # without the frames that hold the key
+        except BodyTooLong as error:
+            wrong = ReplyError("broken_body", str(error))
         except openai.APIConnectionError as error:
-            cause = error.__cause__ or error
-            unsent = type(cause).__name__ in ("ConnectError", "ConnectTimeout")
-            wrong = ReplyError("connection", self._clean(str(cause)), unsent=unsent)
+            wrong = self._of_connection(error.__cause__ or error)
+            if isinstance(wrong, ReplyError) and not wrong.unsent:
+                wrong = await self._of_scheme() or wrong
         except openai.APIError as error:
             wrong = ReplyError("error_body", self._clean(error.message))
         else:
+            self._has_answered = True
             found = read_body(text, headers, self.config.model, key)
             if isinstance(found, Reply):
                 return found
             wrong = found
         raise wrong
+
+    def _of_connection(self, cause: BaseException) -> ReplyError | UserError:
+        """Why no answer came; what waiting cannot cure ends the run."""
+        wrong = of_tls(cause, self.config.base_url)
+        if wrong is not None:
+            return wrong
+        kind = type(cause).__name__
+        unsent = kind in ("ConnectError", "ConnectTimeout", "ProxyError")
+        proxy = find_proxy(self.config.base_url)
+        if proxy is not None and unsent and not self._has_answered:
+            said = self._clean(str(cause)) or kind
+            return UserError(f"{proxy} does not let us through ({said}); mend or unset it")
+        return ReplyError("connection", self._clean(str(cause)) or kind, unsent=unsent)
+
+    async def _of_scheme(self) -> UserError | None:
+        """A server that wants https closes a plain connection without a word."""
+        url = self.config.base_url
+        if self._has_answered or not url.startswith("http://") or find_proxy(url):
+            return None
+        if not await speaks_tls(url):
+            return None
+        safe = public_url(url).replace("http://", "https://", 1)
+        return UserError(f"the server speaks https and not http; try --base-url {safe}")
 
     async def _post(self, body: Mapping[str, Any]) -> tuple[str, Mapping[str, str]]:
         """The response's text and headers. The text is clean from here on: a traceback that shows
@@ -150,13 +189,13 @@ class Transport:
 
     def _connected(self) -> openai.AsyncOpenAI:
         if self._sdk is None:
-            import openai
-
-            self._sdk = openai.AsyncOpenAI(
-                api_key=self._key.value,
-                base_url=self.config.base_url,
-                max_retries=0,
-                timeout=self.config.timeout,
+            config, key = self.config, self._key
+            self._sdk = connect(
+                config.base_url,
+                key.value,
+                config.timeout,
+                has_key=key.is_set,
+                most=config.most_bytes,
             )
         return self._sdk
 

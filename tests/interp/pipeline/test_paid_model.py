@@ -3,11 +3,11 @@ import pytest
 from interp.llm.cost.model_list import ModelInfo
 from interp.llm.cost.price import Price
 from interp.llm.ledger.ledger import Ledger
+from interp.llm.types import is_own
 from interp.pipeline.paid_model import (
     EXPLAIN_SHAPE,
     JUDGE_SHAPE,
     checked_price,
-    is_own,
     layout_of,
     model_info,
     paid_model,
@@ -60,6 +60,15 @@ def test_a_cap_needs_a_price_even_at_home():
     assert checked_price(ModelSettings(model="m", base_url=home), None) is None
     with pytest.raises(UserError, match="--max-cost needs the price"):
         checked_price(ModelSettings(model="m", base_url=home, max_cost=1.0), None)
+
+
+def test_a_mistyped_model_is_told_its_name_and_nothing_is_sent(server):
+    settings = ModelSettings(model="fake/vison", base_url=server.base_url)
+    with pytest.raises(UserError, match=r"did you mean 'fake/vision'.*nothing was sent"):
+        model_info(settings)
+    assert server.chats == []
+    server.listing = {"data": []}
+    assert model_info(settings) is None
 
 
 def test_a_model_that_reads_no_images_is_refused_before_any_question(server, tmp_path):

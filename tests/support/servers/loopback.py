@@ -47,6 +47,8 @@ class Loopback(Served):
     """Decides what goes wrong with a request, in place of `faults` and `always`."""
     refuse: Callable[[Request], tuple[int, Any] | None] | None = None
     """Status and body of what is sent in place of an answer; None answers."""
+    moved: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Path -> status and target of a redirect; such requests are not counted."""
     usage: Callable[[Request], dict[str, Any]] | None = None
     """What an answer says that it used, in place of 100 and 20 tokens for `COST`."""
     requests: list[Request] = field(default_factory=list)
@@ -134,6 +136,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         loopback = self.server.loopback
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path in loopback.moved:
+            status, target = loopback.moved[self.path]
+            self.send_response(status)
+            self.send_header("Location", target)
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
         request = Request(self.path, dict(self.headers), body, time.monotonic())
         loopback.arrive(request)
         try:
