@@ -18,6 +18,7 @@ from sae.core.errors import BUG, FAILURES
 
 def main() -> int:
     """Run the command line; the exit code comes back."""
+    console.use_utf8()
     n = int(os.environ.get("WORLD_SIZE", "1"))
     if n == 1:
         return console.run(app, "sae")

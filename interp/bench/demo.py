@@ -73,7 +73,7 @@ def run_demo(out: Path, settings: ModelSettings, json: Path | None = None) -> No
     console.finish(
         {"labels": run.labels, "gallery": gallery},
         [
-            "sae embed --domain photo=YOUR_IMAGES --clip ViT-B-32/openai --out store",
+            "sae embed --domain photo=YOUR_IMAGES --clip ViT-B-32/openai --out work/store",
             f"interp explain --model openai/gpt-4.1-mini --run {quote(out)}"
             "   (needs OPENROUTER_API_KEY)",
         ],

@@ -40,6 +40,7 @@ ExportOption = Annotated[
 
 def main() -> None:
     """The console script `interp`."""
+    console.use_utf8()
     sys.exit(console.run(app, "interp"))
 
 
@@ -165,7 +166,7 @@ def cards(run: RunOption = None, config: ConfigOption = None) -> None:
     labels = write_labels(opened)
     with bar("cards", unit="latents") as progress:
         gallery = build_gallery(opened, progress)
-    console.finish({"labels": labels, "gallery": gallery}, [f"open {gallery} in a browser"])
+    console.finish({"labels": labels, "gallery": gallery}, [f"open {quote(gallery)} in a browser"])
 
 
 @app.command()
@@ -184,7 +185,7 @@ def show(
 
     opened = Run.open(run)
     written = write_sheets(opened, latents or choose_telling(opened, n), out)
-    console.finish({"sheets": out}, [f"open {written[0]}"] if written else [])
+    console.finish({"sheets": out}, [f"open {quote(written[0])}"] if written else [])
 
 
 def _name_of(sae: Path) -> str:

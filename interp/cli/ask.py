@@ -203,7 +203,7 @@ def _preview(stage: Stage[Any, Any, Any], work: Work, json: Path | None) -> int:
 def _say_written(requests: list[Path]) -> int:
     console.say(f"{len(requests)} requests written, none sent")
     if requests:
-        console.finish({"requests": requests[0].parent}, [f"open {requests[0]}"])
+        console.finish({"requests": requests[0].parent}, [f"open {quote(requests[0])}"])
     return OK
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from sae.core.errors import UserError
+from sae.core.errors import UserError, quote
 from sae.core.files import FORMAT, read_config
 
 FOLDER, INFO, LATENTS, EXAMPLES = "collect", "collect.json", "latents.parquet", "examples.parquet"
@@ -76,5 +76,5 @@ class CollectInfo(CollectConfig):
 
 def read_info(run_dir: Path) -> CollectInfo:
     """Read collect.json. Raises `UserError` when `collect` has not finished."""
-    remedy = f"run `interp collect` for {run_dir} again"
+    remedy = f"run `interp collect --run {quote(run_dir)}` again"
     return read_config(run_dir / FOLDER / INFO, CollectInfo, remedy)

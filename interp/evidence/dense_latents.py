@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from interp.evidence.stream.activations import Encoder
-from sae.core.errors import UserError
+from sae.core.errors import UserError, quote
 from sae.core.progress import Progress
 from sae.data.folders import parse_domains
 from sae.data.formats import dense
@@ -62,11 +62,13 @@ def open_subject(sae: Path, store: Path | None) -> tuple[EmbeddingStore, Encoder
     if not (sae / "store.json").exists() and dense.find(sae) is None:
         raise UserError(
             f"{sae} has no {dense.ARRAY}, which alone needs no SAE: "
-            f"name a store too, `interp collect {sae} STORE`"
+            f"name a store too, `interp collect {quote(sae)} STORE`"
         )
     opened = EmbeddingStore.open(sae)
     if opened.info.layer != dense.LAYER:
-        raise UserError(f"{sae} is a store of embeddings: name an SAE, `interp collect SAE {sae}`")
+        raise UserError(
+            f"{sae} is a store of embeddings: name an SAE, `interp collect SAE {quote(sae)}`"
+        )
     return opened, WrittenLatents(opened)
 
 

@@ -19,7 +19,7 @@ from interp.score.judge import Judge, VlmJudge, judge_prompt
 from interp.score.latent import score_latent, score_questions
 from interp.score.run import ScoreSummary, n_questions, pending_tests, summarise
 from interp.score.sampling import SampleConfig, draw_sample
-from sae.core.errors import UserError
+from sae.core.errors import UserError, quote
 
 
 class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
@@ -112,5 +112,7 @@ def newest_explanations(run: Run) -> dict[int, Explanation]:
     """The last explanation of every latent. Raises `UserError` when there is none."""
     newest = run.results.newest_explanations()
     if not newest:
-        raise UserError(f"{run.path} has no explanations; run `interp explain --run {run.path}`")
+        raise UserError(
+            f"{run.path} has no explanations; run `interp explain --run {quote(run.path)}`"
+        )
     return newest

@@ -13,7 +13,7 @@ from interp.records.circular import is_circular
 from interp.records.types import Explanation, LatentStats, Score
 from interp.run.run import Run
 from sae.core.csv_cells import read_cell, write_cell
-from sae.core.errors import UserError
+from sae.core.errors import UserError, quote
 from sae.core.files import replacing
 from sae.core.lock import hold
 
@@ -108,7 +108,9 @@ def read_labels(path: Path | str) -> pd.DataFrame:
 
     path = Path(path) / FILE if Path(path).is_dir() else Path(path)
     if not path.is_file():
-        raise UserError(f"{path} is missing; run `interp cards --run {path.parent}` to write it")
+        raise UserError(
+            f"{path} is missing; run `interp cards --run {quote(path.parent)}` to write it"
+        )
     columns = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns
     texts = [name for name in TEXT_COLUMNS if name in columns]
     table = pd.read_csv(

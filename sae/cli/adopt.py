@@ -9,6 +9,7 @@ import typer
 
 from sae.cli import console
 from sae.cli.console import ConfigOption
+from sae.core.errors import quote
 from sae.core.progress import bar
 
 
@@ -58,5 +59,7 @@ def adopt(
         f"{store.layout.form}: {info.n_images:,} images, {info.tokens_per_image} x {info.d} each, "
         f"layer {info.layer}{model}, tokens {info.tokens}"
     )
-    following = f"interp collect {out}" if info.layer == "latents" else f"sae train {out} --out SAE"
+    following = f"interp collect {quote(out)}"
+    if info.layer != "latents":
+        following = f"sae train {quote(out)} --out SAE"
     console.finish({"store": out}, [following])

@@ -43,6 +43,7 @@ OverwriteOption = Annotated[
 
 def main() -> None:
     """The console script `sae`."""
+    console.use_utf8()
     sys.exit(console.run(app, "sae"))
 
 
@@ -72,7 +73,10 @@ def world(
         write_world(out, n, seed=seed, size=size, workers=workers, paired=paired, progress=progress)
     console.finish(
         {"images": out, "truth": out / "truth.parquet"},
-        [f"sae embed --domain sketch={out}/sketch photo={out}/photo --out {out.parent}/store"],
+        [
+            f"sae embed --domain {quote(f'sketch={out}/sketch')} {quote(f'photo={out}/photo')} "
+            f"--out {quote(out.parent / 'store')}"
+        ],
     )
 
 
@@ -242,7 +246,8 @@ def evaluate(
     folder = model if is_ours(model) else None
     if (plots or calibrate) and folder is None:
         does = "--plots are drawn beside" if plots else "--calibrate changes"
-        raise UserError(f"{does} an SAE of ours; `sae import {model} --out DIR` makes it one")
+        place = quote(model)
+        raise UserError(f"{does} an SAE of ours; `sae import {place} --out DIR` makes it one")
     with bar("evaluate") as progress:
         report = evaluate_run(
             sae,

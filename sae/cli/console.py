@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import os
 import re
 import shlex
 import sys
@@ -22,8 +24,21 @@ from sae.core.files import did_you_mean, write_json
 from sae.core.output import require_folder, require_name
 
 
+def use_utf8() -> None:
+    """Start the program anew in Python's UTF-8 mode where the locale has another encoding.
+
+    Names of files and what is printed would else be cut to that, LC_ALL=C to ASCII.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 def run(app: typer.Typer, program: str, argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; a traceback only after `--debug`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that it cannot show ends no work
+            stream.reconfigure(errors="backslashreplace")
     typed = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in typed
     arguments = [word for word in typed if word != "--debug"]
@@ -40,6 +55,11 @@ def run(app: typer.Typer, program: str, argv: Sequence[str] | None = None) -> in
         result = INTERRUPTED
     except BrokenPipeError:
         return OK
+    except UnicodeEncodeError as error:
+        if not any("\ud800" <= sign <= "\udfff" for sign in error.object):
+            return _bug(program, error, debug)
+        message = f"{error.object[:500]!r} is not valid UTF-8; rename that file or folder"
+        return _fail(program, message, USAGE, debug)
     except OSError as error:
         found = refusal(error)
         if found is None:
@@ -67,7 +87,7 @@ def complain(text: str) -> None:
 
 
 def finish(wrote: Mapping[str, Path], following: Sequence[str] = ()) -> None:
-    """End a command: what it wrote, and the next command to type."""
+    """End a command: what it wrote, and the next commands to type, with their paths quoted."""
     for name, path in wrote.items():
         say(f"{name + ':':<9} {path}")
     for number, command in enumerate(following):
@@ -99,7 +119,7 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     import tomllib
 
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"--config {path} does not exist") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -157,6 +177,9 @@ def declare_out(help: str) -> Any:
     def require(option: typer.CallbackParam, folder: Path | None) -> Path | None:
         if folder is not None:
             require_folder(folder, option.opts[0])
+            if folder.resolve() in (Path.cwd() / "sae", Path.cwd() / "interp"):
+                hidden = f"{folder} can hide the package of that name from Python started here"
+                warnings.warn(f"{hidden}; better: work/{folder.name}", Notice, stacklevel=2)
         return folder
 
     return typer.Option(help=help, callback=require)

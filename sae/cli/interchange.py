@@ -10,7 +10,7 @@ import typer
 
 from sae.cli import console
 from sae.cli.console import ConfigOption, JsonOption
-from sae.core.errors import FAILURES, OK
+from sae.core.errors import FAILURES, OK, quote
 
 if TYPE_CHECKING:
     from sae.interchange import Imported
@@ -73,12 +73,15 @@ def import_sae(
     for note in imported.notes:
         console.say(f"  {note}")
     if imported.fvu is None:
-        console.say(f"  FVU not checked, without --store; `sae eval {out} STORE` does it")
+        console.say(f"  FVU not checked, without --store; `sae eval {quote(out)} STORE` does it")
     else:
         console.say(f"  FVU {imported.fvu:.3f} on {imported.n_tokens:,} tokens of {store}")
     console.write_figures(json, _figures(imported))
-    where = store or "STORE"
-    console.finish({"SAE": out}, [f"sae eval {out} {where}", f"interp collect {out} {where}"])
+    where = quote(store or "STORE")
+    console.finish(
+        {"SAE": out},
+        [f"{command} {quote(out)} {where}" for command in ("sae eval", "interp collect")],
+    )
     return _verdict(imported)
 
 
@@ -98,7 +101,7 @@ def export_sae(
     require_room(out, model, overwrite)
     export_to(_loaded(model), to, out)
     console.say(f"with {WRITERS[to].library}: {WRITERS[to].load.format(out)}")
-    console.finish({to: out}, [f"sae import {out} --out DIR"])
+    console.finish({to: out}, [f"sae import {quote(out)} --out DIR"])
 
 
 def _loaded(path: Path) -> SAE:

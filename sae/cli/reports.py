@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sae.cli import console
+from sae.core.errors import quote
 
 if TYPE_CHECKING:
     from sae.data.folders import ImageFile
@@ -37,8 +38,14 @@ def report_embedding(info: StoreInfo, out: Path, files: Sequence[ImageFile]) -> 
         console.complain(line)
     console.finish(
         {"store": out} | ({"skipped": out / "skipped.csv"} if info.n_skipped else {}),
-        [f"sae train {out} --out {out.parent}/sae"],
+        [f"sae train {quote(out)} --out {quote(_place_of_sae(out))}"],
     )
+
+
+def _place_of_sae(store: Path) -> Path:
+    """Beside the store, but not ./sae, which can hide the package of that name."""
+    place = store.parent / "sae"
+    return Path("work/sae") if place.resolve() == Path.cwd() / "sae" else place
 
 
 def report_evaluation(
@@ -72,7 +79,10 @@ def report_training(result: TrainResult, store: Path, json: Path | None) -> None
         f"FVU {row.fvu:.3f}, L0 {row.l0:.1f}, dead {row.dead:.1%}"
     )
     console.write_figures(json, row._asdict())
-    following = [f"sae eval {result.out} {store}", f"interp collect {result.out} {store}"]
+    following = [
+        f"{command} {quote(result.out)} {quote(store)}"
+        for command in ("sae eval", "interp collect")
+    ]
     console.finish({"SAE": result.out}, following)
 
 
@@ -86,4 +96,4 @@ def report_sweep(sweep: Sweep, store: Path, json: Path | None) -> None:
         console.say(f"{name} was not trained: {failure}")
     console.write_figures(json, sweep.flat())
     best = sweep.best()
-    console.finish(sweep.files(), [f"sae eval {best} {store}"] if best else [])
+    console.finish(sweep.files(), [f"sae eval {quote(best)} {quote(store)}"] if best else [])

@@ -73,7 +73,7 @@ class EmbeddingStore:
             layout = find_layout(*split_choice(path))
             if layout is not None:
                 return cls(path, foreign.store_info(layout), layout)
-        remedy = f"run `sae embed --out {path}` again to finish it"
+        remedy = f"run `sae embed --out {quote(path)}` again to finish it"
         info = read_config(path / "store.json", StoreInfo, remedy)
         layout = _adopted(path, info) if info.shards else ours.read(path, info, remedy)
         return cls(path, info, layout)

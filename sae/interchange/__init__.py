@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast
 
-from sae.core.errors import UserError
+from sae.core.errors import UserError, quote
 from sae.core.files import did_you_mean
 from sae.interchange import calibrate, measure
 from sae.interchange.describe import Maths, maths_of
@@ -139,7 +139,7 @@ def import_sae(
     if is_ours(found.path):
         raise UserError(
             f"{path} is one of our own SAEs already: use it as it is, e.g. "
-            f"`sae eval {found.path} STORE`"
+            f"`sae eval {quote(found.path)} STORE`"
         )
     imported = _read(found, store, form, k, ignore)
     model = imported.model

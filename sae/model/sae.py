@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sae.core.errors import UserError
+from sae.core.errors import UserError, quote
 from sae.core.files import FORMAT, read_config, without_place, write_json, write_tensors
 from sae.model.sparsity import (
     RULES,
@@ -294,8 +294,10 @@ class SAE(nn.Module):
         """Read what `save` wrote. Raises `UserError` when the folder is unfinished or damaged."""
         folder = Path(folder)
         if not folder.is_dir():
-            raise UserError(f"{folder} is not a folder; `sae train --out {folder}` makes one")
-        remedy = f"run `sae train --out {folder}` again"
+            raise UserError(
+                f"{folder} is not a folder; `sae train --out {quote(folder)}` makes one"
+            )
+        remedy = f"run `sae train --out {quote(folder)}` again"
         model = cls(read_config(folder / CONFIG, SAEConfig, remedy))
         model.load_state_dict(read_weights(folder / WEIGHTS, model.state_dict(), remedy))
         return model.to(device).eval()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from sae.core.errors import UserError
+from sae.core.errors import UserError, quote
 from sae.core.files import FORMAT, build_strictly, parse_object, sha256_of, without_place
 from sae.interchange.hub.scrub import cut_places, require_no_key
 from sae.model.sae import CONFIG, SAE, WEIGHTS, SAEConfig, is_ours
@@ -68,7 +68,9 @@ def pack(folder: Path, run: Path | None = None) -> Parcel:
     an access key.
     """
     if not is_ours(folder):
-        raise UserError(f"{folder} is no SAE of ours; `sae import {folder} --out DIR` makes it one")
+        raise UserError(
+            f"{folder} is no SAE of ours; `sae import {quote(folder)} --out DIR` makes it one"
+        )
     model = SAE.load(folder)
     items, notes = [_config(folder), Item(WEIGHTS, folder / WEIGHTS)], list[str]()
     if (folder / REPORT).exists():
@@ -104,7 +106,7 @@ def _labels(folder: Path, run: Path | None) -> Path | None:
         return folder / LABELS if (folder / LABELS).exists() else None
     _require_same_sae(folder, run)
     if not (run / LABELS).exists():
-        raise UserError(f"{run} has no {LABELS}; `interp cards --run {run}` writes it")
+        raise UserError(f"{run} has no {LABELS}; `interp cards --run {quote(run)}` writes it")
     return run / LABELS
 
 
