@@ -19,7 +19,7 @@ import typer
 
 from sae.core import interrupts
 from sae.core.disk import refusal, require_writable
-from sae.core.errors import BUG, INTERRUPTED, OK, TERMINATED, USAGE, Notice, UserError
+from sae.core.errors import BUG, INTERRUPTED, OK, TERMINATED, USAGE, Notice, UserError, quote
 from sae.core.files import did_you_mean, write_json
 from sae.core.output import require_folder, require_name
 
@@ -92,6 +92,11 @@ def finish(wrote: Mapping[str, Path], following: Sequence[str] = ()) -> None:
         say(f"{name + ':':<9} {path}")
     for number, command in enumerate(following):
         say(f"{'next:' if number == 0 else '':<9} {command}")
+
+
+def name_next(sae: Path, store: Path | str = "STORE") -> list[str]:
+    """What can be done with an SAE and a store."""
+    return [f"{command} {quote(sae)} {quote(store)}" for command in ("sae eval", "interp collect")]
 
 
 def write_figures(path: Path | None, figures: Mapping[str, Any]) -> None:

@@ -10,7 +10,6 @@ import typer
 
 from sae.cli import console
 from sae.cli.console import ConfigOption
-from sae.core.errors import quote
 
 RepoArgument = Annotated[str, typer.Argument(metavar="REPO", help="owner/name on the hub.")]
 
@@ -91,10 +90,7 @@ def pull(
     _say_files((file.name, file.n_bytes) for file in done.files)
     c = done.model.config
     console.say(f"{c.n_latents} latents of {c.activation}, width {c.d}; commit {done.commit}")
-    console.finish(
-        {"SAE": out},
-        [f"{command} {quote(out)} STORE" for command in ("sae eval", "interp collect")],
-    )
+    console.finish({"SAE": out}, console.name_next(out))
 
 
 def _say_files(files: Iterable[tuple[str, int | None]]) -> None:

@@ -77,11 +77,7 @@ def import_sae(
     else:
         console.say(f"  FVU {imported.fvu:.3f} on {imported.n_tokens:,} tokens of {store}")
     console.write_figures(json, _figures(imported))
-    where = quote(store or "STORE")
-    console.finish(
-        {"SAE": out},
-        [f"{command} {quote(out)} {where}" for command in ("sae eval", "interp collect")],
-    )
+    console.finish({"SAE": out}, console.name_next(out, store or "STORE"))
     return _verdict(imported)
 
 

@@ -79,11 +79,7 @@ def report_training(result: TrainResult, store: Path, json: Path | None) -> None
         f"FVU {row.fvu:.3f}, L0 {row.l0:.1f}, dead {row.dead:.1%}"
     )
     console.write_figures(json, row._asdict())
-    following = [
-        f"{command} {quote(result.out)} {quote(store)}"
-        for command in ("sae eval", "interp collect")
-    ]
-    console.finish({"SAE": result.out}, following)
+    console.finish({"SAE": result.out}, console.name_next(result.out, store))
 
 
 def report_sweep(sweep: Sweep, store: Path, json: Path | None) -> None:
