@@ -20,7 +20,7 @@ import typer
 from sae.core import interrupts
 from sae.core.disk import refusal, require_writable
 from sae.core.errors import BUG, INTERRUPTED, OK, TERMINATED, USAGE, Notice, UserError, quote
-from sae.core.files import did_you_mean, write_json
+from sae.core.files import did_you_mean, package_version, write_json
 from sae.core.output import require_folder, require_name
 
 
@@ -45,7 +45,10 @@ def run(app: typer.Typer, program: str, argv: Sequence[str] | None = None) -> in
     try:
         with warnings.catch_warnings(), interrupts.end_on_sigterm():
             warnings.showwarning = _shown_by(program, warnings.showwarning)
-            result = app(args=arguments, prog_name=program, standalone_mode=False)
+            command = typer.main.get_command(app)
+            if not arguments or "--help" in arguments:
+                _show_texts_as_written(command)
+            result = command(args=arguments, prog_name=program, standalone_mode=False)
     except UserError as error:
         return _fail(program, str(error), error.exit_code, debug)
     except typer.TyperException as error:
@@ -74,6 +77,20 @@ def run(app: typer.Typer, program: str, argv: Sequence[str] | None = None) -> in
         print(f"{program}: interrupted; to go on: {command}", file=sys.stderr, flush=True)
         return TERMINATED if interrupts.was_terminated() else INTERRUPTED
     return result if isinstance(result, int) else OK
+
+
+def _show_texts_as_written(command: Any) -> None:
+    """Help without rich's markup, to which `[/folder]` is a tag, and without a type for flags."""
+    from rich.markup import escape
+
+    command.help = escape(command.help or "")
+    for param in [*command.params, command.get_help_option(typer.Context(command))]:
+        if getattr(param, "help", None):
+            param.help = escape(param.help)
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    for one in getattr(command, "commands", {}).values():
+        _show_texts_as_written(one)
 
 
 def say(text: str = "") -> None:
@@ -144,6 +161,18 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+def _say_version(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        say(f"{context.info_name} {package_version()}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool,
+    typer.Option(
+        "--version", is_eager=True, callback=_say_version, help="Show the version and end."
+    ),
+]
 ConfigOption = Annotated[
     Path | None,
     typer.Option(

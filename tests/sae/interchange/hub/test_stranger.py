@@ -21,10 +21,10 @@ PAGE = ROOT / "interp" / "report" / "gallery"
 RUN = b"<script>fetch('//evil')</script>"
 
 
-def _hostile(hub: FakeHub, model: Path, tmp_path: Path, **more: bytes) -> None:
-    """A pushed SAE whose repository a stranger has changed since; `__` in names is `/`."""
+def _hostile(hub: FakeHub, model: Path, tmp_path: Path, more: dict[str, bytes]) -> None:
+    """A pushed SAE whose repository a stranger has changed since."""
     sae("push", model, REPO, "--gallery", a_run(tmp_path / "run", model))
-    hub.add(REPO, {**hub.files(REPO), **{k.replace("__", "/"): v for k, v in more.items()}})
+    hub.add(REPO, {**hub.files(REPO), **more})
 
 
 def test_pages_and_scripts_of_theirs_are_not_taken_and_ours_shows_the_data(
@@ -33,7 +33,7 @@ def test_pages_and_scripts_of_theirs_are_not_taken_and_ours_shows_the_data(
     evil = {"gallery/index.html": RUN, "gallery/app.js": RUN, "gallery/x/evil.js": RUN}
     evil |= {"gallery/app.css": RUN, "gallery/evil.html": RUN, "gallery/data/evil.js": RUN}
     cards = b'G.shard(0,[{"label":"</script><script>alert(1)</script>"}]);\n'
-    _hostile(hub, model, tmp_path, **evil, **{"gallery/data/c0000.js": cards})
+    _hostile(hub, model, tmp_path, evil | {"gallery/data/c0000.js": cards})
     pull(REPO, tmp_path / "pulled")
     gallery = tmp_path / "pulled" / "gallery"
     for path in gallery.rglob("*.*"):
@@ -67,7 +67,7 @@ def test_pages_and_scripts_of_theirs_are_not_taken_and_ours_shows_the_data(
 def test_what_is_not_of_the_kind_that_its_name_tells_is_refused(
     hub: FakeHub, model: Path, tmp_path: Path, name: str, data: bytes, message: str
 ) -> None:
-    _hostile(hub, model, tmp_path, **{name: data})
+    _hostile(hub, model, tmp_path, {name: data})
     with pytest.raises(UserError, match=message) as refusal:
         pull(REPO, tmp_path / "pulled")
     assert refusal.value.exit_code == USAGE
@@ -80,7 +80,7 @@ def test_cells_that_a_spreadsheet_would_run_are_text(
 ) -> None:
     rows = [["latent_id", "interpretation", "x"], ["0", "=HYPERLINK(1)", "-0.5"], ["1", "'+1", "a"]]
     text = "".join(",".join(row) + "\n" for row in rows)
-    _hostile(hub, model, tmp_path, **{"labels.csv": text.encode()})
+    _hostile(hub, model, tmp_path, {"labels.csv": text.encode()})
     pull(REPO, tmp_path / "pulled")
     with (tmp_path / "pulled" / "labels.csv").open(encoding="utf-8-sig", newline="") as file:
         assert list(csv.reader(file))[1:] == [["0", "'=HYPERLINK(1)", "-0.5"], ["1", "'+1", "a"]]
@@ -89,7 +89,7 @@ def test_cells_that_a_spreadsheet_would_run_are_text(
 def test_a_link_out_of_the_cache_is_refused(
     hub: FakeHub, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _hostile(hub, model, tmp_path)
+    _hostile(hub, model, tmp_path, {})
     pull(REPO, tmp_path / "first")
     secret = tmp_path / "secret"
     secret.write_text("mine")
