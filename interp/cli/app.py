@@ -15,7 +15,14 @@ from interp.evidence.config import CollectConfig
 from interp.llm.types import OPENROUTER
 from interp.pipeline.settings import DemoSettings
 from sae.cli import console
-from sae.cli.console import ConfigOption, ImagesOption, JsonOption, LinksOption, VersionOption
+from sae.cli.console import (
+    ConfigOption,
+    DebugOption,
+    ImagesOption,
+    JsonOption,
+    LinksOption,
+    VersionOption,
+)
 from sae.cli.options import spread
 from sae.core.errors import OK, USAGE, quote
 
@@ -45,10 +52,7 @@ def main() -> None:
 
 
 @app.callback()
-def common(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    version: VersionOption = False,
-) -> None:
+def common(debug: DebugOption = False, version: VersionOption = False) -> None:
     """What do the latents of an SAE on CLIP respond to? Collect, explain, score, review."""
 
 

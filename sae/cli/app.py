@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sae.cli import adopt, console, hub, interchange, reports
-from sae.cli.console import ConfigOption, ImagesOption, JsonOption, LinksOption, VersionOption
+from sae.cli.console import (
+    ConfigOption,
+    DebugOption,
+    ImagesOption,
+    JsonOption,
+    LinksOption,
+    VersionOption,
+)
 from sae.cli.options import spread
 from sae.core.errors import UserError, quote
 from sae.core.progress import bar
@@ -48,10 +55,7 @@ def main() -> None:
 
 
 @app.callback()
-def common(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    version: VersionOption = False,
-) -> None:
+def common(debug: DebugOption = False, version: VersionOption = False) -> None:
     """CLIP embeddings of sketches and photos, and sparse autoencoders (SAEs) on them."""
 
 

@@ -45,10 +45,10 @@ def run(app: typer.Typer, program: str, argv: Sequence[str] | None = None) -> in
     try:
         with warnings.catch_warnings(), interrupts.end_on_sigterm():
             warnings.showwarning = _shown_by(program, warnings.showwarning)
-            command = typer.main.get_command(app)
+            group = typer.main.get_command(app)
             if not arguments or "--help" in arguments:
-                _show_texts_as_written(command)
-            result = command(args=arguments, prog_name=program, standalone_mode=False)
+                _show_texts_as_written(group)
+            result = group(args=arguments, prog_name=program, standalone_mode=False)
     except UserError as error:
         return _fail(program, str(error), error.exit_code, debug)
     except typer.TyperException as error:
@@ -167,6 +167,7 @@ def _say_version(context: typer.Context, wanted: bool) -> None:
         raise typer.Exit
 
 
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 VersionOption = Annotated[
     bool,
     typer.Option(
