@@ -23,6 +23,7 @@ from interp.score.judge import Judge
 from interp.score.latent import score_latent
 from interp.score.nulls import shuffle_labels
 from sae.core.errors import UserError
+from sae.data.table import Kind, read_frame
 from sae.model.sae import SAE
 from sae.world.scene.concepts import BY_NAME, PLANTED, concept_named
 
@@ -124,7 +125,12 @@ def read_truth(path: Path) -> pd.DataFrame:
     """truth.parquet of a written world, indexed by image id."""
     if not path.exists():
         raise UserError(f"{path} is missing; `sae world` writes it beside the images")
-    return pd.read_parquet(path).set_index("image_id")
+    columns: dict[str, Kind] = {
+        **dict.fromkeys(("image_id", "path", "domain", "label"), "text"),
+        "seed": "whole",
+        **dict.fromkeys(CONCEPTS, "bool"),
+    }
+    return read_frame(path, columns, "draw the world again").set_index("image_id")
 
 
 def planted(reader: EvidenceReader, truth: pd.DataFrame) -> Planted:

@@ -6,18 +6,18 @@ import dataclasses
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
 from interp.evidence.config import EXAMPLES, FOLDER, LATENTS, read_info
-from interp.records.types import Evidence, Example, LatentStats, Status
+from interp.records.types import KINDS, N_BINS, SIDES, Evidence, Example, LatentStats, Status
 from sae.core.errors import UserError
 from sae.data.images import BadImage, decode, read_known
+from sae.data.table import Kind, read_table, require_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,8 +36,8 @@ class EvidenceReader:
         self.info = read_info(self.run_dir)
         self.looked_at: dict[str, str] = {}
         """Ids of the images that were read -> path and reason of those that could not be, or ""."""
-        for name in (LATENTS, EXAMPLES):
-            _open_table(self.run_dir / FOLDER / name).close()
+        require_table(self.run_dir / FOLDER / LATENTS, LATENT_COLUMNS, REMEDY)
+        require_table(self.run_dir / FOLDER / EXAMPLES, EXAMPLE_COLUMNS, REMEDY)
 
     @cached_property
     def latents(self) -> pd.DataFrame:
@@ -118,11 +118,48 @@ class EvidenceReader:
 
     @cached_property
     def _latents(self) -> pa.Table:
-        return _read_table(self.run_dir / FOLDER / LATENTS)
+        path, n = self.run_dir / FOLDER / LATENTS, self.info.n_latents
+        table = read_table(path, LATENT_COLUMNS, REMEDY)
+        _require(len(table) == n, path, f"{len(table)} lines of {n} latents")
+        latents = _numbers(table["latent"].combine_chunks())
+        _require(bool((latents == np.arange(n)).all()), path, "latents out of order")
+        classes = table.schema.field("top_classes").type.value_type
+        holds = pa.types.is_struct(classes) and classes.names == ["label", "n"]
+        _require(holds, path, "top_classes of another kind")
+        rates, shares = table["domain_rate"].combine_chunks(), table["frequency"].combine_chunks()
+        _require(rates.type.names == self.info.domains, path, "other domains")
+        parts = [*rates.flatten(), table["hist"].combine_chunks().flatten()]
+        parts += table["top_classes"].combine_chunks().flatten().flatten()
+        _require(not sum(part.null_count for part in parts), path, "empty cells")
+        _require(len(parts[len(rates.type.names)]) == n * N_BINS, path, "other bins")
+        holds = pa.types.is_string(parts[-2].type) and pa.types.is_integer(parts[-1].type)
+        _require(holds, path, "top_classes of another kind")
+        frequency = _numbers(shares)
+        _require(bool(((frequency >= 0) & (frequency <= 1)).all()), path, "frequency beyond 0..1")
+        known = set(table["status"].to_pylist()) <= {*get_args(Status)}
+        _require(known, path, "a status that is not known")
+        return table
 
     @cached_property
     def _examples(self) -> pa.Table:
-        return _read_table(self.run_dir / FOLDER / EXAMPLES)
+        path = self.run_dir / FOLDER / EXAMPLES
+        table = read_table(path, EXAMPLE_COLUMNS, REMEDY, may_be_null=("heat",))
+        for name, end in (("latent", self.info.n_latents), ("row", self.info.n_images)):
+            numbers = _numbers(table[name].combine_chunks())
+            holds = not len(numbers) or (numbers.min() >= 0 and numbers.max() < end)
+            _require(bool(holds), path, f"{name} beyond 0..{end - 1}")
+        owners = _numbers(table["latent"].combine_chunks())
+        _require(bool((np.diff(owners) >= 0).all()), path, "latents out of order")
+        for name, words in (("side", SIDES), ("kind", KINDS)):
+            known = set(table[name].unique().to_pylist()) <= {*words}
+            _require(known, path, f"a {name} that is not known")
+        acts = _numbers(table["act"].combine_chunks())
+        _require(bool(((acts >= 0) & (acts < np.inf)).all()), path, "act is no activation")
+        for name in (name for name, kind in EXAMPLE_COLUMNS.items() if kind == "text"):
+            if not pa.types.is_dictionary(table[name].type):
+                at = table.column_names.index(name)
+                table = table.set_column(at, name, table[name].dictionary_encode())
+        return table
 
     @cached_property
     def _example_values(self) -> list[Values]:
@@ -137,31 +174,31 @@ class EvidenceReader:
         return starts
 
 
+REMEDY = "run `interp collect` again with --overwrite"
+LATENT_COLUMNS: dict[str, Kind] = {
+    **dict.fromkeys(("latent", "n_active"), "whole"),
+    **dict.fromkeys(
+        ("frequency", "mean_act", "max_act", "sketch_share", "class_entropy"), "number"
+    ),
+    "status": "text",
+    "hist": "list",
+    "domain_rate": "struct",
+    "top_classes": "list",
+}
+EXAMPLE_COLUMNS: dict[str, Kind] = {
+    **dict.fromkeys(("latent", "rank", "stratum", "row"), "whole"),
+    **dict.fromkeys(("side", "kind", "image_id", "domain", "label", "path"), "text"),
+    "act": "number",
+    "heat": "bytes",
+}
 Read = TypeVar("Read")
 Values = Callable[[slice], list[Any]]
 """The Python values in a part of a column."""
 
 
-def _open_table(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (FileNotFoundError, pa.ArrowInvalid) as error:
-        raise _damage_error(path, error) from None
-
-
-def _read_table(path: Path) -> pa.Table:
-    with _open_table(path) as file:
-        try:
-            table = file.read()
-        except (OSError, pa.ArrowInvalid) as error:
-            raise _damage_error(path, error) from None
-    return table.unify_dictionaries().combine_chunks()
-
-
-def _damage_error(path: Path, error: Exception) -> UserError:
-    return UserError(
-        f"{path} is missing or damaged ({error}); run `interp collect` again with --overwrite"
-    )
+def _require(holds: bool, path: Path, what: str) -> None:
+    if not holds:
+        raise UserError(f"{path} is damaged ({what}); {REMEDY}")
 
 
 def _column_reader(column: pa.ChunkedArray) -> Values:

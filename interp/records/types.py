@@ -179,6 +179,8 @@ class Explanation:
                 f"latent {self.latent}: label {self.label!r} with failure {self.failure!r}; "
                 "exactly one of them must be None"
             )
+        _require_range(self, "confidence", 0, 100)
+        _require_range(self, "usd", 0)
 
     @classmethod
     def failed(
@@ -230,6 +232,9 @@ class Verdict:
     score: Figure | None
     """0 (label does not fit) to 100 (fits); None when no usable answer came."""
 
+    def __post_init__(self) -> None:
+        _require_range(self, "score", 0, 100)
+
 
 @dataclass(frozen=True)
 class Score:
@@ -272,6 +277,22 @@ class Score:
     """Why the score may say little: a label that tells the judge what to answer; else ""."""
     server: str = ""
     """Of the scorer, as in `Explanation`."""
+
+    def __post_init__(self) -> None:
+        for name in ("auroc", "auroc_low", "auroc_high", "auroc_easy", "auroc_hard"):
+            _require_range(self, name, 0, 1)
+        _require_range(self, "balanced_accuracy", 0, 1)
+        _require_range(self, "spearman", -1, 1)
+        for name in ("n_positive", "n_negative", "n_missing", "usd"):
+            _require_range(self, name, 0)
+
+
+def _require_range(record: object, name: str, low: float, high: float = math.inf) -> None:
+    """A number that is missing, None or NaN, is never out of range."""
+    value = getattr(record, name)
+    slack = 1e-9  # of rounding
+    if value is not None and (value < low - slack or value > high + slack):
+        raise ValueError(f"{name} is {value}; it must be in {low}..{high}")
 
 
 class ScoreLine(NamedTuple):

@@ -111,17 +111,22 @@ def read_labels(path: Path | str) -> pd.DataFrame:
         raise UserError(
             f"{path} is missing; run `interp cards --run {quote(path.parent)}` to write it"
         )
-    columns = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns
-    texts = [name for name in TEXT_COLUMNS if name in columns]
-    table = pd.read_csv(
-        path,
-        encoding="utf-8-sig",
-        keep_default_na=False,
-        na_values={name: [""] for name in columns if name not in texts},
-        dtype={**dict.fromkeys(texts, "str"), **dict.fromkeys(COUNT_COLUMNS, "Int64")},
-    )
-    for name in texts:
-        table[name] = table[name].map(read_cell)
+    try:
+        columns = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns
+        texts = [name for name in TEXT_COLUMNS if name in columns]
+        table = pd.read_csv(
+            path,
+            encoding="utf-8-sig",
+            keep_default_na=False,
+            na_values={name: [""] for name in columns if name not in texts},
+            dtype={**dict.fromkeys(texts, "str"), **dict.fromkeys(COUNT_COLUMNS, "Int64")},
+        )
+        for name in texts:
+            table[name] = table[name].map(read_cell)
+    except (LookupError, OverflowError, TypeError, ValueError) as error:
+        said = " ".join(str(error).split())[:200]
+        again = f"run `interp cards --run {quote(path.parent)}` to write it anew"
+        raise UserError(f"{path} is damaged ({said}); {again}") from None
     return table
 
 

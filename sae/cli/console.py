@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import reprlib
 import shlex
 import sys
 import traceback
@@ -144,7 +145,7 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
         settings = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"--config {path} does not exist") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"--config {path} is not valid TOML: {error}") from None
     commands = list(context.parent.command.commands) if context.parent else []  # type: ignore[attr-defined]
     known = [p.name for p in context.command.params if p.name not in (None, "config")]
@@ -157,6 +158,14 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
         if name not in known:
             near = did_you_mean(name, [n for n in known if n])
             raise UserError(f"{path}: [{context.info_name}] has the unknown key {name!r}{near}")
+    several = {p.name for p in context.command.params if p.multiple or p.nargs != 1}
+    for name, value in mine.items():
+        values = value if isinstance(value, list) and name in several else [value]
+        if not all(isinstance(each, str | int | float) for each in values):
+            raise UserError(
+                f"{path}: [{context.info_name}] {name} is {reprlib.repr(value)}; "
+                "it must be one text or number"
+            )
     context.default_map = mine
     return path
 

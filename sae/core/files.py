@@ -10,13 +10,14 @@ import json
 import os
 import reprlib
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, get_type_hints
 
-from sae.core.disk import errors_of, require_room
-from sae.core.errors import UserError
+from sae.core.disk import errors_of, refusal, require_room
+from sae.core.errors import Notice, UserError
 from sae.core.lock import hold
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """The number in every JSON file that we write; a reader refuses any other by name."""
+
+MOST_JSON = 2 << 20
+"""Bytes of a JSON file of settings, or of a line: ours are far smaller, and a value can cost 30."""
 
 Config = TypeVar("Config")
 _LIMITS: dict[object, dict[str, Any]] = {
@@ -37,6 +41,10 @@ _LIMITS: dict[object, dict[str, Any]] = {
 }
 """What pydantic's schema of a plain type is narrowed by: no type for another, no huge number."""
 _URGENCY = {"unexpected_keyword_argument": 0, "extra_forbidden": 0, "missing": 1}
+
+
+class NotJson(UserError):
+    """No JSON at all: torn, or overwritten."""
 
 
 @contextmanager
@@ -113,15 +121,20 @@ def read_config(path: Path, cls: type[Config], remedy: str = "") -> Config:
     has another format number, or a field is missing, unknown or of a wrong type.
     """
     try:
-        data = path.read_bytes()
-    except FileNotFoundError:
+        data = path.read_bytes() if path.stat().st_size <= MOST_JSON else None
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError):
+            raise refusal(error) or error from None
         raise UserError(
             f"{path} is missing (unfinished?)" + (f"; {remedy}" if remedy else "")
         ) from None
+    if data is None:
+        raise UserError(f"{path} has more than {MOST_JSON:,} bytes: these are no settings of ours")
     values = parse_object(data, str(path))
     if values.get("format") != FORMAT:
         raise UserError(
-            f"{path} has format {values.get('format')!r}; this version reads format {FORMAT}"
+            f"{path} has format {reprlib.repr(values.get('format'))}; "
+            f"this version reads format {FORMAT}"
         )
     return build_strictly(cls, values, str(path))
 
@@ -133,7 +146,7 @@ def parse_object(data: bytes, place: str) -> dict[str, Any]:
     try:
         values = from_json(data, allow_inf_nan=False)
     except ValueError as error:
-        raise UserError(f"{place} is not valid JSON: {error}") from None
+        raise NotJson(f"{place} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{place} does not hold a JSON object")
     return values
@@ -151,6 +164,8 @@ def build_strictly(cls: type[Config], values: Mapping[str, Any], place: str) -> 
         record: Config = _validator(cast(Any, cls)).validate_python(values)
     except ValidationError as error:
         raise UserError(f"{place} {_fault(error, cls)}") from None
+    except UserError as error:  # what the settings say of themselves
+        raise UserError(f"{place} does not fit: {error}", error.exit_code) from None
     return record
 
 
@@ -213,18 +228,50 @@ class JsonLine(NamedTuple):
 def walk_jsonl(path: Path) -> Iterator[JsonLine]:
     """Every complete line, one in memory at a time.
 
-    A missing file is empty, a torn last line costs that line, an empty line counts for nothing.
-    Raises `UserError` with the number of a line that holds no JSON object. Writes nothing.
+    A missing file is empty, a torn line costs that line, an empty line counts for nothing; torn
+    ones before the last are named in a `Notice`. Raises `UserError` with the number of a line that
+    holds JSON, but no object that is ours to read. Writes nothing.
     """
     if not path.exists():
         return
+    torn: list[int] = []
     with path.open("rb") as file:
-        end = 0
-        for number, line in enumerate(file, 1):
-            start, end = end, end + len(line)
-            if line != b"\n" and line.endswith(b"\n"):
-                values = parse_object(line, f"{path}, line {number},")
-                yield JsonLine(number, (start, end), values)
+        end = number = 0
+        while line := file.readline(MOST_JSON):
+            number, start, end = number + 1, end, end + len(line)
+            is_whole = line.endswith(b"\n")
+            while line and not line.endswith(b"\n"):  # too long for a line of ours, or the last
+                line = file.readline(MOST_JSON)
+                end += len(line)
+            if not is_whole:
+                torn += [number] if line else []
+                continue
+            if line == b"\n":
+                continue
+            place = f"{path}, line {number},"
+            try:
+                values = parse_object(line, place)
+            except NotJson:
+                if not _is_torn(line):
+                    raise
+                torn.append(number)
+                continue
+            yield JsonLine(number, (start, end), values)
+    if torn:
+        named = ", ".join(map(str, torn[:5])) + (", ..." if len(torn) > 5 else "")
+        told = f"{path}: {len(torn)} damaged lines are passed over (line {named})"
+        warnings.warn(told, Notice, stacklevel=2)
+
+
+def _is_torn(line: bytes) -> bool:
+    """Whether it is cut or overwritten, and not only of numbers or texts that are refused."""
+    try:
+        json.loads(line)
+    except json.JSONDecodeError:
+        return True
+    except (ValueError, RecursionError):
+        pass
+    return False
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -236,10 +283,17 @@ def repair_jsonl(path: Path) -> None:
     """Cut a torn last line off, so that appending goes on with a fresh one."""
     if not path.exists():
         return
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        with path.open("r+b") as file:
+    with path.open("r+b") as file:
+        n_bytes = whole = file.seek(0, os.SEEK_END)
+        while whole:  # backwards, a part at a time
+            first = max(0, whole - MOST_JSON)
+            file.seek(first)
+            found = file.read(whole - first).rfind(b"\n")
+            if found >= 0:
+                whole = first + found + 1
+                break
+            whole = first
+        if whole < n_bytes:
             file.truncate(whole)
 
 

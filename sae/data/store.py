@@ -29,6 +29,7 @@ from sae.data.formats.find import find_layout, split_choice
 from sae.data.formats.layout import Choice, Layout
 from sae.data.roots import follows_links, locate, name_images, require_inside
 from sae.data.store_format import ImageRow, StoreInfo, torch_dtype
+from sae.data.table import IMAGE_COLUMNS, read_frame
 from sae.untrusted.damage import errors_in_one_line
 from sae.untrusted.finite import require_finite
 
@@ -88,7 +89,8 @@ class EmbeddingStore:
 
         if self.layout.form != ours.NAME and not self.info.shards:
             return pd.DataFrame(foreign.image_rows(self.layout), columns=list(ImageRow._fields))
-        frame = pd.read_parquet(self.path / "images.parquet")
+        remedy = "delete the store and run `sae embed` again"
+        frame = read_frame(self.path / "images.parquet", IMAGE_COLUMNS, remedy)
         if len(frame) != self.info.n_images:
             raise UserError(
                 f"{self.path / 'images.parquet'} has {len(frame)} lines, but store.json says "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sae.core.csv_cells import read_cell
+from sae.core.errors import UserError
 from sae.data.images import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -42,6 +43,17 @@ class Vectors:
     grid: list[int]
     """[h, w] of the patches; [] without patches."""
 
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES or self.tokens not in ("cls", "patch", "all"):
+            raise UserError(f"dtype {self.dtype!r} with tokens {self.tokens!r} is not known")
+        if min(self.d, self.tokens_per_image) < 1 or min(self.grid, default=1) < 1:
+            raise UserError(
+                f"d {self.d}, tokens_per_image {self.tokens_per_image} and grid {self.grid} "
+                "must be at least 1"
+            )
+        if len(self.grid) not in (0, 2):
+            raise UserError(f"grid {self.grid} is not [] or [h, w]")
+
 
 @dataclass(frozen=True)
 class Versioned:
@@ -70,6 +82,12 @@ class StoreInfo(Vectors, Versioned):
     max_pixels: int = MAX_PIXELS
     """Of an image; those with more were skipped."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for place in (self.shards, *self.roots.values()):
+            if any(ord(sign) < 32 for sign in place):
+                raise UserError(f"{place!r} is no place of files")
+
 
 class Skipped(NamedTuple):
     """One file that gave no embedding."""
@@ -94,9 +112,14 @@ def shard_path(store: Path, shard: int) -> Path:
 
 def read_skipped(path: Path) -> list[Skipped]:
     """The lines of a skipped.csv."""
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = csv.DictReader(file)
-        return [Skipped(**{name: read_cell(cell) for name, cell in line.items()}) for line in lines]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = csv.DictReader(file)
+            return [
+                Skipped(**{name: read_cell(cell) for name, cell in row.items()}) for row in lines
+            ]
+    except (TypeError, ValueError, AttributeError, csv.Error) as error:
+        raise UserError(f"{path} is damaged ({error}); delete {path.parent}") from None
 
 
 class ImageRow(NamedTuple):

@@ -38,6 +38,7 @@ from sae.data.store_format import (
     shard_path,
     torch_dtype,
 )
+from sae.data.table import IMAGE_COLUMNS, read_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,10 +111,8 @@ class StoreWriter:
 
     def written_rows(self) -> Iterator[ImageRow]:
         """The images of all finished shards, in order."""
-        import pandas as pd
-
         for shard in range(self.n_done):
-            frame = pd.read_parquet(_rows_path(self.path, shard))
+            frame = self._read_rows(shard)
             yield from (ImageRow(*row) for row in frame.itertuples(index=False, name=None))
 
     def write_skipped(self) -> list[Skipped]:
@@ -128,7 +127,7 @@ class StoreWriter:
         import pandas as pd
 
         n_skipped = len(self.write_skipped())
-        frames = [pd.read_parquet(_rows_path(self.path, shard)) for shard in range(self.n_done)]
+        frames = [self._read_rows(shard) for shard in range(self.n_done)]
         images = pd.concat(frames, ignore_index=True)
         write_rows(self.path / "images.parquet", images)
         shared = {f.name for f in fields(StoreInfo)} & {f.name for f in fields(Plan)}
@@ -143,6 +142,10 @@ class StoreWriter:
         write_json(self.path / "store.json", info)
         self._remove_parts()
         return info
+
+    def _read_rows(self, shard: int) -> pd.DataFrame:
+        remedy = f"delete {self.path} and run the same command"
+        return read_frame(_rows_path(self.path, shard), IMAGE_COLUMNS, remedy)
 
     def _remove_parts(self) -> None:
         for shard in range(self.plan.n_shards):

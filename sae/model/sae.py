@@ -102,6 +102,8 @@ class SAEConfig:
                 f"d {self.d}, n_latents {self.n_latents} and k {self.k} must all be at least 1 "
                 "(k 0 is for the rules without a k)"
             )
+        if self.d * self.n_latents > 1 << 48:  # more than any machine holds
+            raise UserError(f"d {self.d} and n_latents {self.n_latents} are of no SAE that is")
         if self.k > self.n_latents:
             raise UserError(f"k {self.k} is larger than n_latents {self.n_latents}; lower k")
         if self.activation == "group_max" and self.n_latents % self.k:
@@ -298,8 +300,12 @@ class SAE(nn.Module):
                 f"{folder} is not a folder; `sae train --out {quote(folder)}` makes one"
             )
         remedy = f"run `sae train --out {quote(folder)}` again"
-        model = cls(read_config(folder / CONFIG, SAEConfig, remedy))
-        model.load_state_dict(read_weights(folder / WEIGHTS, model.state_dict(), remedy))
+        config = read_config(folder / CONFIG, SAEConfig, remedy)
+        with torch.device("meta"):  # sizes that are wrong must cost no memory
+            shapes = cls(config).state_dict()
+        state = read_weights(folder / WEIGHTS, shapes, remedy)
+        model = cls(config)
+        model.load_state_dict(state)
         return model.to(device).eval()
 
 

@@ -29,6 +29,8 @@ def read_weights(path: Path, wanted: Mapping[str, Tensor], remedy: str) -> dict[
                 f"{path}: {name} has shape {found.get(name)}, "
                 f"but config.json asks for {expected.get(name)}; {remedy}"
             )
+        if not state[name].is_floating_point():
+            raise UserError(f"{path}: {name} holds {state[name].dtype}; it is damaged; {remedy}")
         require_finite(str(path), name, state[name], f"it is damaged; {remedy}")
     if not state["scale"] > 0:
         raise UserError(f"{path}: scale is {state['scale'].item():g}, not above 0; {remedy}")

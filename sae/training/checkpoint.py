@@ -54,6 +54,16 @@ class Checkpoint:
     model: SAE
     state: dict[str, Tensor]
 
+    def restore(self, trainer: Trainer) -> None:
+        """Put a trainer where it was. Raises `UserError` when the state is not of such a one."""
+        try:
+            trainer.restore(self.state)
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{self.path / STATE} does not fit ({said}); delete {self.path}, or use --overwrite"
+            ) from None
+
 
 def save(out: Path, trainer: Trainer) -> Path:
     """Write a checkpoint below the SAE folder `out`, and drop all but the last two.
@@ -110,4 +120,9 @@ def _read(path: Path, device: torch.device) -> Checkpoint:
         state = load_file(path / STATE)
     except (SafetensorError, FileNotFoundError) as error:
         raise UserError(f"{path / STATE} is damaged or missing ({error})") from None
+    counts = state.get("counts")
+    if counts is None or counts.shape != (2,) or counts[0] != info.step:
+        raise UserError(f"{path / STATE} is not of step {info.step}, as {INFO} says")
+    if not 0 < info.step < info.n_steps:
+        raise UserError(f"{path / INFO} has step {info.step} of {info.n_steps}")
     return Checkpoint(path, info, SAE.load(path, device), state)

@@ -16,12 +16,20 @@ from pathlib import Path
 import torch
 
 from sae.core.errors import UserError
-from sae.core.files import append_jsonl, read_config, read_jsonl, replacing, write_json
+from sae.core.files import (
+    append_jsonl,
+    build_strictly,
+    read_config,
+    replacing,
+    walk_jsonl,
+    write_json,
+)
 from sae.data.store import EmbeddingStore
 from sae.model.sae import CONFIG, SAE, SAEConfig, is_ours
 from sae.training import checkpoint, trackers
 from sae.training.checkpoint import Checkpoint
 from sae.training.config import UNRECORDED, TrainConfig
+from sae.training.loop import TrainRow
 
 SETTINGS = "train.json"
 LR = "lr.json"
@@ -62,6 +70,14 @@ def load_unfinished(
     return found
 
 
+def read_log(out: Path) -> list[TrainRow]:
+    """The lines of train.jsonl. Raises `UserError` with the number of one that is none of ours."""
+    return [
+        build_strictly(TrainRow, line.values, f"{out / LOG}, line {line.number},")
+        for line in walk_jsonl(out / LOG)
+    ]
+
+
 def prepare(out: Path, config: TrainConfig, n_done: int) -> None:
     """Clear away what is not of this training, or is later than the step that it goes on from."""
     (out / CONFIG).unlink(missing_ok=True)
@@ -71,7 +87,7 @@ def prepare(out: Path, config: TrainConfig, n_done: int) -> None:
         checkpoint.discard(out / checkpoint.FOLDER)
         trackers.forget(out)
     else:
-        lines = [row for row in read_jsonl(out / LOG) if row["step"] <= n_done]
+        lines = [row._asdict() for row in read_log(out) if row.step <= n_done]
         with replacing(out / LOG) as part:
             part.touch()
             append_jsonl(part, lines)

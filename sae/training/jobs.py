@@ -17,7 +17,7 @@ from sae.core import interrupts
 from sae.core.disk import require_room
 from sae.core.distributed import LostProcess, Ranks
 from sae.core.errors import UserError
-from sae.core.files import append_jsonl, package_version, read_config, read_jsonl, write_json
+from sae.core.files import append_jsonl, package_version, read_config, write_json
 from sae.data.store import EmbeddingStore
 from sae.evaluation.threshold import calibrate
 from sae.model.init import start
@@ -97,9 +97,11 @@ def already_trained(
     for out, config in jobs.items():
         model = folder.load_finished(out, config, store, device)
         if model is not None:
-            last = TrainRow(**read_jsonl(out / folder.LOG)[-1])
+            rows = folder.read_log(out)
+            if not rows:
+                raise UserError(f"{out / folder.LOG} is missing or empty; train with --overwrite")
             choice = _known_choice(out, config)
-            results[out] = TrainResult(out, model, last, trained=False, choice=choice)
+            results[out] = TrainResult(out, model, rows[-1], trained=False, choice=choice)
     return results
 
 
@@ -126,7 +128,7 @@ def lane_of(out: Path, config: TrainConfig, shared: Pass) -> Lane:
         resolved = replace(resolved, lr=choice.lr)
     trainer = Trainer(model, resolved, reduce=shared.reduce())
     if found is not None:
-        trainer.restore(found.state)
+        found.restore(trainer)
     return Lane(out, config, trainer, choice, trainer.n_done)
 
 

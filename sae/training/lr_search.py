@@ -58,6 +58,10 @@ class LrChoice:
     """Mean loss of each over the last tenth of its trial, without AuxK; None: not finite."""
     format: int = FORMAT
 
+    def __post_init__(self) -> None:
+        if not self.lr > 0:
+            raise UserError(f"lr is {self.lr}; it must be above 0")
+
     def why(self) -> str:
         """One sentence for the user."""
         tried = ", ".join(

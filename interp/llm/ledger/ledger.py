@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
-from interp.llm.ledger.queries import Billed, Spent, billed_in, spent_in
+from interp.llm.ledger.queries import Billed, Spent, billed_in, require_ours, spent_in
 from interp.llm.types import Picture, Question, Reply, Usage
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, sha256_hex
@@ -101,7 +101,10 @@ class Ledger:
     def get(self, key: str) -> Reply | None:
         """The stored reply of a question, or None when it was never answered."""
         row = self._row("SELECT reply FROM calls WHERE key = ?", key)
-        return None if row is None else _reply(key, json.loads(row[0]))
+        try:
+            return None if row is None else _reply(key, json.loads(row[0]))
+        except (LookupError, TypeError, ValueError, RecursionError) as error:
+            raise _damaged(self.path, f"the reply to {key[:12]}: {error!r:.200}") from None
 
     def put(
         self,
@@ -167,13 +170,13 @@ class Ledger:
 
     def spent(self, stage: str) -> Spent:
         """What the calls of a stage have cost: the first word of their `about`."""
-        with self._thread:
-            return spent_in(self._calls, stage)
+        with self._reading() as calls:
+            return spent_in(calls, stage)
 
     def billed(self, model: str, stage: str) -> Billed:
         """What `model`, as it was asked for, has used in a stage."""
-        with self._thread:
-            return billed_in(self._calls, model, stage)
+        with self._reading() as calls:
+            return billed_in(calls, model, stage)
 
     def note(self, name: str) -> str | None:
         """What was learned before under this name."""
@@ -192,9 +195,18 @@ class Ledger:
         return int(row[0])
 
     def _row(self, query: str, *values: str) -> tuple[Any, ...] | None:
-        with self._thread:
-            row: tuple[Any, ...] | None = self._calls.execute(query, values).fetchone()
+        with self._reading() as calls:
+            row: tuple[Any, ...] | None = calls.execute(query, values).fetchone()
         return row
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """One look. Raises `UserError` where what is stored is damaged."""
+        try:
+            with self._thread:
+                yield self._calls
+        except (sqlite3.Error, TypeError, ValueError) as error:
+            raise _damaged(self.path, error) from None
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -224,6 +236,7 @@ def _open(path: Path) -> sqlite3.Connection:
         (found,) = calls.execute("PRAGMA user_version").fetchone()
         if found not in (0, FORMAT):
             raise UserError(f"{path} has format {found}; this version reads format {FORMAT}")
+        require_ours(path, calls)
         with calls:
             for table in _TABLES:
                 calls.execute(f"CREATE TABLE IF NOT EXISTS {table}")
@@ -233,11 +246,15 @@ def _open(path: Path) -> sqlite3.Connection:
         raise _unwritable(path, error) from None
     except sqlite3.DatabaseError as error:
         calls.close()
-        raise UserError(f"cannot use {path}: {error}; move it away to start afresh") from None
+        raise _damaged(path, error) from None
     except UserError:
         calls.close()
         raise
     return calls
+
+
+def _damaged(path: Path, said: object) -> UserError:
+    return UserError(f"cannot use {path}: {said}; move it away to start afresh")
 
 
 def _unwritable(path: Path, error: sqlite3.Error) -> UserError:
@@ -263,6 +280,12 @@ def _stored(reply: Reply, about: str, estimated: float) -> dict[str, Any]:
 
 def _reply(key: str, stored: Mapping[str, Any]) -> Reply:
     usd = math.nan if stored["usd"] is None else float(stored["usd"])
+    texts = (stored["text"], stored["model"], stored["provider"] or "", stored["finish_reason"])
+    counts = (stored["prompt_tokens"], stored["completion_tokens"])
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a text is none")
+    if usd < 0 or not all(isinstance(count, int) and 0 <= count < 1 << 53 for count in counts):
+        raise ValueError("a count or cost is none")
     return Reply(
         text=stored["text"],
         model=stored["model"],

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import sqlite3
+from pathlib import Path
 from typing import NamedTuple
+
+from sae.core.errors import UserError
 
 
 class Spent(NamedTuple):
@@ -29,6 +32,23 @@ class Billed(NamedTuple):
     completion_tokens: int
     usd: float
     """NaN when one of them has an unknown cost."""
+
+
+COLUMNS = {
+    "calls": {"key", "created", "request", "reply"},
+    "risked": {"id", "key", "about", "usd", "known"},
+    "notes": {"name", "value"},
+}
+"""Of each table; ledgers of the first version have `calls` alone."""
+
+
+def require_ours(path: Path, calls: sqlite3.Connection) -> None:
+    """Raise `UserError` where the database has other tables or columns than a ledger."""
+    tables = [name for (name,) in calls.execute("SELECT name FROM sqlite_master WHERE sql != ''")]
+    for table in tables:
+        found = {column[1] for column in calls.execute(f'PRAGMA table_info("{table}")')}
+        if COLUMNS.get(table) != found:
+            raise UserError(f"{path} is no ledger of ours: it has the table {table!r} of {found}")
 
 
 def of_reply(field: str) -> str:

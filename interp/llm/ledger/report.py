@@ -18,6 +18,7 @@ from interp.llm.ledger.queries import (
     billed_in,
     first_word,
     of_reply,
+    require_ours,
 )
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, replacing
@@ -86,7 +87,11 @@ def rows(path: Path, model: str | None = None, stage: str | None = None) -> Iter
             (model, stage),
         )
         for *fields, usd, finish_reason in found:
-            yield Row._make((*fields, math.nan if usd is None else usd, finish_reason))
+            row = Row._make((*fields, math.nan if usd is None else float(usd), finish_reason))
+            texts = (*row[:5], finish_reason)
+            if not all(isinstance(text, str) for text in texts):
+                raise TypeError(f"the call {row.key!r:.20} has a field of another type")
+            yield row
 
 
 def totals(path: Path) -> list[Total]:
@@ -163,7 +168,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         with closing(_connect(path)) as calls:
             yield calls
-    except sqlite3.Error as error:
+    except (sqlite3.Error, LookupError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
 
 
@@ -179,9 +184,13 @@ def _connect(path: Path) -> sqlite3.Connection:
         # Nobody is at work, and SQLite cannot make its side files in a folder that is read-only.
         calls = sqlite3.connect(f"{address}?immutable=1", uri=True, isolation_level=None)
         (found,) = calls.execute("PRAGMA user_version").fetchone()
-    if found != FORMAT:
+    try:
+        if found != FORMAT:
+            raise UserError(f"{path} has format {found}; this version reads format {FORMAT}")
+        require_ours(path, calls)
+    except BaseException:
         calls.close()
-        raise UserError(f"{path} has format {found}; this version reads format {FORMAT}")
+        raise
     return calls
 
 

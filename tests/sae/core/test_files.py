@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sae.core.errors import UserError
+from sae.core.errors import Notice, UserError
 from sae.core.files import (
     append_jsonl,
     read_config,
@@ -71,7 +71,19 @@ def test_missing_config_names_the_next_command(tmp_path: Path) -> None:
         read_config(tmp_path / "config.json", Settings, "run `it` again")
 
 
-@pytest.mark.parametrize("damaged", ["{", "[1]", "3", '{"a": NaN}', "[" * 10**5])
+@pytest.mark.parametrize(
+    "torn", ["{", '{"a": {"a": 3}', '{"a": 1, "b{"a": 1}', "\0\0\0", "x" * 5000000]
+)
+def test_a_torn_line_in_the_middle_costs_that_line_and_is_told(tmp_path: Path, torn: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f'{{"a": 1}}\n{torn}\n{{"a": 2}}\n')
+    with pytest.warns(Notice, match=r"rows\.jsonl: 1 damaged lines are passed over \(line 2\)"):
+        assert read_jsonl(path) == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize(
+    "damaged", ["[1]", "3", '{"a": NaN}', "[" * 10**5, f'{{"a": {"9" * 6000}}}']
+)
 def test_a_damaged_line_in_the_middle_is_named_by_its_number(tmp_path: Path, damaged: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(f'{{"a": 1}}\n{damaged}\n{{"a": 2}}\n')
