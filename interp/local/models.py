@@ -71,7 +71,8 @@ class LocalNamer:
         self._encoder = encoder
         self._terms = [term.name for term in vocabulary]
         self._texts = embed_terms(encoder.clip, [term.texts for term in vocabulary])  # (c, d)
-        self._usual = encoder.encode(background) @ self._texts.T  # (b, c)
+        self.background = encoder.encode(background)  # (b, d)
+        self._usual = self.background @ self._texts.T  # (b, c)
 
     @classmethod
     def identify(cls, clip_name: str, vocabulary: Sequence[Term]) -> AnsweredBy:
@@ -129,7 +130,7 @@ class LocalJudge:
     def __init__(self, encoder: ClipEncoder, background: Iterable[tuple[str, Image.Image]]) -> None:
         self.name, self.prompt, _ = self.identify(encoder.clip.name)
         self._encoder = encoder
-        self._background = encoder.encode(background)  # (b, d)
+        self.background = encoder.encode(background)  # (b, d)
 
     @classmethod
     def identify(cls, clip_name: str) -> AnsweredBy:
@@ -146,7 +147,7 @@ class LocalJudge:
             return Judgement({})
         clip = self._encoder.clip
         text = embed_terms(clip, [texts_of(label, clip.name)])[0]  # (d,)
-        usual = self._background @ text  # (b,)
+        usual = self.background @ text  # (b,)
         similarity = (
             self._encoder.encode((tile.image_id, tile.image) for tile in shown) @ text
         )  # (n,)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from interp.evidence.reader import EvidenceReader
@@ -11,10 +12,11 @@ from interp.pictures.cache import read_images
 from interp.pipeline.settings import ModelSettings
 from interp.records.types import Example
 from interp.run.run import Run
-from sae.core.errors import UserError
+from sae.core.errors import Notice, UserError
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor
 
     from interp.local.clip_encoder import ClipEncoder
 
@@ -65,6 +67,17 @@ def background_examples(reader: EvidenceReader) -> list[Example]:
             "train a sparser SAE (--k), or collect from more images"
         )
     return [Example(*values) for values in chosen.itertuples(index=False)]
+
+
+def warn_of_misfit(run: Run, clip: str, words: Sequence[str], images: Tensor) -> None:
+    """A `Notice` where CLIP and words do not fit the images, of which (n, d) are a sample."""
+    from interp.local.fit import is_world, misfit
+
+    store = run.evidence.store
+    roots = [store.path.resolve() / root for root in store.info.roots.values()]
+    said = misfit(clip, words, all(map(is_world, roots)), images)
+    if said:
+        warnings.warn(Notice(said), stacklevel=2)
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from interp.explain.explainer import ExplainConfig, Explainer, VlmExplainer, exp
 from interp.explain.run import ExplainSummary, pending_latents, summarise
 from interp.llm.types import Question, VisionModel
 from interp.pictures.cache import EvidenceSource, PictureCache
-from interp.pipeline.clip_model import background, clip_name, local_encoder
+from interp.pipeline.clip_model import background, clip_name, local_encoder, warn_of_misfit
 from interp.pipeline.dry_run import Unasked
 from interp.pipeline.paid_model import EXPLAIN_SHAPE
 from interp.pipeline.settings import ModelSettings, Work
@@ -94,7 +94,10 @@ class ExplainStage(Stage[int, Explanation, ExplainSummary]):
         from interp.local.models import LocalNamer
 
         encoder = local_encoder(self._run, self._settings)
-        return LocalNamer(encoder, self._vocabulary, background(self._run.evidence))
+        namer = LocalNamer(encoder, self._vocabulary, background(self._run.evidence))
+        words = [term.name for term in self._vocabulary]
+        warn_of_misfit(self._run, encoder.clip.name, words, namer.background)
+        return namer
 
     def _paid_answerer(self, model: VisionModel) -> VlmExplainer:
         grid = self._run.evidence.info.grid

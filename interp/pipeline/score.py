@@ -8,7 +8,7 @@ from pathlib import Path
 
 from interp.llm.types import Question, VisionModel
 from interp.pictures.cache import EvidenceSource, PictureCache
-from interp.pipeline.clip_model import background, clip_name, local_encoder
+from interp.pipeline.clip_model import background, clip_name, local_encoder, warn_of_misfit
 from interp.pipeline.dry_run import Unasked
 from interp.pipeline.paid_model import JUDGE_SHAPE
 from interp.pipeline.settings import ModelSettings, Work
@@ -92,7 +92,11 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
     def _local_answerer(self) -> Judge:
         from interp.local.models import LocalJudge
 
-        return LocalJudge(local_encoder(self._run, self._settings), background(self._run.evidence))
+        encoder = local_encoder(self._run, self._settings)
+        judge = LocalJudge(encoder, background(self._run.evidence))
+        labels = [test.label or "" for test in self.pending]
+        warn_of_misfit(self._run, encoder.clip.name, labels, judge.background)
+        return judge
 
     def _paid_answerer(self, model: VisionModel) -> VlmJudge:
         again, server = self._work.retry_failed, self._settings.server
