@@ -11,6 +11,7 @@ from torch import Tensor
 
 from interp.evidence.stream.activations import Encoder
 from sae.core.errors import UserError, quote
+from sae.core.places import kind_of, refuse_place
 from sae.core.progress import Progress
 from sae.data.folders import parse_domains
 from sae.data.formats import dense
@@ -59,6 +60,8 @@ def open_subject(sae: Path, store: Path | None) -> tuple[EmbeddingStore, Encoder
     """
     if store is not None:
         return EmbeddingStore.open(store), load(sae)
+    if kind_of(sae) in ("missing", "images", "run", "world"):
+        raise refuse_place(sae, "SAE")
     if not (sae / "store.json").exists() and dense.find(sae) is None:
         raise UserError(
             f"{sae} has no {dense.ARRAY}, which alone needs no SAE: "

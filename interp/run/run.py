@@ -18,6 +18,7 @@ from sae.core.errors import UserError
 from sae.core.files import FORMAT, read_config, without_place, write_json
 from sae.core.lock import Lock, hold
 from sae.core.output import require_name, require_own
+from sae.core.places import kind_of, refuse_place
 
 if TYPE_CHECKING:
     from interp.evidence.reader import EvidenceReader
@@ -73,6 +74,8 @@ class Run:
         for path in (RESULTS / name, Path(name)):
             if (path / INFO).exists():
                 return cls(path)
+        if kind_of(Path(name)) not in ("missing", "run"):
+            raise refuse_place(Path(name), "run")
         known = ", ".join(sorted(p.parent.name for p in RESULTS.glob("*/run.json"))) or "none yet"
         raise UserError(f"--run {name}: no run.json in {RESULTS / name}; runs here: {known}")
 

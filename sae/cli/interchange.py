@@ -103,8 +103,10 @@ def export_sae(
 def _loaded(path: Path) -> SAE:
     """Ours, or another lab's, of which the notes are printed."""
     from sae import interchange
+    from sae.core.places import require_sae
     from sae.model.sae import SAE, is_ours
 
+    require_sae(path)
     if is_ours(path):
         return SAE.load(path)
     imported = interchange.read(path)

@@ -14,6 +14,7 @@ from pathlib import Path
 from sae.core.errors import UserError
 from sae.core.files import replacing_folder, write_json
 from sae.core.output import is_new, require_own
+from sae.core.places import kind_of, refuse_place
 from sae.core.progress import Progress
 from sae.data import foreign, image_folder
 from sae.data.formats import saev
@@ -43,6 +44,8 @@ def adopt(
     place, suffix = split_choice(Path(source))
     choice = Choice(*(a or b for a, b in zip(choice or Choice(), suffix, strict=True)))
     out, layout = Path(out), find_layout(place, choice)
+    if layout is None and kind_of(place) not in ("file", "other", "store"):
+        raise refuse_place(place, "store")
     if layout is None:
         raise UserError(
             f"{source} is none of {', '.join(form.NAME for form in FORMATS)}; "

@@ -18,26 +18,9 @@ from typing import Annotated, NamedTuple
 import typer
 
 from sae.core.errors import Notice, UserError
+from sae.core.places import IMAGE_SUFFIXES, kind_of, refuse_place
 from sae.data.class_names import class_of, is_wordnet_id, read_class_names
 
-EXTENSIONS = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif"),
-    *(
-        ".tiff",
-        ".heic",
-        ".heif",
-        ".avif",
-        ".mpo",
-        ".jp2",
-        ".jxl",
-        ".ico",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-    ),
-)
-"""What counts as a candidate. Those that cannot be read as an image are listed as skipped."""
 SPLITS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
 _MOST_NAMED = 5
 
@@ -111,8 +94,8 @@ def find_images(domains: Mapping[str, Path], config: FolderConfig | None = None)
     roots = {domain: Path(os.path.realpath(root)) for domain, root in domains.items()}
     found: list[ImageFile] = []
     for domain, root in domains.items():
-        if not root.is_dir():
-            raise UserError(f"{root} (domain {domain!r}) is not a folder; name a folder of images")
+        if not root.is_dir() or kind_of(root) in ("run", "store", "part of a store", "SAE"):
+            raise refuse_place(root, "images")
         others = [other for name, other in roots.items() if name != domain]
         scan = _Scan(root, others, config.follow_links)
         found += _label(domain, root, scan.run(), config, names)
@@ -159,7 +142,7 @@ def _label(
 ) -> Iterator[ImageFile]:
     """The candidates of a domain with their classes. Says how splits and codes were read."""
     if not paths:
-        looked_for = " ".join(EXTENSIONS)
+        looked_for = " ".join(IMAGE_SUFFIXES)
         raise UserError(f"{root} (domain {domain!r}) has no image; looked for {looked_for}")
     splits = _splits(paths)
     if config.split and config.split not in splits:
@@ -278,7 +261,7 @@ class _Scan:
                 path = folder / entry.name
                 if entry.name.startswith("."):
                     continue
-                if entry.name.lower().endswith(EXTENSIONS):
+                if entry.name.lower().endswith(IMAGE_SUFFIXES):
                     self._take(path, entry.is_symlink())
                 elif entry.is_dir(follow_symlinks=False):
                     waiting.append(path)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from sae.core.errors import UserError, quote
 from sae.core.files import read_config
+from sae.core.places import refuse_place
 from sae.data import foreign
 from sae.data.formats import ours
 from sae.data.formats.find import find_layout, split_choice
@@ -70,10 +71,12 @@ class EmbeddingStore:
         Raises `UserError` when it is unfinished, damaged, or of an unknown format.
         """
         path = Path(path)
-        if not (path / "store.json").exists() and (path.exists() or "@" in path.name):
+        if not (path / "store.json").exists():
             layout = find_layout(*split_choice(path))
             if layout is not None:
                 return cls(path, foreign.store_info(layout), layout)
+            if not (path / "plan.json").exists():
+                raise refuse_place(split_choice(path)[0], "store")
         remedy = f"run `sae embed --out {quote(path)}` again to finish it"
         info = read_config(path / "store.json", StoreInfo, remedy)
         layout = _adopted(path, info) if info.shards else ours.read(path, info, remedy)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from sae.core.errors import Notice
+from sae.core.places import require_sae
 from sae.model.sae import SAE, is_ours
 
 
@@ -21,7 +22,8 @@ def load(path: Path | str, device: str | torch.device = "cpu") -> SAE:
         from sae.interchange.locate import find
 
         path = find(path)
-    if not path.exists() or is_ours(path):
+    require_sae(path)
+    if is_ours(path):
         return SAE.load(path, device)
     from sae import interchange
 

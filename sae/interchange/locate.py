@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sae.core.errors import UserError
+from sae.core.places import require_sae
 from sae.model.sae import is_ours
 
 _NAME = r"[A-Za-z0-9][\w.-]*"
@@ -32,6 +33,7 @@ def locate(text: str) -> Path:
     here, place = find(text), hub_place(text)
     if place is not None and is_ours(here):
         raise UserError(f"{place.repo} is one of our own SAEs: `sae pull {place.repo} --out DIR`")
+    require_sae(here)
     return here
 
 

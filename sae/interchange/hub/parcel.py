@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from sae.core.errors import UserError, quote
 from sae.core.files import FORMAT, build_strictly, parse_object, sha256_of, without_place
+from sae.core.places import require_sae
 from sae.interchange.hub.scrub import cut_places, require_no_key
 from sae.model.sae import CONFIG, SAE, WEIGHTS, SAEConfig, is_ours
 
@@ -67,6 +68,7 @@ def pack(folder: Path, run: Path | None = None) -> Parcel:
     Raises `UserError` when the SAE cannot be loaded, the run is of another SAE, or a file holds
     an access key.
     """
+    require_sae(folder)
     if not is_ours(folder):
         raise UserError(
             f"{folder} is no SAE of ours; `sae import {quote(folder)} --out DIR` makes it one"

@@ -149,7 +149,7 @@ def test_an_unfinished_store_is_refused_with_the_next_command(tmp_path: Path) ->
     write_shards(tmp_path / "store")
     with pytest.raises(UserError, match=r"store\.json.*sae embed --out"):
         EmbeddingStore.open(tmp_path / "store")
-    with pytest.raises(UserError, match="missing"):
+    with pytest.raises(UserError, match="nowhere does not exist"):
         EmbeddingStore.open(tmp_path / "nowhere")
 
 

@@ -131,7 +131,7 @@ def test_a_save_that_fails_leaves_no_config(
 
 
 def test_loading_names_what_is_wrong(model: SAE, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not a folder"):
+    with pytest.raises(UserError, match="does not exist"):
         load(tmp_path / "nowhere")
     model.save(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())

@@ -35,7 +35,7 @@ def test_python_loads_a_repository_by_its_name(hub: FakeHub, model: Path, tmp_pa
     hub.add("lab/saes", foreign(tmp_path))
     assert load("hf:lab/saes/layer.3").n_latents == 8
     n_asked = len(hub.asked)
-    with pytest.raises(UserError, match="ann/sketch-sae is not a folder"):
+    with pytest.raises(UserError, match="ann/sketch-sae does not exist"):
         load(Path(REPO))
     assert len(hub.asked) == n_asked
 
