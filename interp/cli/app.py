@@ -164,10 +164,9 @@ def cards(run: RunOption = None, config: ConfigOption = None) -> None:
     """Write labels.csv and the gallery of latent cards from the files of a run."""
     from interp.report.gallery import build_gallery
     from interp.report.labels import write_labels
-    from interp.run.run import Run
     from sae.core.progress import bar
 
-    opened = Run.open(run)
+    opened = ask.open_run(run)
     labels = write_labels(opened)
     with bar("cards", unit="latents") as progress:
         gallery = build_gallery(opened, progress)
@@ -186,9 +185,8 @@ def show(
 ) -> None:
     """Draw latents as PNG sheets: top images by domain, quantiles, histogram, held-out test."""
     from interp.report.sheets import choose_telling, write_sheets
-    from interp.run.run import Run
 
-    opened = Run.open(run)
+    opened = ask.open_run(run)
     written = write_sheets(opened, latents or choose_telling(opened, n), out)
     console.finish({"sheets": out}, [f"open {quote(written[0])}"] if written else [])
 

@@ -23,11 +23,15 @@ if TYPE_CHECKING:
     from interp.explain.run import ExplainSummary
     from interp.llm.failures import Reason
     from interp.pipeline.stage import Stage
+    from interp.run.run import Run
     from interp.score.run import ScoreSummary
 
 RunOption = Annotated[
     str | None,
-    typer.Option("--run", help="Name under results/, or a folder; default: the newest run."),
+    typer.Option(
+        "--run",
+        help="Name under results/, or a folder; default: the newest run, or the one named last.",
+    ),
 ]
 
 
@@ -55,9 +59,8 @@ def explain(
     """
     from interp.pipeline.explain import ExplainStage
     from interp.report.labels import write_labels
-    from interp.run.run import Run
 
-    opened = Run.open(run)
+    opened = open_run(run)
     chosen = choose_latents(opened.evidence, work.latents, dense)
     settings = dataclasses.replace(settings, vocabulary=vocabulary)
     stage = ExplainStage(opened, settings, chosen, work)
@@ -92,9 +95,8 @@ def score(
     """Predict from each label which held-out images activate its latent: AUROC with interval."""
     from interp.pipeline.score import ScoreStage
     from interp.report.labels import write_labels
-    from interp.run.run import Run
 
-    opened = Run.open(run)
+    opened = open_run(run)
     chosen = choose_latents(opened.evidence, work.latents) if work.latents else None
     stage = ScoreStage(opened, settings, control, chosen, work)
     if work.sends_nothing:
@@ -106,6 +108,16 @@ def score(
     written = {"labels": write_labels(opened), "scores": opened.scores}
     console.finish(written, [f"interp cards --run {quote(opened.path)}"])
     return _verdict(summary.n_missing, summary.n_images, work)
+
+
+def open_run(name: str | None) -> Run:
+    """The run that is meant; which one is said first where nobody named it."""
+    from interp.run.run import Run
+
+    opened = Run.open(name)
+    if name is None:
+        console.say(f"{'run:':<9} {opened.path}")
+    return opened
 
 
 def models(
@@ -162,9 +174,8 @@ def ledger(
     """What was asked and paid in a run: sums, single calls, or all of it as JSON Lines."""
     from interp.cli import ledger
     from interp.llm.ledger.report import export as export_calls
-    from interp.run.run import Run
 
-    path = Run.open(run).ledger
+    path = open_run(run).ledger
     if export is not None:
         console.say(f"{export_calls(path, export)} calls")
         console.finish({"calls": export})

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.run.results import EXPLANATIONS, SCORES, Results
 from sae.core.errors import UserError
-from sae.core.files import FORMAT, read_config, without_place, write_json
+from sae.core.files import FORMAT, read_config, replacing, without_place, write_json
 from sae.core.lock import Lock, hold
 from sae.core.output import require_name, require_own
 from sae.core.places import kind_of, refuse_place
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 RESULTS = Path("results")
 """Where runs lie, from the folder in which a command is typed."""
+NAMED = ".named"
+"""In results/: the name of the run that was named last."""
+FRESH = 3600.0
+"""Seconds: runs that were worked on so soon after each other are not told apart by their age."""
 INFO, UNFINISHED = "run.json", "run.unfinished.json"
 VERSIONED = ("sae-interp", "torch", "open_clip_torch", "pillow", "numpy", "openai", "jinja2")
 
@@ -65,14 +70,16 @@ class Run:
 
     @classmethod
     def open(cls, name: str | None = None) -> Run:
-        """The run called `name` (a folder, or a name under results/); the newest without one.
+        """The run called `name` (a folder, or a name under results/); without one, the newest.
 
-        Raises `UserError` when there is none.
+        Where several are of one hour it is the one that was named last in this folder. Raises
+        `UserError` when there is none, or when it is not clear which one is meant.
         """
         if name is None:
-            return cls._newest()
+            return cls._meant()
         for path in (RESULTS / name, Path(name)):
             if (path / INFO).exists():
+                _note_named(path)
                 return cls(path)
         if kind_of(Path(name)) not in ("missing", "run"):
             raise refuse_place(Path(name), "run")
@@ -80,13 +87,24 @@ class Run:
         raise UserError(f"--run {name}: no run.json in {RESULTS / name}; runs here: {known}")
 
     @classmethod
-    def _newest(cls) -> Run:
-        found = sorted(RESULTS.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
-        if not found:
+    def _meant(cls) -> Run:
+        times = {path.parent: path.stat().st_mtime for path in RESULTS.glob("*/run.json")}
+        if not times:
             raise UserError(
                 f"no run in {RESULTS}/; make one with `interp collect SAE STORE` or `interp demo`"
             )
-        return cls(found[-1].parent)
+        newest = max(times, key=lambda path: times[path])
+        fresh = sorted(path.name for path in times if times[path] > times[newest] - FRESH)
+        if len(fresh) > 1:
+            with suppress(OSError, ValueError):
+                named = RESULTS / (RESULTS / NAMED).read_text(encoding="utf-8").strip()
+                if named.parent == RESULTS and named in times:
+                    return cls(named)
+            raise UserError(
+                f"{len(fresh)} runs in {RESULTS}/ are of one hour ({', '.join(fresh[:6])}); "
+                "say which with --run; what was named once is meant from then on"
+            )
+        return cls(newest)
 
     @classmethod
     def create(cls, path: Path, sae_dir: Path, model: Encoder, store: EmbeddingStore) -> Run:
@@ -113,6 +131,7 @@ class Run:
             git_commit=_git_commit(),
         )
         run = cls.begin(path)
+        _note_named(path)
         if (path / INFO).exists():
             run._require_same(info)
             return run
@@ -216,6 +235,13 @@ class Run:
                 raise UserError(
                     f"{self.path} is the run of another {what}; choose another name with --run"
                 )
+
+
+def _note_named(path: Path) -> None:
+    """Of several runs in results/ the one that was named last is meant where none is named."""
+    if path.parent == RESULTS:
+        with suppress(OSError, UserError), replacing(RESULTS / NAMED) as part:
+            part.write_text(path.name, encoding="utf-8")
 
 
 def run_folder(name: str) -> Path:

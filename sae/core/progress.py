@@ -6,8 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
+
+BAR, LABEL = 30, 22
+"""Letters of a bar, and of the label where there is room: bars below each other then line up."""
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
 
@@ -35,24 +40,69 @@ def _rich_bar(label: str, unit: str) -> Iterator[Bar]:
     )
     from rich.progress import Progress as RichProgress
 
-    columns = (
-        TextColumn("{task.description:<22}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}", style="cyan"),
-        TimeElapsedColumn(),
-        TextColumn("eta"),
-        TimeRemainingColumn(),
-    )
+    def columns(*shown: str) -> list[ProgressColumn]:
+        return [made[name] for name in made if name in shown]
+
+    made: dict[str, ProgressColumn] = {
+        "label": TextColumn("{task.description}"),
+        "bar": BarColumn(bar_width=BAR),
+        "count": MofNCompleteColumn(),
+        "text": TextColumn("{task.fields[rate]}", style="cyan"),
+        "elapsed": TimeElapsedColumn(),
+        "eta": TextColumn("eta"),
+        "remaining": TimeRemainingColumn(),
+    }
     started = time.monotonic()
-    with RichProgress(*columns, console=Console(stderr=True)) as progress:
+    with RichProgress(
+        *columns("label", "bar", "elapsed"), console=Console(stderr=True)
+    ) as progress:
         task = progress.add_task(label, total=None, rate="")
 
         def update(done: int, total: int, text: str = "") -> None:
-            rate = f"{done / max(time.monotonic() - started, 1e-6):,.0f} {unit}/s"
-            progress.update(task, completed=done, total=total, rate=text or rate)
+            text = text or f"{done / max(time.monotonic() - started, 1e-6):,.0f} {unit}/s"
+            fitted = fit(progress.console.width, label, total, text)
+            progress.columns = tuple(columns(*fitted.shown))
+            progress.update(
+                task, completed=done, total=total, rate=fitted.text, description=fitted.label
+            )
 
         yield update
+
+
+class Fitted(NamedTuple):
+    """What of a bar there is room for."""
+
+    shown: tuple[str, ...]
+    """Names of columns."""
+    label: str
+    text: str
+
+
+def fit(width: int, label: str, total: int, text: str) -> Fitted:
+    """What fits into `width` letters: label, count, time left and time gone come before the text,
+    of which the last words go first, and that before the bar and the blanks behind the label.
+    """
+    shown, left = ["label"], width - len(label)
+    for name, n in (("count", 2 * len(str(total)) + 1), ("remaining", 11), ("elapsed", 7)):
+        if n < left:  # one more for the gap
+            shown += [name, "eta"] if name == "remaining" else [name]
+            left -= n + 1
+    words = text.split()
+    while words and (len(" ".join(words)) >= left or _is_name(words[-1])):
+        words.pop()
+    if words:
+        shown.append("text")
+        left -= len(" ".join(words)) + 1
+    if left > BAR:
+        shown.append("bar")
+        left -= BAR + 1
+        label = label.ljust(min(LABEL, len(label) + left))
+    return Fitted(tuple(shown), label, " ".join(words))
+
+
+def _is_name(word: str) -> bool:
+    """Of a figure whose value did not fit; a unit ends a figure."""
+    return word[0].isalpha() and "/" not in word
 
 
 def _plain_lines(label: str, unit: str) -> Iterator[Bar]:

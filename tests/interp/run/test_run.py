@@ -12,11 +12,11 @@ import pytest
 from interp.evidence.reader import EvidenceReader
 from interp.pipeline.settings import ModelSettings, choose_latents
 from interp.run.run import Run, run_folder
-from sae.core.errors import UserError
+from sae.core.errors import OK, USAGE, UserError
 from sae.core.files import without_place
 from sae.data.store import EmbeddingStore
 from sae.interchange.load import load
-from tests.support.commands import Walk
+from tests.support.commands import Walk, interp
 
 
 def test_run_json_holds_no_absolute_path_and_no_user_name(walk: Walk) -> None:
@@ -63,11 +63,38 @@ def test_newest_run_is_meant_when_none_is_named(
         path = tmp_path / "results" / name / "run.json"
         path.parent.mkdir(parents=True)
         path.write_text("{}")
-        os.utime(path, (1000 + age, 1000 + age))
+        os.utime(path, (1000 + 4000 * age, 1000 + 4000 * age))
     assert Run.open().path.name == "new"
     assert Run.open("old").path.name == "old"
     with pytest.raises(UserError, match="runs here: new, old"):
         Run.open("odl")
+
+
+def test_of_several_fresh_runs_the_one_that_was_named_is_meant_or_a_name_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / "results" / name).mkdir(parents=True)
+        (tmp_path / "results" / name / "run.json").write_text("{}")
+    assert interp("cards") == USAGE
+    assert "2 runs in results/ are of one hour (one, two); say which with --run" in (
+        capsys.readouterr().err
+    )
+    assert Run.open("one").path == Path("results/one")
+    assert Run.open().path == Path("results/one")
+    (tmp_path / "results" / "one" / "run.json").unlink()
+    assert Run.open().path == Path("results/two")
+
+
+def test_the_run_that_nobody_named_is_said_on_the_first_line(
+    walk: Walk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert interp("collect", walk.sae, walk.store, "--run", "mine") == OK
+    capsys.readouterr()
+    assert interp("cards") == OK
+    assert capsys.readouterr().out.splitlines()[0] == "run:      results/mine"
 
 
 def test_plain_name_lies_under_results_and_a_path_is_a_path() -> None:
