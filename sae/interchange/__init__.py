@@ -12,7 +12,7 @@ from sae.core.errors import UserError, quote
 from sae.core.files import did_you_mean
 from sae.interchange import calibrate, measure
 from sae.interchange.describe import Maths, maths_of
-from sae.interchange.export import make_room, require_room
+from sae.interchange.export import replacing_sae, require_room
 from sae.interchange.foreign import Foreign, Rule, to_sae
 from sae.model.sae import SAE, is_ours
 from sae.model.sparsity import RULES_WITH_K, SMOOTH
@@ -144,8 +144,8 @@ def import_sae(
     imported = _read(found, store, form, k, ignore)
     model = imported.model
     model.config = replace(model.config, source_sha256=found.sha256())
-    make_room(out)
-    model.save(out)
+    with replacing_sae(out) as part:
+        model.save(part)
     return imported
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
 from sae.core.errors import UserError
+from sae.core.files import replacing_folder
 from sae.model.sae import CONFIG, SAE, WEIGHTS
 
 
@@ -18,13 +21,11 @@ class Writer(NamedTuple):
     library: str
     load: str
     """How it loads the folder {}."""
-    marker: str
-    """The file that stands in a finished folder."""
 
 
 WRITERS = {
-    "sparsify": Writer("sparsify", 'SparseCoder.load_from_disk("{}")', "cfg.json"),
-    "saelens": Writer("sae_lens", 'SAE.load_from_disk("{}")', "cfg.json"),
+    "sparsify": Writer("sparsify", 'SparseCoder.load_from_disk("{}")'),
+    "saelens": Writer("sae_lens", 'SAE.load_from_disk("{}")'),
 }
 """By name of the module in this room that has `write`."""
 _SAE_FILES = (CONFIG, "cfg.json", WEIGHTS, "sae_weights.safetensors")
@@ -43,16 +44,8 @@ def export_to(model: SAE, name: str, out: Path | str) -> None:
     if name not in WRITERS:
         raise UserError(f"--to {name!r} is none of {', '.join(WRITERS)}")
     writing = cast(_Writing, importlib.import_module(f"sae.interchange.formats.{name}"))
-    out = Path(out)
-    part = out.with_name(out.name + ".part")
-    try:
+    with replacing_sae(out) as part:
         writing.write(model, part)
-        make_room(out)
-        # The settings last: without them a folder is unfinished.
-        for path in sorted(part.iterdir(), key=lambda path: path.name == WRITERS[name].marker):
-            os.replace(path, out / path.name)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def require_room(out: Path | str, source: Path | str, overwrite: bool = False) -> None:
@@ -71,12 +64,30 @@ def require_room(out: Path | str, source: Path | str, overwrite: bool = False) -
         raise UserError(f"{out} has {there[0]}: an SAE is there; give another --out or --overwrite")
 
 
-def make_room(out: Path | str) -> None:
-    """An `out` without the SAE that is there, and without what was measured of it."""
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    for name in [*_there(out), *_OF_ANOTHER]:
-        (out / name).unlink(missing_ok=True)
+@contextmanager
+def replacing_sae(out: Path | str) -> Iterator[Path]:
+    """Yield an empty folder for an SAE; it becomes `out`, complete or not at all.
+
+    What else lies in `out` stays; an SAE that is there, and what was measured of it, does not.
+    """
+    out = Path(out).resolve() if Path(out).is_symlink() else Path(out)
+    with replacing_folder(out) as part:
+        yield part
+        for path in sorted(out.iterdir()) if out.is_dir() else ():
+            if path.name in (*_SAE_FILES, *_OF_ANOTHER) or path.name.endswith((".part", ".lock")):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.copytree(path, part / path.name, symlinks=True, copy_function=_link)
+            else:
+                _link(path, part / path.name)
+
+
+def _link(path: Path | str, target: Path | str) -> None:
+    """The same file under another name too, or a copy where the disk has no such links."""
+    try:
+        os.link(path, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(path, target, follow_symlinks=False)
 
 
 def _there(out: Path) -> list[str]:
