@@ -18,9 +18,16 @@
   /** Called by data/index.js. */
   G.index = (columns) => {
     index = columns;
+    index.shares ??= earlierShares(columns);
     index.lower = index.label.map((label) => (label === null ? "" : label.toLowerCase()));
     begin();
   };
+
+  /** A gallery of an older version knows the share of one domain alone. */
+  function earlierShares({ meta: { domains, share_of: name }, share }) {
+    const other = (value) => (value === null || domains.length > 2 ? null : 1 - value);
+    return domains.map((domain) => (domain === name ? share : share.map(other)));
+  }
 
   /** Called by data/cNNNN.js. */
   G.shard = (k, cards) => waiting.get(k)?.(cards);

@@ -140,12 +140,13 @@
     }));
     return panel("domains", el("span", { title: "Share of each domain's images on which the latent is active" }, "Where it answers"),
       G.bars(rows),
-      most > 0 && meta.domains.length > 1 ? el("p.caption", { title: "The domain's rate over the sum of all domains' rates" }, lean(stats.shares, meta)) : null,
+      most > 0 && meta.domains.length > 1 ? el("p.caption", { title: "The domain's rate over the sum of all domains' rates" }, lean(stats.rates, meta)) : null,
       classes.length ? [el("h3", {}, "Most frequent classes"), G.bars(classes)] : null);
   }
 
   /** Of two domains it is said of `share_of`, of more of the strongest. */
-  function lean(shares, { share_of: first, domains }) {
+  function lean(rates, { share_of: first, domains }) {
+    const total = rates.reduce((sum, rate) => sum + (rate || 0), 0), shares = rates.map((rate) => (rate || 0) / total);
     const even = 1 / domains.length;
     const name = domains.length === 2 ? first : domains[shares.indexOf(Math.max(...shares))];
     const share = shares[domains.indexOf(name)];

@@ -101,14 +101,9 @@ def _stats(stats: LatentStats, domains: Sequence[str]) -> dict[str, Json]:
         "max": number(stats.max_act),
         "hist": list(stats.hist),
         "rates": [number(stats.domain_rate.get(domain, math.nan)) for domain in domains],
-        "shares": [number(share) for share in _shares(stats, domains)],
         "entropy": number(stats.class_entropy),
         "classes": [list(pair) for pair in stats.top_classes],
     }
-
-
-def _shares(stats: LatentStats, domains: Sequence[str]) -> list[float]:
-    return [stats.domain_share.get(domain, math.nan) for domain in domains]
 
 
 def _explanation(e: Explanation | None) -> dict[str, Json] | None:

@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from PIL import Image, ImageDraw
+from safetensors.numpy import save_file
 
 from interp.evidence.config import EXAMPLES, LATENTS, CollectInfo
 from interp.evidence.tables import EXAMPLE_SCHEMA, latent_schema, write_table
@@ -35,7 +37,7 @@ from sae.core.files import append_jsonl, write_json
 from sae.data.folders import ImageFile
 from sae.data.images import read_image
 from sae.data.roots import remember
-from sae.data.store_format import StoreInfo
+from sae.data.store_format import StoreInfo, shard_path
 
 Painter = Callable[[str, str, int], Image.Image]
 """(domain, class, number) -> picture."""
@@ -235,7 +237,7 @@ def write_run(
     scores: Sequence[Score] = (),
     grid: Sequence[int] = (),
 ) -> Path:
-    """The run's files as the commands leave them, beside a store without embeddings."""
+    """The run's files as the commands leave them, beside a store of nought embeddings."""
     store = run_dir.parent / "store"
     _write_store(store, root, images, grid)
     domains = list(dict.fromkeys(file.domain for _, file in images))
@@ -310,10 +312,12 @@ def _write_store(
         grid=list(grid),
         n_images=len(rows),
         n_skipped=0,
-        shard_rows=[],
+        shard_rows=[len(rows)],
         roots={domain: os.path.relpath(root / domain, store) for domain in domains},
         identity="store",
         version="0",
     )
+    x = np.zeros((len(rows), info.tokens_per_image, info.d), dtype=np.float16)
+    save_file({"x": x}, shard_path(store, 0))
     write_json(store / "store.json", info)
     remember(info)  # the images do not lie beside the store

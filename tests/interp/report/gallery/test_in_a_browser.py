@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import math
 import shutil
 from collections.abc import Iterator
@@ -314,3 +315,20 @@ def test_a_shown_answer_never_contradicts_its_tick(browser: Any, tmp_path: Path)
     assert sorted(" ".join(mark.split()) for mark in marks) == expected
     words = [_verdict(verdict)[0].removesuffix("  look-alike") for verdict in verdicts]
     assert sorted(words) == expected
+
+
+def test_the_data_of_an_older_gallery_is_shown_by_the_newer_page(
+    browser: Any, tmp_path: Path
+) -> None:
+    run = small_run(tmp_path)
+    build_gallery(Run(run))
+    data = run / "gallery/data/index.js"
+    columns = json.loads(data.read_text()[8:-3])
+    (columns["share"], _) = columns.pop("shares")  # as b6fd069 wrote it
+    data.write_text(f"G.index({json.dumps(columns)});\n")
+    shown = Watched(browser, run)
+    assert shown.page.locator(".where svg.distribution").count() == 1
+    shown.page.select_option("#sort", label="Least sketch first")
+    shown.go("#/0")
+    assert "leans towards sketch (share 0.75)" in shown.page.inner_text(".domains")
+    assert shown.faults == []
