@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.llm.types import OPENROUTER, is_transient
+from interp.llm.types import OPENROUTER, is_transient, typed_url
 from interp.pipeline.settings import ModelSettings, Work, choose_latents
 from interp.records.circular import CIRCULAR, is_circular
 from interp.records.wording import SPEAKS_TO_JUDGE
@@ -68,6 +68,7 @@ def explain(
         return _preview(stage, work, json)
     summary = stage.run()
     _say_explained(summary, settings)
+    _say_refusals(stage)
     console.write_figures(json, _flat(summary._asdict()))
     written = {"labels": write_labels(opened), "answers": opened.explanations}
     n_left = len(set(chosen)) - summary.n_skipped - summary.n_labelled - summary.n_failed
@@ -104,6 +105,7 @@ def score(
     summary = stage.run()
     circular = is_circular(summary.scorer, opened.info.clip)
     _say_scored(summary, circular)
+    _say_refusals(stage)
     console.write_figures(json, {**_flat(dataclasses.asdict(summary)), "circular": circular})
     written = {"labels": write_labels(opened), "scores": opened.scores}
     console.finish(written, [f"interp cards --run {quote(opened.path)}"])
@@ -144,7 +146,7 @@ def models(
     listing = (fetch_models if refresh else list_models)(base_url, key)
     print_models(listing, contains, all_models)
     console.write_figures(json, figures(listing, contains, all_models))
-    where = "" if base_url == OPENROUTER else f" --base-url {quote(base_url)}"
+    where = "" if base_url == OPENROUTER else f" --base-url {quote(typed_url(base_url))}"
     console.finish({}, [f"interp explain --model MODEL{where} --estimate"])
 
 
@@ -235,6 +237,11 @@ def _say_reasons(reasons: Iterable[Reason]) -> None:
         if reason.words:
             console.say(f"    {reason.n} x {reason.words}")
             console.say(f"      {reason.remedy}")
+
+
+def _say_refusals(stage: Stage[Any, Any, Any]) -> None:
+    for line in stage.refusals():
+        console.say(f"  asked with {line}")
 
 
 def _say_explained(summary: ExplainSummary, settings: ModelSettings) -> None:

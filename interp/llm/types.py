@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import ipaddress
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -207,6 +208,24 @@ def public_url(base_url: str) -> str:
     """A URL without user, password and query."""
     url = urlsplit(base_url)
     return url._replace(netloc=url.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def typed_url(base_url: str) -> str:
+    """A URL as it may be printed in a command: no login, and no value of a query that may be a key.
+
+    Versions and the like stay ("?api-version=2026-01-01"); what was taken out stands as "...".
+    """
+    url = urlsplit(base_url)
+    pairs = [pair.partition("=") for pair in url.query.split("&") if pair]
+    is_plain = re.compile(r"[\w.:-]{0,15}", re.ASCII).fullmatch
+    shown = [
+        f"{name}={value if is_plain(value) and not _SECRET_NAME.search(name) else '...'}"
+        for name, _, value in pairs
+    ]
+    return public_url(base_url) + (f"?{'&'.join(shown)}" if shown else "")
+
+
+_SECRET_NAME = re.compile(r"key|token|secret|sig|auth|pass|code", re.IGNORECASE)
 
 
 def is_own(base_url: str) -> bool:

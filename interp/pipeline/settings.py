@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from interp.llm.types import OPENROUTER, public_url
+from interp.llm.types import OPENROUTER, public_url, typed_url
 from sae.core.errors import UserError, quote
 from sae.core.files import without_place
 
@@ -173,7 +173,7 @@ class ModelSettings:
     def typed(self) -> str:
         """The options that ask the same model again, for a command that is printed."""
         elsewhere = self.base_url.rstrip("/") != OPENROUTER and not self.is_local
-        where = f" --base-url {quote(self.base_url)}" if elsewhere else ""
+        where = f" --base-url {quote(typed_url(self.base_url))}" if elsewhere else ""
         return f"--model {quote(self.model)}{where}"
 
     @property

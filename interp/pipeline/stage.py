@@ -21,9 +21,9 @@ from interp.llm.ledger.ledger import Ledger
 from interp.llm.ledger.report import read_billed, read_note
 from interp.llm.scheduler import append_run
 from interp.llm.server.client import ChatModel
-from interp.llm.server.dialect import Dialect
+from interp.llm.server.dialect import INSTEAD, Dialect
 from interp.llm.server.http import dialect_scope
-from interp.llm.server.ladder import dialect_note, read_dialect
+from interp.llm.server.ladder import dialect_note, read_dialect, read_refusals
 from interp.llm.server.preflight import preflight
 from interp.llm.types import Question, Width
 from interp.pictures.cache import EvidenceSource, PictureCache
@@ -136,7 +136,7 @@ class Stage(ABC, Generic[Item, Record, Summary]):
             sample,
             price,
             read_billed(self._run.ledger, self._settings.model, self.name),
-            [tariff.worst(question, dialect.tokens(question, most)) for question in sample],
+            [tariff.worst(question, dialect.most(question, most)) for question in sample],
         )
 
     def write_requests(self, n: int) -> list[Path]:
@@ -156,9 +156,17 @@ class Stage(ABC, Generic[Item, Record, Summary]):
         with bar("look for the images") as progress:
             check_images(self._run.evidence, shown, progress)
 
+    def refusals(self) -> list[str]:
+        """How requests are written otherwise since this model's server refused something."""
+        refused = {} if self._settings.is_local else read_refusals(self._dialect_note())
+        return [f"{INSTEAD[what]}, since the server said: {said}" for what, said in refused.items()]
+
     def _known_dialect(self) -> Dialect:
+        return read_dialect(self._dialect_note())
+
+    def _dialect_note(self) -> str | None:
         scope = dialect_scope(client_config(self._settings))
-        return read_dialect(read_note(self._run.ledger, dialect_note(scope)))
+        return read_note(self._run.ledger, dialect_note(scope))
 
     @abstractmethod
     def _find_pending(self) -> list[Item]: ...

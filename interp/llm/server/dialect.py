@@ -20,6 +20,20 @@ What = Literal[
 ]  # fmt: skip
 """What a server may refuse; "thoughts" took all the room of an answer."""
 
+INSTEAD: dict[str, str] = {
+    "form": "JSON asked for more plainly",
+    "room": "another field for the room of an answer, or none",
+    "most_tokens": "less room for an answer",
+    "thoughts": "more room for thoughts",
+    "temperature": "the server's own temperature",
+    "system": "the system text before the user's",
+    "pictures": "all pictures of a question on one sheet",
+    "detail": "`detail` beside each picture",
+    "reasoning": "`reasoning_effort` for --reasoning",
+    "routing": "no `provider`",
+}
+"""What is done after each refusal."""
+
 _NEXT_ROOM = {"max_tokens": "max_completion_tokens", "max_completion_tokens": ""}
 THOUGHTS = (0, 1_000, 4_000, 16_000)
 """Tokens that models which think get beside their answer, one step after the other."""

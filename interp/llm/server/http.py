@@ -124,6 +124,7 @@ class Transport:
 
         wrong: Exception
         try:
+            self._connected()
             async with asyncio.timeout(seconds):
                 text, headers = await self._post(request_json(self.config, question, dialect))
         except (TimeoutError, openai.APITimeoutError):

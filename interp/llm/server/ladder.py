@@ -9,7 +9,7 @@ from collections import Counter
 from interp.llm.ledger.ledger import Ledger
 from interp.llm.replies.json_text import json_in
 from interp.llm.replies.schemas import parse_object
-from interp.llm.server.dialect import FORMS, Dialect, Unsupported
+from interp.llm.server.dialect import FORMS, INSTEAD, Dialect, Unsupported
 from interp.llm.types import Question, ReplyError
 
 _IGNORED = 2
@@ -30,8 +30,7 @@ class Ladder:
         rooms = kept.get("rooms") if isinstance(kept, dict) else None
         self.rooms = [room for room in rooms or () if isinstance(room, int)]
         """All --max-tokens that were ever given: longer answers may be stored under them."""
-        said = kept.get("said") if isinstance(kept, dict) else None
-        self._said: dict[str, str] = said if isinstance(said, dict) else {}
+        self._said = read_refusals(note)
         self._without: Counter[str | None] = Counter()
         self._with: Counter[str | None] = Counter()
 
@@ -99,6 +98,14 @@ def read_dialect(note: str | None) -> Dialect:
     plain = dataclasses.asdict(Dialect())
     fits = all(type(value) is type(plain[name]) for name, value in dataclasses.asdict(read).items())
     return read if fits and read.form in FORMS else Dialect()
+
+
+def read_refusals(note: str | None) -> dict[str, str]:
+    """What was refused, a key of `INSTEAD` each, and the server's words."""
+    kept = json_in(note or "")
+    said = kept.get("said") if isinstance(kept, dict) else None
+    known = said.items() if isinstance(said, dict) else ()
+    return {what: words for what, words in known if what in INSTEAD and isinstance(words, str)}
 
 
 def _has_object(text: str) -> bool:

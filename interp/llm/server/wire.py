@@ -14,6 +14,7 @@ import re
 import ssl
 import warnings
 import zlib
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -162,21 +163,29 @@ def _in_no_proxy(host: str) -> bool:
     return False
 
 
+_TRUST = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
+_read_context = lru_cache(maxsize=4)(
+    lambda _trust, trust_env: httpx2.create_ssl_context(trust_env=trust_env)
+)
+"""Reading all authorities takes tens of milliseconds: once for each setting of `_TRUST`."""
+
+
 def _tls_context(needed: bool) -> ssl.SSLContext:
     """Whom to trust, by SSL_CERT_FILE and SSL_CERT_DIR; `needed` for an https URL."""
-    names = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE") if _set(name)]
+    names = [name for name in _TRUST if _set(name)]
+    trust = tuple(map(_set, _TRUST))
     try:
         folder = _set("SSL_CERT_DIR")
         if folder and not os.path.isdir(folder):
             raise NotADirectoryError(f"{folder} is no folder")
-        return httpx2.create_ssl_context(trust_env=True)
+        return _read_context(trust, True)
     except (OSError, ValueError) as error:
         if needed:
             named = " and ".join(f"{name}={_set(name)}" for name in names) or "the system's store"
             raise UserError(
                 f"no certificates can be read by {named} ({error}); mend or unset it"
             ) from None
-    return httpx2.create_ssl_context(trust_env=False)
+    return _read_context((), False)
 
 
 def _set(name: str) -> str:

@@ -62,6 +62,23 @@ def test_a_cap_needs_a_price_even_at_home():
         checked_price(ModelSettings(model="m", base_url=home, max_cost=1.0), None)
 
 
+@pytest.mark.parametrize(
+    ("url", "printed"),
+    [
+        ("http://127.0.0.1:8000/v1", "--model m --base-url http://127.0.0.1:8000/v1"),
+        ("http://me:pw@gpu.local/v1", "--model m --base-url http://gpu.local/v1"),
+        (
+            f"{REMOTE}?api-version=2026-01-01",
+            f"--model m --base-url '{REMOTE}?api-version=2026-01-01'",
+        ),
+        (f"{REMOTE}?key=abc&v=" + "x" * 40, f"--model m --base-url '{REMOTE}?key=...&v=...'"),
+        ("https://openrouter.ai/api/v1/", "--model m"),
+    ],
+)
+def test_a_printed_command_names_the_server_and_no_secret(url, printed):
+    assert ModelSettings(model="m", base_url=url).typed == printed
+
+
 def test_a_mistyped_model_is_told_its_name_and_nothing_is_sent(server):
     settings = ModelSettings(model="fake/vison", base_url=server.base_url)
     with pytest.raises(UserError, match=r"did you mean 'fake/vision'.*nothing was sent"):

@@ -100,6 +100,17 @@ def test_a_judges_missing_answers_say_why(server, run, capsys):
     assert " x " in capsys.readouterr().out
 
 
+def test_a_refused_field_is_told_with_what_is_sent_instead(server, run, capsys):
+    said = "Unsupported value: 'temperature' does not support 0.3 with this model."
+    server.refuse = lambda request: (
+        (400, {"error": {"message": said}}) if "temperature" in request.body else None
+    )
+    assert explain(run, server, "--limit", 2) == OK
+    words = f"asked with the server's own temperature, since the server said: 400: {said}"
+    assert words in capsys.readouterr().out
+    assert sum("temperature" in chat.body for chat in server.chats) == 1
+
+
 def test_the_same_name_at_another_url_is_another_model_and_pays_for_itself(server, run):
     assert explain(run, server, "--limit", 2) == OK
     with Loopback() as other:
