@@ -15,7 +15,7 @@ from sae.interchange.describe import Maths, maths_of
 from sae.interchange.export import replacing_sae, require_room
 from sae.interchange.foreign import Foreign, Rule, to_sae
 from sae.model.sae import SAE, is_ours
-from sae.model.sparsity import RULES_WITH_K, SMOOTH
+from sae.model.sparsity import ALL_WITH_K, SMOOTH
 from sae.untrusted.damage import errors_in_one_line, one_line
 from sae.untrusted.found import Found
 
@@ -154,7 +154,7 @@ def _read(
 ) -> Imported:
     foreign = _forced(form, found, ignore) if form else read_as(_detect(found), found, ignore)
     foreign = _with_k(foreign, k) if k else foreign
-    if foreign.rule in RULES_WITH_K and not foreign.k:
+    if foreign.rule in ALL_WITH_K and not foreign.k:
         raise UserError(f"{found.path} ({foreign.format}) does not tell its k; add --k K")
     x = None if store is None else measure.sample(store, foreign.W_enc.shape[1])
     if foreign.lacks:

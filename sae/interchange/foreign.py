@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sae.core.errors import UserError
 from sae.model.sae import SAE, SAEConfig
-from sae.model.sparsity import RULES_WITH_K
+from sae.model.sparsity import ALL_WITH_K
 from sae.untrusted.finite import require_finite
 
 Rule = Literal[
@@ -108,7 +108,7 @@ def to_sae(foreign: Foreign, seed: int = 0) -> SAE:
     config = SAEConfig(
         d=d,
         n_latents=n_latents,
-        k=foreign.k if foreign.rule in RULES_WITH_K else 0,
+        k=foreign.k if foreign.rule in ALL_WITH_K else 0,
         activation=foreign.rule,
         prefixes=foreign.prefixes,
         input_norm=foreign.input_norm,

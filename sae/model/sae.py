@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from sae.core.errors import UserError, quote
 from sae.core.files import FORMAT, read_config, without_place, write_json, write_tensors
 from sae.model.sparsity import (
-    RULES,
-    RULES_WITH_K,
+    ALL_RULES,
+    ALL_WITH_K,
     AbsTopK,
     BatchTopK,
     Codes,
@@ -91,12 +91,12 @@ class SAEConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prefixes", tuple(self.prefixes))  # JSON has lists alone
-        if self.activation not in RULES:
-            known = ", ".join(map(repr, RULES))
+        if self.activation not in ALL_RULES:
+            known = ", ".join(map(repr, ALL_RULES))
             raise UserError(f"activation {self.activation!r} is not known; known: {known}")
         if self.input_norm not in INPUT_NORMS:
             raise UserError(f"input_norm {self.input_norm!r} is not known; known: {INPUT_NORMS}")
-        least_k = 1 if self.activation in RULES_WITH_K else 0
+        least_k = 1 if self.activation in ALL_WITH_K else 0
         if min(self.d, self.n_latents) < 1 or self.k < least_k:
             raise UserError(
                 f"d {self.d}, n_latents {self.n_latents} and k {self.k} must all be at least 1 "

@@ -15,14 +15,17 @@ from torch import Tensor
 
 from sae.core.errors import UserError
 
-RULES_WITH_K = ("topk", "signed_topk", "abs_topk", "group_max", "batch_topk")
+RULES_WITH_K = ("topk", "signed_topk", "batch_topk")
+RULES = (*RULES_WITH_K, "jumprelu", "relu")
+"""Names of the rules that can be trained here, as `activation` in an SAE's config.json."""
 SMOOTH: dict[str, Callable[[Tensor], Tensor]] = {
     "dense_gelu": F.gelu,
     "dense_softplus": F.softplus,
 }
 """Activations that are 0 nowhere."""
-RULES = (*RULES_WITH_K, "jumprelu", "relu", *SMOOTH)
-"""Names of the rules, as `activation` in an SAE's config.json."""
+ALL_WITH_K = (*RULES_WITH_K, "abs_topk", "group_max")
+ALL_RULES = (*RULES, "abs_topk", "group_max", *SMOOTH)
+"""With those of imported SAEs alone."""
 BANDWIDTH = 0.5
 """Width of the window about a JumpReLU threshold in which tokens move it, where pre-activations of
 a random direction have a mean square of 1. Hardly matters: 0.05 to 1 gave FVU .136 to .115."""

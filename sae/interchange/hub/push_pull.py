@@ -42,7 +42,7 @@ from sae.model.sae import CONFIG, SAE, WEIGHTS, SAEConfig, is_ours
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-ALLOWED = (".safetensors", ".json", ".pt", ".pth", ".gz", ".npy", ".md")
+ALLOWED = (".safetensors", ".json", ".yaml", ".yml", ".pt", ".pth", ".gz", ".npy", ".md")
 """Kinds of files that are fetched of a repository that is not ours."""
 MOST_DOWNLOAD = 50 << 30
 MOST_IN_GALLERY = 16 << 20
