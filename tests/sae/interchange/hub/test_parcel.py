@@ -81,5 +81,5 @@ def test_a_gallery_that_is_too_large_stays_here_and_is_said(tmp_path: Path, mode
 
 
 def test_what_is_no_sae_of_ours_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="sae import"):
+    with pytest.raises(UserError, match="not an SAE; `sae train"):
         pack(tmp_path)
