@@ -75,7 +75,10 @@ def test_a_stage_killed_at_a_file_event_goes_on_to_the_same_files(
         broken = begin(walk, tmp_path / f"at{place}", stage)
         n_before = run_in_child(lambda: command(walk, broken), broken, kill_at=place)  # noqa: B023
         assert n_before == min(place, n_events)
-        run_in_child(lambda: command(walk, broken), broken)  # noqa: B023
+        # A complete SAE is not written over: import and export say so.
+        is_done = stage in ("import", "export") and content(broken) == content(whole)
+        if not is_done:
+            run_in_child(lambda: command(walk, broken), broken)  # noqa: B023
         assert content(broken).keys() == content(whole).keys(), place
         differing = [n for n, data in content(whole).items() if content(broken)[n] != data]
         assert differing == [], place
