@@ -244,12 +244,16 @@ def _say_refusals(stage: Stage[Any, Any, Any]) -> None:
         console.say(f"  asked with {line}")
 
 
-def _say_explained(summary: ExplainSummary, settings: ModelSettings) -> None:
-    before = f"; {summary.n_skipped} were done before" if summary.n_skipped else ""
-    console.say(f"{summary.n_labelled} latents labelled by {settings.model}{before}")
+def _say_failures(summary: ExplainSummary | ScoreSummary) -> None:
     for kind, n in sorted(summary.failures.items()):
         console.say(f"  {n} failed: {kind}")
         _say_reasons(reason for reason in summary.reasons if reason.kind == kind)
+
+
+def _say_explained(summary: ExplainSummary, settings: ModelSettings) -> None:
+    before = f"; {summary.n_skipped} were done before" if summary.n_skipped else ""
+    console.say(f"{summary.n_labelled} latents labelled by {settings.model}{before}")
+    _say_failures(summary)
     if summary.remarks:
         counted = sorted(summary.remarks.items(), key=lambda pair: (-pair[1], pair[0]))
         console.say(f"  remarks on labels: {', '.join(f'{n} {code}' for code, n in counted)}")
@@ -268,9 +272,8 @@ def _say_scored(summary: ScoreSummary, circular: bool) -> None:
     if summary.n_scored + summary.n_failed == 0:
         console.say("nothing to score: no latent has a label; run `interp explain` first")
         return
-    if summary.n_failed:
-        console.say(f"{summary.n_failed} could not be scored (see `failure` in scores.jsonl)")
-    _say_reasons(summary.reasons)
+    _say_failures(summary)
+    _say_reasons(reason for reason in summary.reasons if reason.kind not in summary.failures)
     if not summary.n_scored:
         return
     console.say(

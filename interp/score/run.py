@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -38,6 +39,8 @@ class ScoreSummary:
     control: str
     n_scored: int
     n_failed: int
+    failures: dict[str, int]
+    """How many failed, by kind."""
     n_images: int
     """Images that the judge was asked about."""
     n_missing: int
@@ -112,6 +115,7 @@ def summarise(
         control=control,
         n_scored=len(scored),
         n_failed=len(last) - len(scored),
+        failures=dict(Counter(s.failure for s in last.values() if s.failure is not None)),
         n_images=n_images,
         n_missing=n_missing,
         missing_rate=rate,

@@ -46,8 +46,8 @@ def test_a_second_run_asks_nothing_and_writes_nothing(tmp_path: Path) -> None:
 def test_a_new_label_a_new_judge_and_a_cured_failure_are_scored_again(tmp_path: Path) -> None:
     path = tmp_path / "scores.jsonl"
     waiting = Scripted(lambda image: redness(image) or None, "timeout")
-    assert run(path, waiting).n_failed == 3
-    assert run(path, Scripted(redness)).n_failed == 0
+    assert run(path, waiting).failures == {"timeout": 3}
+    assert run(path, Scripted(redness)).failures == {}
     assert len(scores_in(path)) == 6
     judge = Scripted(redness)
     run(path, judge, labels="red cyan blue")
