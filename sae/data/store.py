@@ -32,7 +32,7 @@ from sae.data.roots import follows_links, locate, name_images, require_inside
 from sae.data.store_format import ImageRow, StoreInfo, torch_dtype
 from sae.data.table import IMAGE_COLUMNS, read_frame
 from sae.untrusted.damage import errors_in_one_line
-from sae.untrusted.finite import require_finite
+from sae.untrusted.finite import has_finite_sum
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -172,12 +172,24 @@ class EmbeddingStore:
             raise IndexError(
                 f"{numbers[0]}..{numbers[-1]} of a store of {self.info.n_images} images"
             )
-        target, remedy = out.numpy(), f"{self.path} is damaged: make it again"
+        target = out.numpy()
         cuts = np.searchsorted(numbers, starts)  # (n_shards + 1,)
         for shard in np.flatnonzero(np.diff(cuts)).tolist():
             part = slice(cuts[shard], cuts[shard + 1])
             self._take(shard, numbers[part] - starts[shard], target[part])
-            require_finite(f"{self.layout.files[shard]}", "what was read", out[part], remedy)
+            self._require_finite(shard, numbers[part], out[part])
+
+    def _require_finite(self, shard: int, numbers: NDArray[np.int64], x: Tensor) -> None:
+        """Raise `UserError` with the first image of which a value is NaN or infinite."""
+        if has_finite_sum(x) or bool((finite := x.isfinite().flatten(1).all(1)).all()):
+            return
+        bad = int(numbers[int((~finite).nonzero()[0])])
+        row = bad if x.ndim == 3 else bad // self.info.tokens_per_image
+        raise UserError(
+            f"{self.layout.files[shard]}: the embedding of row {row} ({self.images['path'][row]}) "
+            "is not finite; run `sae embed` again with --dtype float32, or fetch it again where it "
+            "came from"
+        )
 
     def _take(self, shard: int, numbers: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Copy items of a shard, counted from its first, of the shape that `out` has: tokens

@@ -13,12 +13,8 @@ ROWS = 1024
 def require_finite(
     source: str, name: str, value: Tensor, remedy: str = "the file is damaged"
 ) -> None:
-    """Raise `UserError` for a NaN or an infinity; no second tensor of that size is made.
-
-    One sum over all values is enough where it is finite: about as quick as a copy.
-    """
-    summed = torch.float32 if value.element_size() < 4 else None  # float16 ends at 65,504
-    if not value.is_floating_point() or torch.isfinite(value.sum(dtype=summed)):
+    """Raise `UserError` for a NaN or an infinity; no second tensor of that size is made."""
+    if has_finite_sum(value):
         return
     parts = torch.split(value, ROWS) if value.ndim else (value,)
     n_bad = sum(int(part.numel() - torch.isfinite(part).sum()) for part in parts)
@@ -27,3 +23,11 @@ def require_finite(
             f"{source}: {name} {tuple(value.shape)} has {n_bad} values that are not finite "
             f"(NaN or infinite); {remedy}"
         )
+
+
+def has_finite_sum(value: Tensor) -> bool:
+    """True shows that all values are finite, about as quickly as they are copied; False shows
+    nothing: a sum of finite values may be too large.
+    """
+    summed = torch.float32 if value.element_size() < 4 else None  # float16 ends at 65,504
+    return not value.is_floating_point() or bool(torch.isfinite(value.sum(dtype=summed)))

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from interp.evidence.stream.top_k import Acts, Ints, concatenate
-from sae.core.errors import UserError
 from sae.core.progress import Progress
 from sae.data.store import EmbeddingStore
 from sae.model.sae import SAE, SAEConfig
@@ -99,7 +98,6 @@ class EncodedStore:
         n_images = self.n_images or max(1, min(_MAX_IMAGES, _MAX_CELLS // (n_latents * t)))
         n_done, n_rows = 0, self.store.info.n_images if rows is None else len(rows)
         for batch in self.store.batches(n_images, rows=rows):
-            _require_finite(batch.x, batch.rows, self.store)
             with torch.inference_mode():
                 codes = self.model.encode(batch.x.to(self.device).flatten(0, 1).float())
                 acts = codes.acts.reshape(-1, t, codes.acts.shape[1])
@@ -145,17 +143,6 @@ def look_again(
         maps[here] = _draw_heat(seen, heat.rows[here], heat.latents[here], n_patches)
         active.append(_find_active(seen, drawn))
     return Look(acts, maps, concatenate(active))
-
-
-def _require_finite(x: Tensor, rows: Ints, store: EmbeddingStore) -> None:
-    finite = torch.isfinite(x).flatten(1).all(1)
-    if not bool(finite.all()):
-        row = int(rows[int((~finite).nonzero()[0])])
-        name = store.images["path"][row]
-        raise UserError(
-            f"{store.path}: the embedding of row {row} ({name}) is not finite; "
-            "run `sae embed` again with --dtype float32, or fetch it again where it came from"
-        )
 
 
 def _find_rows(rows: Ints, order: Ints, batch_rows: Ints) -> Ints:

@@ -384,9 +384,11 @@ def test_values_that_are_no_numbers_are_refused_where_they_are_read(
     store = write_store(tmp_path / "store", x, dtype=dtype)
     assert store.read(np.arange(4)).isfinite().all()
     for rows in ([4], [0, 5, 4]):
-        with pytest.raises(UserError, match=r"00002\.safetensors: .* 1 values .* not finite"):
+        with pytest.raises(
+            UserError, match=r"00002\.safetensors: .* row 4 \(4.png\) is not finite"
+        ):
             store.read(np.array(rows))
-    with pytest.raises(UserError, match="make it again"):
+    with pytest.raises(UserError, match="row 4 "):
         list(store.batches(2))
-    with pytest.raises(UserError, match="make it again"):
+    with pytest.raises(UserError, match="row 4 "):
         store.read_tokens(np.array([1, 4]), torch.empty(2, 1000, dtype=torch_dtype(dtype)))
