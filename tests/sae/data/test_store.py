@@ -384,9 +384,7 @@ def test_values_that_are_no_numbers_are_refused_where_they_are_read(
     store = write_store(tmp_path / "store", x, dtype=dtype)
     assert store.read(np.arange(4)).isfinite().all()
     for rows in ([4], [0, 5, 4]):
-        with pytest.raises(
-            UserError, match=r"00002\.safetensors: .* row 4 \(4.png\) is not finite"
-        ):
+        with pytest.raises(UserError, match=r"00002\.safetensors: .* row 4 \(4.png\) is not"):
             store.read(np.array(rows))
     with pytest.raises(UserError, match="row 4 "):
         list(store.batches(2))
