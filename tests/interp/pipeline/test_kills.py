@@ -57,7 +57,7 @@ def begin(walk: Walk, at: Path, stage: str) -> Path:
 
 def content(folder: Path) -> dict[str, bytes]:
     """The lock of a process that died may stay: it holds nobody up."""
-    files = [p for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock"]
+    files = [p for p in folder.rglob("*") if p.is_file() and not p.name.endswith(".lock")]
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
 
 
