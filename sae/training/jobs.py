@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from torch import Tensor
 from sae.core import interrupts
 from sae.core.disk import require_room
 from sae.core.distributed import LostProcess, Ranks
-from sae.core.errors import UserError
+from sae.core.errors import Notice, UserError
 from sae.core.files import append_jsonl, package_version, read_config, write_json
 from sae.data.store import EmbeddingStore
 from sae.evaluation.threshold import calibrate
@@ -159,7 +160,11 @@ def train_lanes(lanes: Sequence[Lane], shared: Pass) -> dict[Path, TrainResult |
         result = results[lane.out]
         if group.is_first and isinstance(result, TrainResult):
             if lane.config.calibrate and lane.config.activation == "batch_topk":
-                calibrate(result.model, shared.store, group.device)
+                try:
+                    calibrate(result.model, shared.store, group.device)
+                except UserError as error:  # held-out images that cannot be read cost no training
+                    kept = f"{lane.out}: the threshold stays as training learned it: {error}"
+                    warnings.warn(kept, Notice, stacklevel=2)
             folder.finish(result.out, result.model)
     group.wait()
     return results
