@@ -134,6 +134,7 @@ class Run:
         _note_named(path)
         if (path / INFO).exists():
             run._require_same(info)
+            (path / UNFINISHED).unlink(missing_ok=True)
             return run
         if isinstance(model, SAE) and not is_ours(sae_dir):
             model.save(run.sae)
