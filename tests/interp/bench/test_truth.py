@@ -19,12 +19,12 @@ from tests.support.commands import Walk
 
 
 class Guesser:
-    """A judge that looks at nothing."""
+    """A judge that says of every picture that it cannot tell."""
 
     name, prompt = "guesser", ""
 
-    async def judge(self, label: str, description: str, images: Any, codes: Any) -> Judgement:
-        return Judgement(dict.fromkeys(codes, 50.0))
+    async def judge(self, label: str, description: str, pictures: Any, about: str) -> Judgement:
+        return Judgement(dict.fromkeys(pictures(), 50.0))
 
 
 def named(latent: int, label: str | None) -> Explanation:
