@@ -24,7 +24,7 @@ class Guesser:
     name, prompt = "guesser", ""
 
     async def judge(self, label: str, description: str, pictures: Any, about: str) -> Judgement:
-        return Judgement(dict.fromkeys(pictures(), 50.0))
+        return Judgement(dict.fromkeys((tile.letter for tile in pictures()), 50.0))
 
 
 def named(latent: int, label: str | None) -> Explanation:
