@@ -28,6 +28,7 @@ from interp.llm.ledger.ledger import Ledger
 from interp.llm.repair import ask_until_usable
 from interp.llm.scheduler import append_run
 from interp.llm.server.chat_format import request_body
+from interp.llm.server.dialect import Dialect
 from interp.llm.server.client import ChatModel, ClientConfig
 from interp.llm.types import Picture, Question, ReplyError
 from interp.score.answer import detect_schema, parse_scores
@@ -174,7 +175,7 @@ async def _latents_at_once(job: Job, chain: Callable[[int], Awaitable[None]]) ->
 
 
 async def _one_attempt(server: openai.AsyncOpenAI, asked: Question) -> bool:
-    body: dict[str, Any] = request_body(asked, MODEL, "strict")
+    body: dict[str, Any] = {**request_body(asked, MODEL, Dialect()), "max_tokens": asked.max_tokens}
     try:
         reply = await server.chat.completions.create(**body)
         _parser(asked)(reply.choices[0].message.content)
