@@ -28,8 +28,8 @@ from interp.llm.ledger.ledger import Ledger
 from interp.llm.repair import ask_until_usable
 from interp.llm.scheduler import append_run
 from interp.llm.server.chat_format import request_body
-from interp.llm.server.dialect import Dialect
 from interp.llm.server.client import ChatModel, ClientConfig
+from interp.llm.server.dialect import Dialect
 from interp.llm.types import Picture, Question, ReplyError
 from interp.score.answer import detect_schema, parse_scores
 from sae.core.errors import BUDGET, UserError
