@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from interp.llm.server.chat_format import shown_parts
 from interp.llm.server.dialect import Dialect
 from interp.llm.server.http import ClientConfig, request_json
 from interp.llm.types import Picture, Question, Reply
@@ -37,7 +38,9 @@ def write_requests(
         for number, question in enumerate(questions, start=1):
             name = f"{number:03d}-{question.about.replace(' ', '-')}"
             body = request_json(config, question, dialect.for_schema(question))
-            for which, picture in enumerate(question.pictures, start=1):
+            parts = shown_parts(question, dialect)
+            pictures = [shown for shown in parts if isinstance(shown, Picture)]
+            for which, picture in enumerate(pictures, start=1):
                 (part / f"{name}-{which:02d}.{_suffix(picture)}").write_bytes(picture.data)
             text = json.dumps(body, ensure_ascii=False, indent=1)
             (part / f"{name}.json").write_text(text, encoding="utf-8")

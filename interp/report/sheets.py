@@ -154,7 +154,12 @@ def _title(canvas: Canvas, sheet: Sheet) -> None:
 def _no_label(said: Explanation | None, status: str) -> str:
     if status == "dead":
         return "Never active"
-    return f"No label: {said.failure}" if said else "Not labelled yet"
+    return f"No label: {_why(said)}" if said else "Not labelled yet"
+
+
+def _why(record: Explanation | Score) -> str:
+    """The kind of a failure and the server's words for it."""
+    return printable(f"{record.failure}: {record.reason}" if record.reason else f"{record.failure}")
 
 
 def _figures(canvas: Canvas, sheet: Sheet) -> None:
@@ -172,8 +177,10 @@ def _score_column(canvas: Canvas, score: Score | None, x: float, width: float) -
     y = canvas.y
     canvas.text(x, y, "Predicts unseen images", 9, weight="bold")
     if score is None or math.isnan(score.auroc):
-        why = f"Not scored: {score.failure}" if score else "Not scored."
-        canvas.text(x, y + 0.27, why, 9, color=SOFT)
+        why = f"Not scored: {_why(score)}" if score else "Not scored."
+        for row in textwrap.wrap(why, 34, max_lines=4, placeholder=" ..."):
+            canvas.text(x, y + 0.27, row, 9, color=SOFT)
+            y += 0.19
         return
     canvas.text(x, y + 0.25, fixed(score.auroc), 22, family=SERIF)
     interval = f"AUROC\n95%: {fixed(score.auroc_low)} to {fixed(score.auroc_high)}"

@@ -240,9 +240,13 @@ def _whole(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+def shown_parts(question: Question, dialect: Dialect) -> tuple[str | Picture, ...]:
+    """Texts and pictures of a question as this server takes them: perhaps all on one sheet."""
+    return put_on_one_sheet(question.parts) if dialect.one_picture else tuple(question.parts)
+
+
 def _messages(question: Question, dialect: Dialect) -> list[dict[str, Any]]:
-    shown = put_on_one_sheet(question.parts) if dialect.one_picture else question.parts
-    parts = [_part(part, detail=dialect.detail) for part in shown]
+    parts = [_part(part, detail=dialect.detail) for part in shown_parts(question, dialect)]
     if dialect.form in ("object", "plain") and question.schema is not None:
         parts.append(_part(render("schema", schema=json.dumps(question.schema))))
     if not dialect.system:

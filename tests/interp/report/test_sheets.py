@@ -166,3 +166,13 @@ def test_of_many_domains_the_strongest_are_shown_and_the_rest_counted(
     more = f"3 more domains: at most {100 * rates['d4']:.2g}% each"
     assert {"d0", "d1", "d2", "d3", more} < set(words)
     assert "d4" not in words
+
+
+def test_a_sheet_without_a_label_tells_the_servers_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = synthetic.make_images(tmp_path / "images", per_class=4)
+    evidence = synthetic.make_evidence(tmp_path / "images", images, 2)
+    said = [synthetic.explanation(1, None, reason="at most 1 image")]
+    run = synthetic.write_run(tmp_path / "run", tmp_path / "images", images, evidence, said)
+    assert "No label: refused: at most 1 image" in words_drawn(monkeypatch, run, 1)
