@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, cast
 
 from sae.core.errors import UserError
 from sae.core.files import replacing_folder
+from sae.core.output import require_own
 from sae.model.sae import CONFIG, SAE, WEIGHTS
 
 
@@ -49,19 +50,18 @@ def export_to(model: SAE, name: str, out: Path | str) -> None:
 
 
 def require_room(out: Path | str, source: Path | str, overwrite: bool = False) -> None:
-    """Raise `UserError` when writing to the folder `out` would destroy an SAE, or the source.
+    """Raise `UserError` when `out` holds something else than an SAE, or one, or the source.
 
     With `overwrite` the SAE in `out` may go, but never the source.
     """
     out, source = Path(out), Path(source)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; give a folder")
     folder = source.parent if source.is_file() else source
     if out.exists() and folder.exists() and out.samefile(folder):
         raise UserError(f"--out {out} is where {source} lies; give another folder")
     there = _there(out)
     if there and not overwrite:
         raise UserError(f"{out} has {there[0]}: an SAE is there; give another --out or --overwrite")
+    require_own(out, "SAE", bool(there))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import pytest
 from sae.core.errors import OK, USAGE
 from sae.core.lock import hold
 from tests.support.commands import Walk, interp, sae
+from tests.support.paths import DATA
 from tests.support.sae.foreign_stores import write_chunks
 
 Command = Callable[[Walk, Path], int]
@@ -35,6 +36,8 @@ WRITERS: dict[str, Command] = {
     "train --sweep": lambda walk, out: sae(
         "train", walk.store, "--out", out, "--n-latents", 8, "--sweep", "k=1,2"
     ),
+    "import": lambda walk, out: sae("import", DATA / "sparsify_topk", "--out", out),
+    "export": lambda walk, out: sae("export", walk.sae, "--to", "sparsify", "--out", out),
     "adopt": lambda walk, out: sae("adopt", chunks(out), "--out", out),
     "collect": lambda walk, out: interp("collect", walk.sae, walk.store, "--run", out),
     "collect --export": lambda walk, out: interp(
@@ -82,7 +85,7 @@ def test_a_run_is_called_as_a_folder_can_be(
 
 
 LOCKS = {name: ".lock" for name in WRITERS if name not in ("adopt", "collect", "demo")}
-LOCKS |= {"adopt": "../mine.lock", "collect": "calls.lock"}
+LOCKS |= dict.fromkeys(("import", "export", "adopt"), "../mine.lock") | {"collect": "calls.lock"}
 
 
 @pytest.mark.parametrize("name", LOCKS)
