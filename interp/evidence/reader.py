@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from sae.data.store import EmbeddingStore
 
 
+Read = TypeVar("Read")
+
+
 class EvidenceReader:
     """One run's evidence. A table is read when it is first asked for and held in Arrow's compact
     form, seen through numpy; a latent costs a slice.
@@ -191,7 +194,6 @@ EXAMPLE_COLUMNS: dict[str, Kind] = {
     "act": "number",
     "heat": "bytes",
 }
-Read = TypeVar("Read")
 Values = Callable[[slice], list[Any]]
 """The Python values in a part of a column."""
 

@@ -7,15 +7,7 @@ import unicodedata
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from interp.records.wording import (
-    ADDRESSES_JUDGE,
-    DESCRIPTION_CUT,
-    LABEL_CUT,
-    MAX_DESCRIPTION,
-    MAX_LABEL,
-    addresses_judge,
-    cut_at_word,
-)
+from interp.records.wording import ADDRESSES_JUDGE, addresses_judge, cut_description, cut_label
 
 MAX_WORDS = 8
 MAX_CHARACTERS = 64
@@ -97,9 +89,8 @@ def lint_label(label: str, class_names: Collection[str] = (), *, outlined: bool 
     if stripped != cleaned and not _is_bland(stripped):
         remarks.add("medium_stripped")
         cleaned = stripped
-    if len(cleaned) > MAX_LABEL:
-        remarks.add(LABEL_CUT)
-        cleaned = cut_at_word(cleaned, MAX_LABEL)
+    cleaned, was_cut = cut_label(cleaned)
+    remarks.update(was_cut)
     remarks.update(code for code, pattern in _RULES if pattern.search(cleaned))
     remarks.update(_shape_remarks(cleaned))
     if outlined and _OVERLAY.search(cleaned):
@@ -116,12 +107,10 @@ def lint_description(description: str) -> Linted:
     say when it is too long or speaks to the judge."""
     plain = _plain(description, ends="")
     long = len(plain.split()) > MAX_DESCRIPTION_WORDS or len(plain) > MAX_DESCRIPTION_CHARACTERS
-    found = {
-        ADDRESSES_JUDGE: addresses_judge(plain),
-        DESCRIPTION_CUT: len(plain) > MAX_DESCRIPTION,
-        "description_long": long,
-    }
-    return Linted(cut_at_word(plain, MAX_DESCRIPTION), tuple(code for code in found if found[code]))
+    text, was_cut = cut_description(plain)
+    remarks = {ADDRESSES_JUDGE: addresses_judge(plain), "description_long": long}
+    found = (*was_cut, *(code for code in remarks if remarks[code]))
+    return Linted(text, tuple(sorted(found)))
 
 
 def _plain(text: str, ends: str = " .\"'“”‘’") -> str:

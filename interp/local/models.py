@@ -26,15 +26,7 @@ from interp.records.types import (
     Example,
     Explanation,
 )
-from interp.records.wording import (
-    ADDRESSES_JUDGE,
-    DESCRIPTION_CUT,
-    LABEL_CUT,
-    MAX_DESCRIPTION,
-    MAX_LABEL,
-    addresses_judge,
-    cut_at_word,
-)
+from interp.records.wording import ADDRESSES_JUDGE, addresses_judge, cut_description, cut_label
 from interp.score.judge import Judgement, Pictures
 from sae.core.files import sha256_hex, without_place
 
@@ -98,26 +90,19 @@ class LocalNamer:
         description = (
             f"named by CLIP similarity from {len(shown)} images; next best: {', '.join(names[1:])}"
         )
+        label, label_cut = cut_label(names[0])
+        description, description_cut = cut_description(description)
+        speaks = (ADDRESSES_JUDGE,) if addresses_judge(names[0]) else ()
         return replace(
             unnamed,
-            label=cut_at_word(names[0], MAX_LABEL),
-            description=cut_at_word(description, MAX_DESCRIPTION),
-            lint=_remarks(names[0], description),
+            label=label,
+            description=description,
+            lint=(*speaks, *description_cut, *label_cut),
             verdict="unclear" if confidence < UNCLEAR_BELOW else "single",
             confidence=confidence,
             failure=None,
             candidates=tuple(names),
         )
-
-
-def _remarks(name: str, description: str) -> tuple[str, ...]:
-    """On terms of a user's own vocabulary."""
-    found = {
-        ADDRESSES_JUDGE: addresses_judge(name),
-        DESCRIPTION_CUT: len(description) > MAX_DESCRIPTION,
-        LABEL_CUT: len(name) > MAX_LABEL,
-    }
-    return tuple(code for code in found if found[code])
 
 
 class LocalJudge:

@@ -44,6 +44,17 @@ def addresses_judge(text: str) -> bool:
     return _ADDRESS.search(" ".join(text.split())) is not None
 
 
+def cut_label(label: str) -> tuple[str, tuple[str, ...]]:
+    """At most `MAX_LABEL` characters of it, and the remark on that where it was longer."""
+    return cut_at_word(label, MAX_LABEL), (LABEL_CUT,) if len(label) > MAX_LABEL else ()
+
+
+def cut_description(text: str) -> tuple[str, tuple[str, ...]]:
+    """At most `MAX_DESCRIPTION` characters of it, and the remark on that where it was longer."""
+    remarks = (DESCRIPTION_CUT,) if len(text) > MAX_DESCRIPTION else ()
+    return cut_at_word(text, MAX_DESCRIPTION), remarks
+
+
 def cut_at_word(text: str, most: int) -> str:
     """At most so many characters, without a part of a word where there is a blank to cut at."""
     if len(text) <= most:

@@ -13,7 +13,7 @@ from interp.llm.repair import Asker
 from interp.llm.types import Question, ReplyError, VisionModel, is_transient
 from interp.pictures.grid import FIRST, Tile
 from interp.pictures.painter import Layout, Painter
-from interp.records.wording import MAX_DESCRIPTION, MAX_LABEL, cut_at_word
+from interp.records.wording import cut_description, cut_label
 from interp.score.answer import detect_schema, parse_scores
 
 COLUMNS = 5
@@ -116,8 +116,8 @@ class VlmJudge(Asker):
         text = render(
             "detect",
             codes=codes,
-            label=cut_at_word(label, MAX_LABEL),
-            description=cut_at_word(description, MAX_DESCRIPTION),
+            label=cut_label(label)[0],
+            description=cut_description(description)[0],
         )
         asked = Question(
             system=render("system", layout=self._painter.layout),

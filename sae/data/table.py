@@ -43,11 +43,10 @@ def read_table(
 
 def read_frame(path: Path, columns: Mapping[str, Kind], remedy: str) -> pd.DataFrame:
     """The same as pandas has it."""
-    import pandas as pd
-
-    read_table(path, columns, remedy)
+    table = read_table(path, columns, remedy)
     with _damage_of(path, remedy):
-        return pd.read_parquet(path, columns=list(columns))
+        frame: pd.DataFrame = table.select(list(columns)).to_pandas()
+    return frame
 
 
 def require_table(path: Path, columns: Mapping[str, Kind], remedy: str) -> None:

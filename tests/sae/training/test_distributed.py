@@ -45,6 +45,20 @@ def torchrun(*words: object, module: str = "sae") -> subprocess.Popen[str]:
     )
 
 
+def long_training(store: EmbeddingStore) -> list[object]:
+    """2,000 steps: there is time to stop them."""
+    words: list[object] = ["train", store.path, *SMALL, "--backend", "plain"]
+    words[words.index(str(65 * 40))] = str(65 * 2000)
+    return words
+
+
+def wait_for_rows(process: subprocess.Popen[str], out: Path) -> None:
+    """Until the training has logged twice."""
+    while len(read_jsonl(out / "train.jsonl")) < 2:
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize(
     "variant", [["--backend", "sparse"], ["--activation", "batch_topk", "--matryoshka", "24,48"]]
 )
@@ -78,12 +92,9 @@ def test_ctrl_c_stops_both_at_one_step_and_either_number_of_processes_goes_on(
     store: EmbeddingStore, tmp_path: Path
 ) -> None:
     out = tmp_path / "two"
-    words = ["train", store.path, *SMALL, "--backend", "plain"]
-    words[words.index(str(65 * 40))] = str(65 * 2000)
+    words = long_training(store)
     with torchrun(*words, "--out", out) as process:
-        while len(read_jsonl(out / "train.jsonl")) < 2:
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
-            time.sleep(0.02)
+        wait_for_rows(process, out)
         os.killpg(process.pid, signal.SIGINT)
         _, complained = process.communicate(timeout=600)
     assert process.returncode != 0
@@ -100,12 +111,9 @@ def test_a_lost_process_is_one_line_on_the_other_and_the_first_keeps_its_work(
     store: EmbeddingStore, tmp_path: Path, lost: int
 ) -> None:
     out = tmp_path / "two"
-    words = ["train", store.path, *SMALL, "--backend", "plain"]
-    words[words.index(str(65 * 40))] = str(65 * 2000)
+    words = long_training(store)
     with torchrun(*words, "--out", out) as process:
-        while len(read_jsonl(out / "train.jsonl")) < 2:
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
-            time.sleep(0.02)
+        wait_for_rows(process, out)
         os.kill(rank_of(process.pid, lost), signal.SIGKILL)
         _, complained = process.communicate(timeout=600)
     ours = [line for line in complained.splitlines() if "another process of this training" in line]
