@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from sae.clip.names import open_clip_parts
-from sae.clip.tower import Tower, find_tower
+from sae.clip.tower import Tower, find_tower, without_projection
 from sae.core.errors import UserError
 
 TEXTS_AT_ONCE = 256
@@ -75,6 +75,15 @@ class Preprocess:
         """(b, s, s, 3) uint8 on any device -> (b, 3, s, s) float32."""
         scaled = pixels.permute(0, 3, 1, 2).contiguous().float().div_(255)
         return scaled.sub_(self._mean.to(pixels.device)).div_(self._std.to(pixels.device))
+
+
+class Halfway(NamedTuple):
+    """Images on their way through a network, stopped behind a layer."""
+
+    layer: str
+    row: Tensor
+    """(b, all tokens, d): what left the block; of "projected" (b, 1, d_embed), raw."""
+    pixels: Tensor  # (b, 3, s, s)
 
 
 class Clip:
@@ -137,26 +146,71 @@ class Clip:
     @torch.no_grad()
     def embed_images(self, pixels: Tensor, layer: str = "projected", tokens: str = "cls") -> Tensor:
         """(b, 3, s, s) -> (b, t, d) float32, raw: not normalised. "projected" has t = 1."""
-        layer = self.resolve_layer(layer)
         self.tokens_per_image(layer, tokens)
+        return self.tokens_at(self.run_to(pixels, layer), tokens)
+
+    @torch.no_grad()
+    def run_to(self, pixels: Tensor, layer: str) -> Halfway:
+        """(b, 3, s, s) -> the network stopped behind a layer; `finish` goes on from there."""
+        layer, pixels = self.resolve_layer(layer), pixels.to(self.device)
         with _tf32(self.device):
             if layer == "projected":
-                return self._projected(pixels)[:, None]
+                return Halfway(layer, self._projected(pixels)[:, None], pixels)
+            self._blocks()
             output = self._model.visual.forward_intermediates(
-                pixels.to(self.device),
+                pixels,
                 indices=[int(layer)],
                 stop_early=True,
                 intermediates_only=True,
                 output_fmt="NLC",
                 output_extra_tokens=True,
             )
-        patches: Tensor = output["image_intermediates"][0]  # (b, patches, d)
-        if tokens == "patch":
-            return patches.float()
-        first: Tensor = output["image_intermediates_prefix"][0][:, :1]  # (b, 1, d); registers go
-        return (first if tokens == "cls" else torch.cat([first, patches], dim=1)).float()
+        prefix = output.get("image_intermediates_prefix", [])
+        return Halfway(layer, torch.cat([*prefix, *output["image_intermediates"]], dim=1), pixels)
+
+    def tokens_at(self, halfway: Halfway, tokens: str) -> Tensor:
+        """(b, t, d) float32: the tokens that left the layer at which the network was stopped."""
+        if halfway.layer == "projected":
+            return halfway.row
+        where = torch.tensor(self._blocks().positions(tokens), device=halfway.row.device)
+        return halfway.row.index_select(1, where).float()
 
     @torch.no_grad()
+    def finish(
+        self,
+        halfway: Halfway,
+        tokens: str = "cls",
+        x: Tensor | None = None,
+        output: Literal["projected", "pooled", "patches"] = "projected",
+    ) -> Tensor:
+        """The rest of the network, as often as asked for, with the tokens x (b, t, d) at the layer.
+
+        Without `x`, and in all tokens that `tokens` does not name, nothing is changed. Gives unit
+        rows (b, d_embed); "pooled": (b, width), after the last norm and before the projection;
+        "patches": (b, h * w, width), the last block's after that norm. Only the first of them can
+        be had of the layer "projected".
+        """
+        row = halfway.row
+        if x is not None:
+            row = self._replaced(halfway, tokens, x)
+        if halfway.layer == "projected":
+            if output != "projected":
+                raise UserError(f"behind the layer 'projected' there is no {output!r}; use a block")
+            return F.normalize(row[:, 0], dim=-1)
+        tower, visual = self._blocks(), self._model.visual
+        last: list[Tensor] = []
+        with (
+            tower.resuming(int(halfway.layer), row),
+            tower.watching(last),
+            nullcontext() if output == "projected" else without_projection(visual),
+            _tf32(self.device),
+        ):
+            features = self._projected(halfway.pixels)
+            if output == "patches":
+                patches = last[0][:, tower.positions("patch")]
+                return tower.final_norm(patches).float()
+        return F.normalize(features, dim=-1) if output == "projected" else features
+
     def image_features(
         self,
         pixels: Tensor,
@@ -169,17 +223,9 @@ class Clip:
         `edit` (b, t, d) -> (b, t, d) replaces the tokens at `layer` on the way; those that `tokens`
         does not cover stay as they are.
         """
-        layer = self.resolve_layer(layer)
         self.tokens_per_image(layer, tokens)
-        with _tf32(self.device):
-            if edit is None:
-                features = self._projected(pixels)
-            elif layer == "projected":
-                features = _edited(self._projected(pixels)[:, None], edit)[:, 0]
-            else:
-                with self._blocks().editing(int(layer), tokens, lambda x: _edited(x, edit)):
-                    features = self._projected(pixels)
-        return F.normalize(features, dim=-1)
+        halfway = self.run_to(pixels, "projected" if edit is None else layer)
+        return self.finish(halfway, tokens, edit and edit(self.tokens_at(halfway, tokens)))
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -214,6 +260,16 @@ class Clip:
         features: Tensor = self._model.encode_image(pixels.to(self.device), normalize=False)
         return features.float()  # (b, d_embed)
 
+    def _replaced(self, halfway: Halfway, tokens: str, x: Tensor) -> Tensor:
+        """The row of tokens with x in the place of those that `tokens` names."""
+        before = self.tokens_at(halfway, tokens)
+        if x.shape != before.shape:
+            raise ValueError(f"edit made {tuple(x.shape)} of {tuple(before.shape)}")
+        if halfway.layer == "projected":
+            return x.to(halfway.row)
+        where = torch.tensor(self._blocks().positions(tokens), device=halfway.row.device)
+        return halfway.row.index_copy(1, where, x.to(halfway.row))
+
     def _blocks(self) -> Tower:
         if self._tower is None:
             raise UserError(f"{self._layers_text()}: its blocks are no row of tokens")
@@ -222,13 +278,6 @@ class Clip:
     def _layers_text(self) -> str:
         blocks = f" and blocks 0..{self.n_blocks - 1}" if self.n_blocks else " only"
         return f"{self.name} has the layer 'projected'{blocks}"
-
-
-def _edited(x: Tensor, edit: Callable[[Tensor], Tensor]) -> Tensor:
-    edited = edit(x)
-    if edited.shape != x.shape:
-        raise ValueError(f"edit made {tuple(edited.shape)} of {tuple(x.shape)}")
-    return edited.to(x.dtype)
 
 
 @contextmanager

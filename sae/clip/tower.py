@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from sae.core.errors import UserError
@@ -24,6 +23,8 @@ class Tower:
     n_prefix: int
     has_cls: bool
     batch_first: bool
+    final_norm: Callable[[Tensor], Tensor]
+    """What the last block's tokens (b, t, d) go through, before they are pooled or after."""
 
     def positions(self, tokens: str) -> list[int]:
         """Where they stand in the row; registers never count. Raises `UserError` without CLS."""
@@ -41,21 +42,50 @@ class Tower:
         return [0] if tokens == "cls" else [0, *patches]
 
     @contextmanager
-    def editing(self, block: int, tokens: str, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
-        """While this lasts, what leaves `block` has its `tokens` (b, t, d) replaced by `edit`."""
-        positions = torch.tensor(self.positions(tokens))
+    def resuming(self, block: int, row: Tensor) -> Iterator[None]:
+        """While this lasts, `row` (b, all tokens, d) leaves `block`, and nothing before it runs."""
+        native = row if self.batch_first else row.transpose(0, 1)
+        skipped = list(self.blocks)[: block + 1]
+        try:
+            for module in skipped[:-1]:
+                module.forward = _hand_on
+            skipped[-1].forward = lambda *_inputs, **_options: native
+            yield
+        finally:
+            for module in skipped:
+                module.__dict__.pop("forward", None)
 
-        def replace(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-            row = output if self.batch_first else output.transpose(0, 1)  # (b, all tokens, d)
-            where = positions.to(row.device)
-            row = row.index_copy(1, where, edit(row.index_select(1, where)))
-            return row if self.batch_first else row.transpose(0, 1)
+    @contextmanager
+    def watching(self, rows: list[Tensor]) -> Iterator[None]:
+        """While this lasts, `rows` gets what leaves the last block, (b, all tokens, d)."""
 
-        handle = self.blocks[block].register_forward_hook(replace)
+        def keep(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            rows.append(output if self.batch_first else output.transpose(0, 1))
+
+        handle = self.blocks[-1].register_forward_hook(keep)
         try:
             yield
         finally:
             handle.remove()
+
+
+def _hand_on(x: Tensor, *_inputs: Any, **_options: Any) -> Tensor:
+    return x
+
+
+@contextmanager
+def without_projection(visual: Any) -> Iterator[None]:
+    """While this lasts, the tower gives what it pools: after its last norm, before the projection.
+
+    Of a timm model whose own classifier projects, it is what comes out of that.
+    """
+    name, nothing = ("proj", None) if hasattr(visual, "proj") else ("head", nn.Identity())
+    kept = getattr(visual, name)
+    setattr(visual, name, nothing)
+    try:
+        yield
+    finally:
+        setattr(visual, name, kept)
 
 
 def find_tower(visual: Any) -> Tower | None:
@@ -68,7 +98,8 @@ def find_tower(visual: Any) -> Tower | None:
 
 
 def _open_clip_tower(visual: Any) -> Tower:
-    # open_clip puts a CLS token first whatever the pooling.
+    # open_clip puts a CLS token first whatever the pooling. Behind attention that pools, ln_post is
+    # of another width.
     return Tower(
         blocks=visual.transformer.resblocks,
         width=visual.transformer.width,
@@ -76,6 +107,7 @@ def _open_clip_tower(visual: Any) -> Tower:
         n_prefix=1,
         has_cls=True,
         batch_first=visual.transformer.batch_first,
+        final_norm=nn.Identity() if visual.attn_pool is not None else visual.ln_post,
     )
 
 
@@ -93,4 +125,5 @@ def _timm_tower(trunk: Any) -> Tower | None:
         n_prefix=trunk.num_prefix_tokens,
         has_cls=getattr(trunk, "cls_token", None) is not None,
         batch_first=True,
+        final_norm=nn.Sequential(*(getattr(trunk, n, nn.Identity()) for n in ("norm", "fc_norm"))),
     )

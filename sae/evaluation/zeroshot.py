@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,7 +22,8 @@ from sae.data.class_names import class_of
 from sae.data.images import BadImage, read_image
 from sae.data.store import EmbeddingStore
 from sae.evaluation.intervals import Difference, binomial_tail, paired_difference
-from sae.model.sae import SAE, Codes, require_match
+from sae.model.intervene import error_kept
+from sae.model.sae import SAE, require_match
 
 if TYPE_CHECKING:
     from sae.clip.model import Clip
@@ -102,15 +103,6 @@ def zeroshot(
         key: _by_domain(Hits(*map(np.concatenate, zip(*part, strict=True))), domains, len(names))
         for key, part in parts.items()
     }
-
-
-def error_kept(model: SAE, x: Tensor, change: Callable[[Codes], Codes]) -> Tensor:
-    """Raw embeddings (n, d) after `change` was made to their codes, with the SAE's error kept.
-
-    Only the difference that the change makes is added: without one, x comes back bit for bit.
-    """
-    codes = model.encode(x)
-    return x + (model.rebuild(x, change(codes)) - model.rebuild(x, codes))
 
 
 def openai_templates() -> tuple[str, ...]:

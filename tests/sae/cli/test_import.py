@@ -17,10 +17,10 @@ from sae import interchange
 from sae.core.errors import FAILURES, OK, USAGE, UserError
 from sae.data.store import EmbeddingStore
 from sae.evaluation.evaluate import held_out_rows
-from sae.evaluation.zeroshot import error_kept
 from sae.interchange import measure
 from sae.interchange.export import WRITERS
 from sae.interchange.locate import hub_place
+from sae.model.intervene import error_kept
 from tests.support.commands import interp
 from tests.support.commands import sae as run
 from tests.support.paths import DATA

@@ -264,6 +264,68 @@ def test_an_edit_that_fails_leaves_no_hook(clip: Clip) -> None:
     assert torch.equal(clip.image_features(pixels_for(clip)), before)
     assert clip._tower is not None
     assert not any(block._forward_hooks for block in clip._tower.blocks)
+    assert not any("forward" in vars(block) for block in clip._tower.blocks)
+
+
+@pytest.mark.parametrize("tower", ["vit", "average", "attention", "timm", "cls and registers"])
+def test_a_network_that_was_stopped_once_is_finished_again_and_again(
+    tower: str, towers: dict[str, Clip]
+) -> None:
+    clip = towers[tower]
+    pixels = pixels_for(clip)
+    tokens = "all" if clip._blocks().has_cls else "patch"
+    calls: list[int] = []
+    hooks = [
+        block.register_forward_pre_hook(lambda *_, n=n: calls.append(n))
+        for n, block in enumerate(clip._blocks().blocks)
+    ]
+    halfway = clip.run_to(pixels, "1")
+    assert calls == [0, 1]
+    x = clip.tokens_at(halfway, tokens)
+    for hook in hooks:
+        hook.remove()
+    plain, changed = clip.finish(halfway), clip.finish(halfway, tokens, x.cumsum(1))
+    assert torch.equal(plain, clip.image_features(pixels))
+    where = torch.tensor(clip._blocks().positions(tokens))
+
+    def add_up(_module: object, _inputs: object, row: Tensor) -> Tensor:
+        return row.index_copy(1, where, row[:, where].cumsum(1))
+
+    hook = clip._blocks().blocks[1].register_forward_hook(add_up)
+    assert torch.allclose(changed, clip.image_features(pixels), atol=1e-6)
+    hook.remove()
+    assert (changed - plain).abs().max() > 1e-4
+    assert torch.equal(clip.finish(halfway), plain)
+
+
+def test_what_is_pooled_gives_the_projected_features(towers: dict[str, Clip]) -> None:
+    for tower in ("vit", "average", "timm"):
+        clip = towers[tower]
+        halfway = clip.run_to(pixels_for(clip), "0")
+        pooled = clip.finish(halfway, output="pooled")
+        visual = clip._model.visual
+        projected = pooled @ visual.proj if hasattr(visual, "proj") else visual.head(pooled)
+        assert pooled.shape == (3, clip.width("0"))
+        assert torch.allclose(F.normalize(projected, dim=-1), clip.finish(halfway), atol=1e-6)
+
+
+def test_patches_are_the_last_block_s_behind_its_norm(towers: dict[str, Clip]) -> None:
+    for tower, norm in (("vit", "ln_post"), ("timm", "norm")):
+        clip = towers[tower]
+        pixels = pixels_for(clip)
+        last = clip.embed_images(pixels, "-1", "patch")
+        visual = clip._model.visual
+        expected = getattr(getattr(visual, "trunk", visual), norm)(last)
+        for layer in ("0", "-1"):
+            got = clip.finish(clip.run_to(pixels, layer), output="patches")
+            assert torch.allclose(got, expected, atol=1e-5)
+
+
+def test_behind_the_projected_layer_there_is_nothing_to_pool(clip: Clip) -> None:
+    halfway = clip.run_to(pixels_for(clip), "projected")
+    assert torch.equal(clip.finish(halfway), clip.image_features(pixels_for(clip)))
+    for output in ("pooled", "patches"):
+        assert "use a block" in says(lambda o=output: clip.finish(halfway, output=o))
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,10 @@ from sae.evaluation.zeroshot import (
     ZeroShot,
     class_name,
     class_names,
-    error_kept,
     openai_templates,
     zeroshot,
 )
+from sae.model.intervene import error_kept
 from sae.model.sae import SAE, SAEConfig
 from tests.support.sae.stores import write_store
 
