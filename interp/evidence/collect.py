@@ -22,7 +22,6 @@ from interp.evidence.stream.activations import (
     Look,
     Pairs,
     look_again,
-    sae_identity,
 )
 from interp.evidence.stream.examples import (
     Picks,
@@ -46,6 +45,7 @@ from sae.core.errors import UserError
 from sae.core.files import package_version, read_config, write_json
 from sae.core.progress import Progress
 from sae.data.store import EmbeddingStore
+from sae.model.identity import sae_identity
 from sae.model.sae import require_match
 
 

@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from interp.evidence.stream.activations import EncodedStore, Encoder, Seen, sae_identity
+from interp.evidence.stream.activations import EncodedStore, Encoder, Seen
 from interp.evidence.stream.top_k import Ints, Largest, act_keys
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, package_version, replacing, write_json
@@ -35,6 +35,7 @@ from sae.core.lock import LOCK, hold
 from sae.core.output import require_own
 from sae.core.progress import Progress
 from sae.data.store import EmbeddingStore
+from sae.model.identity import sae_identity
 from sae.model.sae import require_match
 
 N_TOP = 10

@@ -112,7 +112,7 @@ class Run:
 
         Raises `UserError` when the folder is the run of another SAE or store.
         """
-        from interp.evidence.stream.activations import sae_identity
+        from sae.model.identity import sae_identity
         from sae.model.sae import SAE, is_ours
 
         info = RunInfo(

@@ -19,7 +19,7 @@ import typer
 
 from sae.core.errors import Notice, UserError
 from sae.core.places import IMAGE_SUFFIXES, kind_of, refuse_place
-from sae.data.class_names import class_of, is_wordnet_id, read_class_names
+from sae.data.classes.names import class_of, is_wordnet_id, read_class_names
 
 SPLITS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
 _MOST_NAMED = 5

@@ -18,7 +18,7 @@ from torch import Tensor
 from sae.clip.class_vectors import class_vectors
 from sae.core.errors import UserError
 from sae.core.progress import Progress
-from sae.data.class_names import class_of
+from sae.data.classes.names import class_of
 from sae.data.images import BadImage, read_image
 from sae.data.store import EmbeddingStore
 from sae.evaluation.intervals import Difference, binomial_tail, paired_difference

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -178,16 +177,3 @@ def _find_active(seen: Seen, drawn: Ints) -> Pairs:
     rows = seen.rows[seen.images.images]
     here = np.isin(rows, drawn)
     return Pairs(rows[here], seen.images.latents[here])
-
-
-def sae_identity(model: Encoder) -> str:
-    """sha256 over the rule and all numbers of an SAE, 64 hex digits; independent of its files."""
-    config = model.config
-    rule = f"{config.activation} {config.k}"
-    if config.input_norm or config.soft_cap:
-        rule += f" {config.input_norm} {config.soft_cap}"
-    digest = hashlib.sha256(rule.encode())
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

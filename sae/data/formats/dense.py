@@ -7,7 +7,6 @@ themselves (layer "latents"); what is collected from it needs no SAE.
 from __future__ import annotations
 
 import hashlib
-import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from numpy.typing import NDArray
 
 from sae.core.errors import UserError
 from sae.data.formats.layout import Choice, Labels, Layout
-from sae.untrusted.damage import DAMAGE
 from sae.untrusted.json_file import json_object
+from sae.untrusted.npy_file import mapped_array
 
 NAME = "dense latents"
 LAYER = "latents"
@@ -65,11 +64,7 @@ def read(path: Path, choice: Choice) -> Layout:
 
 
 def _mapped(path: Path) -> NDArray[Any]:
-    try:
-        # Only .npy, never a pickle: an array of objects and a header above 10 kB are refused.
-        array = np.lib.format.open_memmap(path, mode="r")
-    except (*DAMAGE, SyntaxError, tokenize.TokenError) as error:
-        raise UserError(f"{path} is no array of numbers, or is damaged ({error!s:.200})") from None
+    array = mapped_array(path)
     if array.ndim != 2 or 0 in array.shape or array.dtype.kind != "f":
         raise UserError(
             f"{path} has {array.shape} {array.dtype}; latents are (n_images, n_latents) floats"

@@ -17,10 +17,11 @@ import torch
 from interp.evidence.collect import collect
 from interp.evidence.config import CollectConfig
 from interp.evidence.reader import EvidenceReader
-from interp.evidence.stream.activations import EncodedStore, sae_identity
+from interp.evidence.stream.activations import EncodedStore
 from interp.evidence.stream.first_pass import ImageIndex, Survey
 from sae.core.errors import UserError
 from sae.data.store import EmbeddingStore
+from sae.model.identity import sae_identity
 from sae.model.sae import SAE, SAEConfig
 from tests.support.interp.collected import (
     D,

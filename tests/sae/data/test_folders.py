@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from sae.core.errors import Notice, UserError
-from sae.data.class_names import class_of, read_class_names
+from sae.data.classes.names import class_of, read_class_names
 from sae.data.folders import (
     FolderConfig,
     ImageFile,
