@@ -68,6 +68,14 @@ def world(
     paired: Annotated[
         bool, typer.Option("--paired", help="Draw every scene as a sketch and as a photo.")
     ] = False,
+    masks: Annotated[
+        bool,
+        typer.Option(
+            "--masks",
+            help="Also write masks/, a PNG for each image: which object covers each pixel, by the "
+            "numbers of mask_names in world.json.",
+        ),
+    ] = False,
     workers: Annotated[int, typer.Option(help="Drawing processes; 0: all cores.")] = 0,
     config: ConfigOption = None,
 ) -> None:
@@ -75,9 +83,10 @@ def world(
     from sae.world import write_world
 
     with bar("draw") as progress:
-        write_world(out, n, seed=seed, size=size, workers=workers, paired=paired, progress=progress)
+        write_world(out, n, seed, size, workers, paired, masks, progress)
+    wrote = {"images": out, "truth": out / "truth.parquet"}
     console.finish(
-        {"images": out, "truth": out / "truth.parquet"},
+        {**wrote, "masks": out / "masks"} if masks else wrote,
         [
             f"sae embed --domain {quote(f'sketch={out}/sketch')} {quote(f'photo={out}/photo')} "
             f"--out {quote(out.parent / 'store')}"

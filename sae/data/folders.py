@@ -94,7 +94,13 @@ def find_images(domains: Mapping[str, Path], config: FolderConfig | None = None)
     roots = {domain: Path(os.path.realpath(root)) for domain, root in domains.items()}
     found: list[ImageFile] = []
     for domain, root in domains.items():
-        if not root.is_dir() or kind_of(root) in ("run", "store", "part of a store", "SAE"):
+        if not root.is_dir() or kind_of(root) in (
+            "run",
+            "store",
+            "part of a store",
+            "SAE",
+            "world",
+        ):
             raise refuse_place(root, "images")
         others = [other for name, other in roots.items() if name != domain]
         scan = _Scan(root, others, config.follow_links)

@@ -1,4 +1,4 @@
-"""Settings -> a world on disk: pictures by class and domain, and the truth about each."""
+"""Settings -> a world on disk: pictures by class and domain, the truth about each, and masks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from sae.core.errors import UserError
@@ -19,7 +21,7 @@ from sae.core.files import FORMAT, read_config, replacing, sha256_hex, write_jso
 from sae.core.lock import LOCK, hold
 from sae.core.output import require_own
 from sae.world.drawing.draw import LARGEST, SMALLEST, draw
-from sae.world.scene.concepts import PLANTED
+from sae.world.scene.concepts import OBJECTS, PLANTED
 from sae.world.scene.scene import Domain, Scene, concepts_of, sample
 
 VERSION = 1
@@ -29,6 +31,9 @@ SEEDS_PER_WORLD = 10_000_000
 N_WORLDS = 100_000
 """Worlds end below scene 10**12; the scenes that trained the tiny CLIP begin there."""
 MARKER, PLAN, TRUTH = "world.json", "world.unfinished.json", "truth.parquet"
+MASKS = "masks"
+MASK_NAMES = ("background", *OBJECTS)
+"""What each number in a mask stands for; 0 is what no object covers."""
 _COMPRESS_LEVEL = 1
 _CHUNK = 64
 
@@ -46,6 +51,8 @@ class WorldInfo:
     """Whether every scene is there twice, as a sketch and as a photo."""
     version: int = VERSION
     format: int = FORMAT
+    mask_names: tuple[str, ...] = ()
+    """`MASK_NAMES` where the masks are there too."""
 
 
 class Row(NamedTuple):
@@ -66,39 +73,44 @@ def write_world(
     size: int = 128,
     workers: int = 0,
     paired: bool = False,
+    masks: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Draw `n` pictures into `out`; `workers` processes draw it (0: one a core), to the same bytes.
 
     Writes `out/<domain>/<class>/<scene seed>.png`, the class being the first object's name;
     `out/truth.parquet`, one row a picture: image_id (sha256 of the file), path, domain, label, seed
-    and a bool column for every planted concept; and `out/world.json` last. A finished world of the
-    same settings is left alone, an unfinished one is completed. Raises `UserError` for settings out
-    of range and for a folder that holds anything else.
+    and a bool column for every planted concept; and `out/world.json` last. With `masks` also
+    `out/masks/<domain>/<class>/<scene seed>.png`: 8-bit grey, each pixel the place in `MASK_NAMES`
+    of the object that covers it, in front where two overlap. A finished world of the same settings
+    is left alone but for masks that it lacks, an unfinished one is completed. Raises `UserError`
+    for settings out of range and for a folder that holds anything else.
     """
-    info = WorldInfo(n, seed, size, paired)
+    info = WorldInfo(n, seed, size, paired, mask_names=MASK_NAMES if masks else ())
     _check(info)
     if workers < 0:
         raise UserError(f"workers are 1 and more, or 0 for one a core, not {workers}")
     require_own(out, "world", any((out / name).exists() for name in (MARKER, PLAN)))
-    if _is_finished(out, info):
+    if _remaining(out, info) is None:
         return
     with closing(hold(out / LOCK)):
-        if not _is_finished(out, info):  # another process may have just done it
-            _write(out, info, workers, progress)
+        remaining = _remaining(out, info)  # another process may have just done it
+        if remaining is not None:
+            _write(out, remaining, workers, progress)
 
 
 def _write(
     out: Path, info: WorldInfo, workers: int, progress: Callable[[int, int], None] | None
 ) -> None:
-    write_json(out / PLAN, info)
+    settings = {name: value for name, value in asdict(info).items() if value != ()}
+    write_json(out / PLAN, settings)
     rows: list[Row] = []
     for chunk in _drawn_chunks(out, info, workers or os.cpu_count() or 1):
         rows += chunk
         if progress is not None:
             progress(len(rows), info.n)
     _write_truth(out / TRUTH, rows)
-    write_json(out / MARKER, info)
+    write_json(out / MARKER, settings)
     (out / PLAN).unlink()
 
 
@@ -113,18 +125,25 @@ def _check(info: WorldInfo) -> None:
         raise UserError(f"a picture is {SMALLEST} to {LARGEST} pixels wide, not {info.size}")
 
 
-def _is_finished(out: Path, info: WorldInfo) -> bool:
-    """Whether `out` holds this very world; raises `UserError` when it holds something else."""
+def _remaining(out: Path, info: WorldInfo) -> WorldInfo | None:
+    """What is still to be written, with the masks of an unfinished world; None: all is there.
+
+    Raises `UserError` when `out` holds something else.
+    """
     for name in (MARKER, PLAN):
         if (out / name).exists():
-            _refuse_another(out, read_config(out / name, WorldInfo), info)
-            return name == MARKER
-    return False
+            found = read_config(out / name, WorldInfo)
+            _refuse_another(out, found, info)
+            if name == MARKER and (found.mask_names or not info.mask_names):
+                return None
+            info = replace(info, mask_names=found.mask_names or info.mask_names)
+    return info
 
 
 def _refuse_another(out: Path, found: WorldInfo, asked: WorldInfo) -> None:
     wanted = asdict(asked)
-    differing = [f"{k} {v} (not {wanted[k]})" for k, v in asdict(found).items() if v != wanted[k]]
+    there = asdict(replace(found, mask_names=asked.mask_names))
+    differing = [f"{k} {v} (not {wanted[k]})" for k, v in there.items() if v != wanted[k]]
     if differing:
         raise UserError(
             f"{out} holds another world, with {', '.join(differing)}; "
@@ -151,14 +170,18 @@ def _draw_one(out: Path, info: WorldInfo, i: int) -> Row:
     """The truth about picture i, which is drawn unless an earlier run has left it there."""
     scene = _scene(info, i)
     path = f"{scene.domain}/{scene.label}/{scene.seed:08d}.png"
-    file = out / path
-    if file.exists():
-        png = file.read_bytes()
-    else:
-        png = _png(scene, info.size)
-        with replacing(file) as part:
-            part.write_bytes(png)
-    return Row(sha256_hex(png), path, scene.domain, scene.label, scene.seed, concepts_of(scene))
+    files = [out / path, *([out / MASKS / path] if info.mask_names else [])]
+    if not all(file.exists() for file in files):
+        pixels, masks = draw(scene, info.size)
+        mask = np.zeros((info.size, info.size), np.uint8)
+        for placed, covered in zip(scene.objects, masks, strict=True):
+            mask[covered] = MASK_NAMES.index(placed.name)
+        for file, image in zip(files, (pixels, mask), strict=False):
+            if not file.exists():
+                with replacing(file) as part:
+                    part.write_bytes(_png(image))
+    image_id = sha256_hex(files[0].read_bytes())
+    return Row(image_id, path, scene.domain, scene.label, scene.seed, concepts_of(scene))
 
 
 def _scene(info: WorldInfo, i: int) -> Scene:
@@ -169,10 +192,9 @@ def _scene(info: WorldInfo, i: int) -> Scene:
     return sample(first + i // 2, domain)
 
 
-def _png(scene: Scene, size: int) -> bytes:
+def _png(pixels: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
-    image = Image.fromarray(draw(scene, size).pixels)
-    image.save(buffer, format="PNG", compress_level=_COMPRESS_LEVEL)
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=_COMPRESS_LEVEL)
     return buffer.getvalue()
 
 

@@ -65,6 +65,7 @@ IMAGES = {
     "store": "is an EmbeddingStore, not images; `interp collect SAE {}`",
     "SAE": "is an SAE, not images; name a folder of images",
     "run": "is a run, not images; its SAE is",
+    "world": "is a drawn world, not images; `sae embed --domain sketch={}/sketch photo=",
 }
 
 

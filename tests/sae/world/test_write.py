@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from PIL import Image
 
 from sae.core.errors import UserError
-from sae.world import PLANTED, concepts_of, sample, write_world
+from sae.world import OBJECTS, PLANTED, concepts_of, sample, write_world
 from sae.world.drawing.draw import draw
 
 N = 130  # three chunks of work
@@ -87,6 +89,55 @@ def test_a_stopped_world_is_completed_without_drawing_again(world: Path, tmp_pat
     write_world(tmp_path / "w", N, seed=3, size=32, workers=1)
     assert _digests(tmp_path / "w") == _digests(world)
     assert all(p.stat().st_mtime_ns == then for p, then in drawn.items())
+
+
+def test_a_mask_tells_the_object_of_each_pixel_and_world_json_the_names(tmp_path: Path) -> None:
+    write_world(tmp_path / "w", 24, seed=3, size=64, workers=1, masks=True)
+    names = json.loads((tmp_path / "w" / "world.json").read_text())["mask_names"]
+    assert names == ["background", *OBJECTS]
+    files = sorted((tmp_path / "w" / "masks").rglob("*.png"))
+    assert len(files) == 24
+    seen = set()
+    for file in files:
+        assert (tmp_path / "w" / file.relative_to(tmp_path / "w" / "masks")).exists()
+        scene = sample(int(file.stem), "sketch" if file.parts[-3] == "sketch" else "photo")
+        with Image.open(file) as image:
+            assert (image.mode, image.size) == ("L", (64, 64))
+            numbers = np.asarray(image)
+        for placed, mask in zip(scene.objects, draw(scene, 64).masks, strict=True):
+            assert {names[number] for number in numbers[mask]} <= {placed.name}
+        assert not numbers[~draw(scene, 64).masks.any(axis=0)].any()
+        seen |= {len(scene.objects), len(scene.names)}
+    assert {1, 2} < seen  # one object, two of different kinds, and more
+
+
+def test_masks_change_no_other_byte_and_can_be_added_later(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world, tmp_path / "later")
+    write_world(tmp_path / "w", N, seed=3, size=32, workers=2, masks=True)
+    write_world(tmp_path / "later", N, seed=3, size=32, workers=1, masks=True)
+    with_masks = _digests(tmp_path / "w")
+    assert _digests(tmp_path / "later") == with_masks
+    others = {name: d for name, d in with_masks.items() if not name.startswith("masks/")}
+    before = _digests(world)
+    assert others.pop("world.json") != before.pop("world.json")
+    assert others == before
+    write_world(tmp_path / "w", N, seed=3, size=32)  # has all that is asked for, and more
+    assert _digests(tmp_path / "w") == with_masks
+
+
+def test_a_stopped_world_keeps_the_masks_it_was_begun_with(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    for out in (tmp_path / "stopped", tmp_path / "whole"):
+        with contextlib.suppress(KeyboardInterrupt):
+            write_world(
+                out, 70, size=32, workers=1, masks=True,
+                progress=stop if out.name == "stopped" else None,
+            )  # fmt: skip
+    assert len(list((tmp_path / "stopped").rglob("*.png"))) == 128
+    write_world(tmp_path / "stopped", 70, size=32, workers=1)
+    assert _digests(tmp_path / "stopped") == _digests(tmp_path / "whole")
 
 
 def test_a_paired_world_shows_every_scene_in_both_domains(tmp_path: Path) -> None:
