@@ -1,10 +1,12 @@
 """The TopK SAE of the test-time-training paper (arXiv 2509.24510), as .pt and in the hub's layout.
 
-Signed top-k: no ReLU, so negative latents survive. Decoder rows are normalised at every use.
+Signed top-k: no ReLU, so negative latents survive. Decoder rows are normalised at every use, and
+so are the embeddings, by the script that extracts them: each row is brought to length 1 here.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,5 +65,7 @@ def _foreign(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> Foreign:
         b_dec=tensor(state, "b_dec", NAME) if "b_dec" in state else torch.zeros(d),
         rule="signed_topk",
         k=number(config, "k", NAME),
-        notes=("trained on embeddings of length 1: normalise yours before you encode them",),
+        input_norm="constant_norm",  # to length sqrt(d), which the scale takes back to 1
+        scale=math.sqrt(d),
+        notes=("trained on embeddings of length 1: each of yours is brought to it first",),
     )

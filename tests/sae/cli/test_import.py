@@ -304,7 +304,7 @@ def test_a_foreign_file_is_evaluated_where_it_lies_and_nothing_is_written_there(
         assert run("eval", place, store.path, "--device", "cpu") == OK
         printed = capsys.readouterr()
         assert "fvu" in printed.out
-        note = "trained on embeddings of length 1: normalise yours before you encode them"
+        note = "trained on embeddings of length 1: each of yours is brought to it first"
         assert printed.err.splitlines()[0] == f"sae: {place}: {note}"
         assert run("eval", place, store.path, "--plots") == USAGE
         assert "`sae import" in capsys.readouterr().err

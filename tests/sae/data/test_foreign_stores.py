@@ -53,7 +53,7 @@ def test_a_foreign_sae_and_a_foreign_store_make_a_run_that_keeps_the_sae(tmp_pat
     assert interp("collect", checkpoint, CHUNKS, "--run", tmp_path / "run") == OK
     x = all_vectors(EmbeddingStore.open(CHUNKS))[:, 0]
     kept = load(tmp_path / "run" / "sae")
-    with pytest.warns(Notice, match="normalise yours"):
+    with pytest.warns(Notice, match="of length 1: each of yours"):
         given = load(checkpoint).encode(x)
     assert torch.equal(kept.encode(x).acts, given.acts)
     active = (given.dense(kept.n_latents) > 0).sum(0)

@@ -77,6 +77,19 @@ def test_latents_and_reconstruction_are_the_peers_own(name: str) -> None:
         assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
+@pytest.mark.parametrize("name", ["ttt_topk_pt", "ttt_topk_pt_nobias", "ttt_topk_hf"])
+def test_ttt_s_latents_are_those_of_unit_rows_whatever_the_rows_length(name: str) -> None:
+    model = interchange.read(_checkpoint(name)).model
+    expected = load_file(DATA / name / "expected.safetensors")
+    length = torch.linspace(0.2, 30, len(expected["x"]))[:, None]
+    with torch.no_grad():
+        x_hat, codes = model(expected["x"] * length)
+    latents = codes.dense(model.n_latents)
+    assert torch.equal(latents != 0, expected["latents"] != 0)
+    torch.testing.assert_close(latents, expected["latents"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(x_hat / length, expected["reconstruction"], atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("place", EVIL)
 def test_a_hostile_or_damaged_file_is_refused_and_nothing_runs(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
