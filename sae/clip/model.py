@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from sae.clip.names import open_clip_parts
-from sae.clip.tower import Tower, find_tower, without_projection
+from sae.clip.tower import Tower, find_tower, tower_name, without_projection
 from sae.core.errors import UserError
 
 TEXTS_AT_ONCE = 256
@@ -115,6 +115,8 @@ class Clip:
         """ "projected" stays; a block may count from the end: "-1" is the last."""
         if layer == "projected":
             return layer
+        if self._tower is None:
+            self._blocks()
         try:
             block = int(layer)
         except ValueError:
@@ -152,21 +154,45 @@ class Clip:
     @torch.no_grad()
     def run_to(self, pixels: Tensor, layer: str) -> Halfway:
         """(b, 3, s, s) -> the network stopped behind a layer; `finish` goes on from there."""
-        layer, pixels = self.resolve_layer(layer), pixels.to(self.device)
-        with _tf32(self.device):
-            if layer == "projected":
-                return Halfway(layer, self._projected(pixels)[:, None], pixels)
-            self._blocks()
-            output = self._model.visual.forward_intermediates(
-                pixels,
-                indices=[int(layer)],
-                stop_early=True,
-                intermediates_only=True,
-                output_fmt="NLC",
-                output_extra_tokens=True,
+        [halfway] = self.run_through(pixels, [layer])
+        return halfway
+
+    @torch.no_grad()
+    def run_through(self, pixels: Tensor, layers: Sequence[str]) -> list[Halfway]:
+        """(b, 3, s, s) -> the network stopped behind each of these layers, in one pass."""
+        names, pixels = [self.resolve_layer(layer) for layer in layers], pixels.to(self.device)
+        blocks = sorted({int(name) for name in names if name != "projected"})
+        rows: dict[str, Tensor] = {}
+        with _tf32(self.device), ExitStack() as skipped:
+            if blocks:
+                rows |= self._rows(pixels, blocks)
+            if "projected" in names:
+                for block in blocks[-1:]:
+                    skipped.enter_context(self._blocks().resuming(block, rows[str(block)]))
+                rows["projected"] = self._projected(pixels)[:, None]
+        return [Halfway(name, rows[name], pixels) for name in names]
+
+    def _rows(self, pixels: Tensor, blocks: list[int]) -> dict[str, Tensor]:
+        """By block: all tokens that leave it (b, n, d), the prefix first."""
+        tower = self._blocks()
+        output = self._model.visual.forward_intermediates(
+            pixels,
+            indices=blocks,
+            stop_early=True,
+            intermediates_only=True,
+            output_fmt="NLC",
+            output_extra_tokens=True,
+        )
+        found = output["image_intermediates"]
+        prefixes = output.get("image_intermediates_prefix") or [row[:, :0] for row in found]
+        rows = [torch.cat(parts, dim=1) for parts in zip(prefixes, found, strict=True)]
+        n_tokens, n_known = rows[0].shape[1], tower.n_prefix + tower.grid[0] * tower.grid[1]
+        if n_tokens != n_known:
+            raise UserError(
+                f"{self.name} has {n_tokens} tokens at block {blocks[0]}, not {n_known}: they are "
+                f"no grid of {tower.grid[0]} x {tower.grid[1]} patches; use --layer projected"
             )
-        prefix = output.get("image_intermediates_prefix", [])
-        return Halfway(layer, torch.cat([*prefix, *output["image_intermediates"]], dim=1), pixels)
+        return {str(block): row for block, row in zip(blocks, rows, strict=True)}
 
     def tokens_at(self, halfway: Halfway, tokens: str) -> Tensor:
         """(b, t, d) float32: the tokens that left the layer at which the network was stopped."""
@@ -272,7 +298,10 @@ class Clip:
 
     def _blocks(self) -> Tower:
         if self._tower is None:
-            raise UserError(f"{self._layers_text()}: its blocks are no row of tokens")
+            raise UserError(
+                f"{self._layers_text()}: what leaves the blocks of its {tower_name(self._model.visual)} "
+                "is no row of tokens"
+            )
         return self._tower
 
     def _layers_text(self) -> str:

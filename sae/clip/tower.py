@@ -93,8 +93,13 @@ def find_tower(visual: Any) -> Tower | None:
     if hasattr(visual, "class_embedding") and hasattr(visual, "transformer"):
         return _open_clip_tower(visual)
     if hasattr(visual, "trunk"):
-        return _timm_tower(visual.trunk)
+        return _timm_tower(visual.trunk, visual.image_size)
     return None
+
+
+def tower_name(visual: Any) -> str:
+    """What the architecture is called: "ModifiedResNet", "ConvNeXt"."""
+    return type(getattr(visual, "trunk", visual)).__name__
 
 
 def _open_clip_tower(visual: Any) -> Tower:
@@ -111,9 +116,12 @@ def _open_clip_tower(visual: Any) -> Tower:
     )
 
 
-def _timm_tower(trunk: Any) -> Tower | None:
+def _timm_tower(trunk: Any, image_size: tuple[int, int]) -> Tower | None:
     blocks = getattr(trunk, "blocks", None)
-    grid = getattr(getattr(trunk, "patch_embed", None), "grid_size", None)
+    patch_embed = getattr(trunk, "patch_embed", None)
+    grid = getattr(patch_embed, "grid_size", None)
+    if getattr(trunk, "dynamic_img_size", False):  # its own size is that of its training
+        grid = patch_embed.dynamic_feat_size(image_size)
     if not isinstance(blocks, nn.ModuleList | nn.Sequential) or grid is None:
         return None
     if not hasattr(trunk, "num_prefix_tokens"):

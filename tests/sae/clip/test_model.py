@@ -1,6 +1,7 @@
 import copy
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,15 @@ VIT_CLS_REGISTERS = {
     "image_size": 160,
 }
 VIT_TIMM = {"timm_model_name": "test_vit", "timm_pool": "token", "image_size": 160}
+CLS_LESS = {"timm_model_name": "sae_test_cls_less", "timm_pool": "avg", "image_size": [96, 160]}
+SIGLIP = {
+    "timm_model_name": "sae_test_cls_less",
+    "timm_pool": "map",
+    "timm_proj": "none",
+    "image_size": 64,
+}
+WIDE = {**VIT, "image_size": [48, 80]}
+SWIN = {"timm_model_name": "sae_test_swin", "timm_pool": "avg", "image_size": 64}
 CONVNEXT = {"timm_model_name": "test_convnext", "timm_pool": "avg", "image_size": 160}
 
 
@@ -33,6 +43,24 @@ CONVNEXT = {"timm_model_name": "test_convnext", "timm_pool": "avg", "image_size"
 def sae_test_registers(pretrained: bool = False, **options: Any) -> torch.nn.Module:
     """CLS, two registers, patches."""
     made: torch.nn.Module = timm.create_model("test_vit", reg_tokens=2, **options)
+    return made
+
+
+@timm.models.register_model
+def sae_test_cls_less(pretrained: bool = False, **options: Any) -> torch.nn.Module:
+    """Patches alone, as SigLIP's towers have them."""
+    options = {"global_pool": "avg", **options, "class_token": False}
+    made: torch.nn.Module = timm.create_model("test_vit", **options)
+    return made
+
+
+@timm.models.register_model
+def sae_test_swin(pretrained: bool = False, **options: Any) -> torch.nn.Module:
+    """Windows that shift, and patches that are merged on the way."""
+    small = {"depths": (1, 1), "embed_dim": 16, "num_heads": (1, 2), "window_size": 4}
+    small |= {"img_size": 64}
+    name = "swin_tiny_patch4_window7_224"
+    made: torch.nn.Module = timm.create_model(name, **{**small, **options})
     return made
 
 
@@ -44,16 +72,21 @@ def towers(folder: Path, clip: Clip) -> dict[str, Clip]:
         "timm": VIT_TIMM,
         "registers": VIT_REGISTERS,
         "cls and registers": VIT_CLS_REGISTERS,
+        "cls-less": CLS_LESS,
+        "wide": WIDE,
+        "swin": SWIN,
         "resnet": RESNET,
         "convnext": CONVNEXT,
     }
     made = {n: load_clip(small_clip(folder / n, v), "cpu") for n, v in visions.items()}
+    made["siglip"] = load_clip(small_clip(folder / "siglip", SIGLIP, siglip=True), "cpu")
     return {"vit": clip, **made}
 
 
 def pixels_for(clip: Clip, n: int = 3) -> Tensor:
-    size = (n, 3, clip.image_size, clip.image_size)
-    return torch.randn(size, generator=torch.Generator().manual_seed(0))
+    size = clip._model.visual.preprocess_cfg["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    return torch.randn((n, 3, height, width), generator=torch.Generator().manual_seed(0))
 
 
 def picture(width: int, height: int) -> Image.Image:
@@ -106,7 +139,8 @@ def test_preprocessing_a_batch_equals_one_at_a_time(clip: Clip) -> None:
 
 
 @pytest.mark.parametrize(
-    "tower", ["vit", "average", "attention", "timm", "registers", "resnet", "convnext"]
+    "tower",
+    ["vit", "average", "attention", "timm", "registers", "siglip", "resnet", "convnext", "swin"],
 )
 def test_projected_is_encode_image_for_every_tower(tower: str, towers: dict[str, Clip]) -> None:
     clip = towers[tower]
@@ -114,26 +148,73 @@ def test_projected_is_encode_image_for_every_tower(tower: str, towers: dict[str,
     with torch.no_grad():
         known = clip._model.encode_image(pixels)
     got = clip.embed_images(pixels)
-    assert got.shape == (3, 1, 32)
+    assert got.shape == (3, 1, clip.d_embed)
     assert got.dtype == torch.float32
     assert not got.requires_grad
     assert torch.equal(got[:, 0], known)
     assert torch.allclose(clip.image_features(pixels), F.normalize(known, dim=-1))
-    assert clip.width("projected") == clip.d_embed == 32
+    assert clip.width("projected") == clip.d_embed == (64 if tower == "siglip" else 32)
 
 
-@pytest.mark.parametrize("tower", ["vit", "average", "attention", "timm"])
-@pytest.mark.parametrize("layer", ["0", "-1"])
-def test_a_block_s_tokens_are_what_leaves_the_block(
-    tower: str, layer: str, towers: dict[str, Clip]
+@pytest.mark.parametrize(
+    "tower", ["vit", "wide", "average", "attention", "timm", "cls-less", "siglip"]
+)
+def test_every_block_s_tokens_are_what_leaves_the_block_in_one_pass_over_the_network(
+    tower: str, towers: dict[str, Clip]
 ) -> None:
     clip = towers[tower]
-    assert clip._tower is not None
+    blocks = clip._blocks().blocks
     seen: list[Tensor] = []
-    hook = clip._tower.blocks[int(layer)].register_forward_hook(lambda *a: seen.append(a[2]))
-    clip.embed_images(pixels_for(clip))
-    hook.remove()
-    assert torch.allclose(clip.embed_images(pixels_for(clip), layer, "all"), seen[0], atol=1e-6)
+    computed: list[int] = []
+    hooks = [block.register_forward_hook(lambda *a: seen.append(a[2])) for block in blocks]
+    projected = clip.embed_images(pixels_for(clip))
+    for hook in hooks:
+        hook.remove()
+    hooks = [block.mlp.register_forward_hook(lambda *_: computed.append(1)) for block in blocks]
+    layers = [str(block) for block in range(clip.n_blocks)]
+    together = clip.run_through(pixels_for(clip), [*layers[1:], "projected", "0"])
+    for hook in hooks:
+        hook.remove()
+    assert len(computed) == clip.n_blocks
+    tokens = "all" if clip._blocks().has_cls else "patch"
+    for halfway in together:
+        known = projected if halfway.layer == "projected" else seen[int(halfway.layer)]
+        assert torch.allclose(clip.tokens_at(halfway, tokens), known, atol=1e-6)
+    for layer in layers:
+        alone = clip.embed_images(pixels_for(clip), layer, tokens)
+        assert torch.allclose(alone, seen[int(layer)], atol=1e-6)
+
+
+@pytest.mark.parametrize("tower", ["wide", "cls-less"])
+def test_a_patch_is_token_row_times_columns_plus_column(
+    tower: str, towers: dict[str, Clip]
+) -> None:
+    clip = towers[tower]
+    pixels = pixels_for(clip, 1)
+    h, w = clip.grid()
+    side = pixels.shape[-1] // w
+    assert h != w
+    assert (h * side, w * side) == pixels.shape[-2:]
+    changed = pixels.clone()
+    changed[:, :, side : 2 * side, 3 * side : 4 * side] += 3  # row 1, column 3
+    before, after = (clip.embed_images(p, "0", "patch")[0] for p in (pixels, changed))
+    assert int((after - before).norm(dim=-1).argmax()) == w + 3
+
+
+def test_blocks_that_are_no_row_of_tokens_are_refused_by_name(towers: dict[str, Clip]) -> None:
+    known = {"resnet": "ModifiedResNet", "convnext": "ConvNeXt", "swin": "SwinTransformer"}
+    for tower, name in known.items():
+        for layer in ("0", "-1"):
+            message = says(lambda t=tower, la=layer: towers[t].embed_images(pixels_for(towers[t]), la))  # type: ignore[misc]
+            assert f"its {name} is no row of tokens" in message
+            assert "'projected' only" in message
+
+
+def test_a_network_with_other_tokens_than_its_grid_has_is_refused(towers: dict[str, Clip]) -> None:
+    odd = copy.copy(towers["siglip"])
+    odd._tower = replace(odd._blocks(), grid=(4, 5))
+    said = says(lambda: odd.embed_images(pixels_for(odd), "1", "patch"))
+    assert "16 tokens at block 1, not 20" in said
 
 
 @pytest.mark.parametrize("tower", ["vit", "timm"])
@@ -178,6 +259,9 @@ CASES = [
     ("attention", "1", "patch"),
     ("timm", "3", "all"),
     ("registers", "2", "patch"),
+    ("siglip", "0", "patch"),
+    ("siglip", "5", "patch"),
+    ("cls-less", "4", "patch"),
     ("cls and registers", "2", "all"),
     ("resnet", "projected", "cls"),
 ]
@@ -196,7 +280,7 @@ def test_an_edit_gets_what_embed_images_gives_and_putting_it_back_changes_nothin
         return x
 
     features = clip.image_features(pixels, layer, tokens, keep)
-    assert torch.equal(features, clip.image_features(pixels))
+    assert torch.allclose(features, clip.image_features(pixels), atol=1e-6)
     assert torch.allclose(given[0], clip.embed_images(pixels, layer, tokens), atol=1e-6)
 
 

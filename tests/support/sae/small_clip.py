@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from open_clip.model import CLIP
+from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 from safetensors.torch import save_file
@@ -27,7 +27,9 @@ PREPROCESS = {
 }
 
 
-def small_clip(folder: Path, vision: dict[str, Any] = VIT, seed: int = 0) -> str:
+def small_clip(
+    folder: Path, vision: dict[str, Any] = VIT, seed: int = 0, siglip: bool = False
+) -> str:
     """Write a model in open_clip's format into `folder`; return its name for `load_clip`."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(VOCABULARY, folder.parent / VOCABULARY.name)
@@ -39,11 +41,13 @@ def small_clip(folder: Path, vision: dict[str, Any] = VIT, seed: int = 0) -> str
         "layers": 1,
         "tokenizer_kwargs": {"bpe_path": f"../{VOCABULARY.name}"},
     }
-    config = {"embed_dim": 32, "vision_cfg": vision, "text_cfg": text}
+    config = {"embed_dim": 64 if siglip else 32, "vision_cfg": vision, "text_cfg": text}
+    config |= {"init_logit_bias": -10} if siglip else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        weights = CLIP(**config).half().state_dict()
+        weights = (CustomTextCLIP if siglip else CLIP)(**config).half().state_dict()
     save_file(weights, folder / "open_clip_model.safetensors")
+    config |= {"custom_text": True} if siglip else {}
     whole = {"model_cfg": config, "preprocess_cfg": PREPROCESS}
     (folder / "open_clip_config.json").write_text(json.dumps(whole))
     return f"local-dir:{folder}"
