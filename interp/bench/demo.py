@@ -83,7 +83,8 @@ def run_demo(out: Path, settings: ModelSettings, json: Path | None = None) -> No
 def _embed(world: Path, store: Path, device: str, progress: Progress) -> None:
     roots = parse_domains([f"sketch={world / 'sketch'}", f"photo={world / 'photo'}"])
     source = Source("tiny", "projected", "cls")
-    embed(find_images(roots), roots, store, load_clip("tiny", device), source, progress=progress)
+    clip = load_clip("tiny", device)
+    embed(find_images(roots), roots, {store: source}, clip, progress=progress)
 
 
 def _explain_and_score(run: Run, settings: ModelSettings) -> None:

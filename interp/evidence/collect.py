@@ -46,7 +46,7 @@ from sae.core.files import package_version, read_config, write_json
 from sae.core.progress import Progress
 from sae.data.store import EmbeddingStore
 from sae.model.identity import sae_identity
-from sae.model.sae import require_match
+from sae.model.match import require_match
 
 
 def collect(

@@ -36,7 +36,7 @@ from sae.core.output import require_own
 from sae.core.progress import Progress
 from sae.data.store import EmbeddingStore
 from sae.model.identity import sae_identity
-from sae.model.sae import require_match
+from sae.model.match import require_match
 
 N_TOP = 10
 THRESHOLD = 0.2

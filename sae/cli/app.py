@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,7 @@ from sae.cli.console import (
     VersionOption,
 )
 from sae.cli.options import spread
+from sae.clip.config import SourceConfig
 from sae.core.errors import UserError, quote
 from sae.core.progress import bar
 from sae.data.folders import FolderConfig
@@ -99,29 +100,14 @@ def world(
 def embed(
     out: Annotated[Path, console.declare_out("Folder of the EmbeddingStore to write.")],
     folders: FolderConfig,
-    domain: Annotated[
-        list[str] | None, typer.Option(help="NAME=DIR; more may follow: sketch=DIR photo=DIR.")
-    ] = None,
+    source: SourceConfig,
     more: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[NAME=DIR]...", help="Further words of --domain.", show_default=False
         ),
     ] = None,
-    clip: Annotated[
-        str,
-        typer.Option(
-            help="tiny (built in), MODEL/PRETRAINED of open_clip (ViT-B-32/openai), MODEL/random, "
-            "hf-hub:org/name, local-dir:path."
-        ),
-    ] = "tiny",
-    layer: Annotated[
-        str, typer.Option(help="Transformer block (from 0; -1 is the last), or projected.")
-    ] = "projected",
-    tokens: Annotated[str, typer.Option(help="cls, patch or all.")] = "cls",
-    dtype: Annotated[str, typer.Option(help="float16 or float32, on disk.")] = "float16",
     batch_size: Annotated[int, typer.Option(help="Images per forward pass.", min=1)] = 128,
-    workers: Annotated[int, typer.Option(help="Decoding processes; -1: up to 8, 0: none.")] = -1,
     device: DeviceOption = "auto",
     config: ConfigOption = None,
 ) -> None:
@@ -133,29 +119,28 @@ def embed(
     """
     from sae.clip.embed import embed as embed_images
     from sae.clip.model import load_clip
+    from sae.clip.vectors import name_stores
     from sae.data.folders import find_images, parse_domains
-    from sae.data.store_format import Source
 
-    roots = parse_domains([*(domain or []), *(more or [])])
+    roots = parse_domains([*(source.domain or []), *(more or [])])
     files = find_images(roots, folders)
-    model = load_clip(clip, device)
-    source = Source(model.name, model.resolve_layer(layer), _one_of("--tokens", tokens, TOKENS))
+    model = load_clip(source.clip, device)
+    stores = name_stores(model, out, source)
     with bar("embed") as progress:
-        info = embed_images(
+        infos = embed_images(
             files,
             roots,
-            out,
+            stores,
             model,
-            source,
-            dtype=_one_of("--dtype", dtype, ("float16", "float32")),
+            dtype=source.dtype,
             batch_size=batch_size,
-            workers=None if workers < 0 else workers,
+            workers=source.n_workers,
             allow_skipped=folders.allow_skipped,
             follow_links=folders.follow_links,
             max_pixels=folders.max_pixels,
             progress=progress,
         )
-    reports.report_embedding(info, out, files)
+    reports.report_embedding(dict(zip(stores, infos, strict=True)), files)
 
 
 @app.command()
@@ -284,15 +269,6 @@ app.command(name="export")(interchange.export_sae)
 app.command()(adopt.adopt)
 for _command in (hub.push, hub.pull):
     app.command()(_command)
-
-
-TOKENS = ("cls", "patch", "all")
-
-
-def _one_of(flag: str, value: str, known: tuple[str, ...]) -> Any:
-    if value in known:
-        return value
-    raise UserError(f"{flag} {value!r} is none of {', '.join(known)}")
 
 
 def _whole_numbers(flag: str, text: str) -> list[int]:

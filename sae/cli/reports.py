@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,32 +18,40 @@ if TYPE_CHECKING:
     from sae.training.train import TrainResult
 
 
-def report_embedding(info: StoreInfo, out: Path, files: Sequence[ImageFile]) -> None:
-    """What was embedded, what was left out."""
+def report_embedding(stores: Mapping[Path, StoreInfo], files: Sequence[ImageFile]) -> None:
+    """What was embedded, what was left out: the same in all `stores`."""
     from sae.clip.embed import DUPLICATE
     from sae.data.folders import name_lost_classes
     from sae.data.store import EmbeddingStore
     from sae.data.store_format import read_skipped
 
+    out, info = next(iter(stores.items()))
     skipped = read_skipped(out / "skipped.csv")
     n_twice = sum(line.reason.startswith(DUPLICATE) for line in skipped)
     kinds = f" ({n_twice} there twice, {len(skipped) - n_twice} unreadable)" if skipped else ""
+    sizes = [f"{each.tokens_per_image} x {each.d}" for each in stores.values()]
     console.say(
-        f"embedded {info.n_images} images ({', '.join(info.roots)}), "
-        f"{info.tokens_per_image} x {info.d} each; skipped {info.n_skipped}{kinds}"
+        f"embedded {info.n_images} images ({', '.join(info.roots)}), {' and '.join(sizes)} each; "
+        f"skipped {info.n_skipped}{kinds}"
     )
     images = EmbeddingStore.open(out).images
     embedded = Counter(zip(images["domain"], images["label"], strict=True))
     for line in name_lost_classes(files, embedded):
         console.complain(line)
+    wrote = {"store" if len(stores) == 1 else place.name: place for place in stores}
     console.finish(
-        {"store": out} | ({"skipped": out / "skipped.csv"} if info.n_skipped else {}),
-        [f"sae train {quote(out)} --out {quote(_place_of_sae(out))}"],
+        wrote | ({"skipped": out / "skipped.csv"} if info.n_skipped else {}),
+        [
+            f"sae train {quote(place)} --out {quote(_place_of_sae(place, len(stores) > 1))}"
+            for place in stores
+        ],
     )
 
 
-def _place_of_sae(store: Path) -> Path:
+def _place_of_sae(store: Path, is_one_of_several: bool) -> Path:
     """Beside the store, but not ./sae, which can hide the package of that name."""
+    if is_one_of_several:
+        return store.parent.with_name(f"sae-{store.name}")
     place = store.parent / "sae"
     return Path("work/sae") if place.resolve() == Path.cwd() / "sae" else place
 

@@ -1,12 +1,12 @@
-"""A list of images -> a store of embeddings. Stopped at any moment, the same call goes on."""
+"""A list of images -> a store of embeddings for each layer. Stopped at any moment, it goes on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from sae.clip.image_loader import (
     load_images,
 )
 from sae.clip.model import Clip
+from sae.clip.vectors import embed_batch, vectors_of
 from sae.core.errors import FAILURES, UserError
 from sae.core.files import sha256_hex
 from sae.core.lock import LOCK, hold
@@ -27,7 +28,7 @@ from sae.data.folders import ImageFile
 from sae.data.images import MAX_PIXELS
 from sae.data.roots import remember
 from sae.data.store_format import DTYPES, ImageRow, Skipped, Source, StoreInfo, torch_dtype
-from sae.data.store_writer import Plan, StoreWriter, relative_roots
+from sae.data.store_writer import Plan, StoreWriter, relative_roots, require_room_for
 
 MAX_SKIPPED = 0.01
 """Share of unreadable images above which a person should look first. Duplicates do not count."""
@@ -38,9 +39,8 @@ DUPLICATE = "duplicate of "
 def embed(
     files: Sequence[ImageFile],
     roots: Mapping[str, Path],
-    out: Path,
+    stores: Mapping[Path, Source],
     clip: Clip,
-    source: Source,
     *,
     dtype: str = "float16",
     batch_size: int = 128,
@@ -50,63 +50,66 @@ def embed(
     follow_links: bool = False,
     max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
-) -> StoreInfo:
-    """Embed all candidates into the store `out`, or finish what an earlier call began there.
+) -> list[StoreInfo]:
+    """Embed all candidates into each of `stores`, or finish what an earlier call began there.
 
-    `workers` is the number of decoding processes: None for one a core (8 at most), 0 to decode in
-    this one. A shard covers `shard_images` candidates, fewer where it would pass 256 MB. Equal
-    contents are embedded once. Raises `UserError` with exit code 4 when more than 1% of the files
-    cannot be read, unless `allow_skipped`; all work is kept, so a second call with it is quick.
+    All of them come of one pass over the images and the network. `workers` is the number of
+    decoding processes: None for one a core (8 at most), 0 to decode in this one. A shard covers
+    `shard_images` candidates, fewer where that of any store would pass 256 MB. Equal contents are
+    embedded once. Raises `UserError` with exit code 4 when more than 1% of the files cannot be
+    read, unless `allow_skipped`; all work is kept, so a second call with it is quick.
     `follow_links`: those who look at the images later may follow links out of the roots.
     """
-    plan = plan_store(files, roots, out, clip, source, dtype, shard_images, max_pixels)
-    with closing(hold(out / LOCK)):
-        writer = StoreWriter(out, plan)
-        finished = writer.read_finished()
-        if finished is None:
-            writer.require_room()
+    plans = plan_stores(files, roots, stores, clip, dtype, shard_images, max_pixels)
+    with ExitStack() as held:
+        for out in plans:
+            held.enter_context(closing(hold(out / LOCK)))
+        writers = [StoreWriter(out, plan) for out, plan in plans.items()]
+        finished = {writer.path: writer.read_finished() for writer in writers}
+        left = [writer for writer in writers if finished[writer.path] is None]
+        if left:
+            require_room_for(left)
             n_workers = default_workers(len(files)) if workers is None else workers
             with explain_dead_workers():
-                _write_shards(writer, files, roots, clip, batch_size, n_workers, progress)
+                _write_shards(left, files, roots, clip, batch_size, n_workers, progress)
+        for writer in left:
             _refuse_many_skipped(writer, allow_skipped)
-            finished = writer.finish()
-    remember(finished, follow_links)
+            finished[writer.path] = writer.finish()
+    infos = [info for info in finished.values() if info is not None]
+    for info in infos:
+        remember(info, follow_links)
     if progress is not None:
         progress(len(files), len(files))
-    return finished
+    return infos
 
 
-def plan_store(
+def plan_stores(
     files: Sequence[ImageFile],
     roots: Mapping[str, Path],
-    out: Path,
+    stores: Mapping[Path, Source],
     clip: Clip,
-    source: Source,
     dtype: str,
     shard_images: int,
     max_pixels: int = MAX_PIXELS,
-) -> Plan:
-    """All that decides the store's content. Raises `UserError` for what the model does not have."""
+) -> dict[Path, Plan]:
+    """All that decides the stores' content. Raises `UserError` for what the model does not have."""
     if dtype not in DTYPES:
         raise UserError(f"no dtype {dtype!r}; use {' or '.join(DTYPES)}")
-    layer = clip.resolve_layer(source.layer)
-    n_tokens, d = clip.tokens_per_image(layer, source.tokens), clip.width(layer)
-    image_bytes = n_tokens * d * torch_dtype(dtype).itemsize
-    return Plan(
-        clip=clip.name,
-        clip_sha=clip.sha,
-        layer=layer,
-        tokens=source.tokens,
-        dtype=dtype,
-        d=d,
-        tokens_per_image=n_tokens,
-        grid=list(clip.grid()) if source.tokens != "cls" else [],
-        shard_images=max(1, min(shard_images, SHARD_BYTES // image_bytes)),
-        n_files=len(files),
-        files=_digest(files, roots),
-        roots=relative_roots(roots, out),
-        max_pixels=max_pixels,
-    )
+    digest = _digest(files, roots)
+    plans = {
+        out: Plan(
+            **asdict(vectors_of(clip, source, dtype)),
+            shard_images=shard_images,
+            n_files=len(files),
+            files=digest,
+            roots=relative_roots(roots, out),
+            max_pixels=max_pixels,
+        )
+        for out, source in stores.items()
+    }
+    most = SHARD_BYTES // max(plan.image_bytes for plan in plans.values())
+    least = max(1, min(shard_images, most))
+    return {out: replace(plan, shard_images=least) for out, plan in plans.items()}
 
 
 def _batches(plan: Plan, first_shard: int, batch_size: int) -> Iterator[list[int]]:
@@ -121,14 +124,18 @@ def _batches(plan: Plan, first_shard: int, batch_size: int) -> Iterator[list[int
 
 
 class _Shard:
-    """The shard in the making; `paths` remembers every image of the store by its id."""
+    """The shard in the making; `paths` remembers every image of the stores by its id."""
 
-    def __init__(self, plan: Plan, files: Sequence[ImageFile], roots: Mapping[str, Path]) -> None:
+    def __init__(
+        self, plans: Sequence[Plan], files: Sequence[ImageFile], roots: Mapping[str, Path]
+    ) -> None:
         self._files = files
         self._roots = roots
         self._clear()
-        shape = (len(plan.span(0)), plan.tokens_per_image, plan.d)
-        self._x = torch.empty(shape, dtype=torch_dtype(plan.dtype))
+        self._parts = [
+            torch.empty(len(p.span(0)), p.tokens_per_image, p.d, dtype=torch_dtype(p.dtype))
+            for p in plans
+        ]
         self.paths: dict[str, str] = {}
 
     def sort(self, outcomes: Sequence[Outcome]) -> list[Loaded]:
@@ -149,14 +156,16 @@ class _Shard:
             fresh.append(outcome)
         return fresh
 
-    def add(self, x: Tensor) -> None:
-        """Take the embeddings (b, t, d) of the images that `sort` returned."""
-        first = len(self._rows) - len(x)
-        self._x[first : len(self._rows)] = x
+    def add(self, embedded: Sequence[Tensor]) -> None:
+        """Take the embeddings (b, t, d), for each store, of the images that `sort` returned."""
+        for part, x in zip(self._parts, embedded, strict=True):
+            part[len(self._rows) - len(x) : len(self._rows)] = x
 
-    def write(self, writer: StoreWriter) -> None:
-        """Hand it over and begin the next."""
-        writer.write_shard(self._x[: len(self._rows)], self._rows, self._skipped)
+    def write(self, writers: Sequence[StoreWriter], number: int) -> None:
+        """Hand it over to the stores that do not have it yet, and begin the next."""
+        for writer, part in zip(writers, self._parts, strict=True):
+            if writer.n_done == number:
+                writer.write_shard(part[: len(self._rows)], self._rows, self._skipped)
         self._clear()
 
     def _clear(self) -> None:
@@ -176,7 +185,7 @@ class _Shard:
 
 
 def _write_shards(
-    writer: StoreWriter,
+    writers: Sequence[StoreWriter],
     files: Sequence[ImageFile],
     roots: Mapping[str, Path],
     clip: Clip,
@@ -184,33 +193,22 @@ def _write_shards(
     workers: int,
     progress: Progress | None,
 ) -> None:
-    plan = writer.plan
-    shard = _Shard(plan, files, roots)
-    shard.paths.update((row.image_id, f"{row.domain}/{row.path}") for row in writer.written_rows())
-    batches = _batches(plan, writer.n_done, batch_size)
+    """The shards that are left; where a stop came between two stores' shards, one has more."""
+    behind = min(writers, key=lambda writer: writer.n_done)
+    plan, number = behind.plan, behind.n_done
+    plans = [writer.plan for writer in writers]
+    shard = _Shard(plans, files, roots)
+    shard.paths.update((row.image_id, f"{row.domain}/{row.path}") for row in behind.written_rows())
+    batches = _batches(plan, number, batch_size)
     for outcomes in load_images(files, clip.preprocess, batches, workers, plan.max_pixels):
         fresh = shard.sort(outcomes)
         if fresh:
-            shard.add(_embed_batch(clip, plan, fresh))
+            shard.add(embed_batch(clip, plans, [image.pixels for image in fresh]))
         if progress is not None:
-            progress(plan.span(writer.n_done).start + shard.n_candidates, plan.n_files)
-        if shard.n_candidates == len(plan.span(writer.n_done)):
-            shard.write(writer)
-
-
-def _embed_batch(clip: Clip, plan: Plan, images: Sequence[Loaded]) -> Tensor:
-    """(b, t, d) on the CPU, in the store's type."""
-    pixels = torch.from_numpy(np.stack([image.pixels for image in images]))  # (b, s, s, 3)
-    if clip.device.type == "cuda":
-        pixels = pixels.pin_memory()
-    normalised = clip.preprocess.normalise(pixels.to(clip.device, non_blocking=True))
-    x = clip.embed_images(normalised, plan.layer, plan.tokens).to(torch_dtype(plan.dtype)).cpu()
-    if not x.isfinite().all():
-        raise UserError(
-            f"{plan.clip}, layer {plan.layer}, gives values that {plan.dtype} cannot hold; "
-            "use --dtype float32 and another --out"
-        )
-    return x
+            progress(plan.span(number).start + shard.n_candidates, plan.n_files)
+        if shard.n_candidates == len(plan.span(number)):
+            shard.write(writers, number)
+            number += 1
 
 
 def _refuse_many_skipped(writer: StoreWriter, allow_skipped: bool) -> None:

@@ -298,9 +298,9 @@ class Clip:
 
     def _blocks(self) -> Tower:
         if self._tower is None:
+            name = tower_name(self._model.visual)
             raise UserError(
-                f"{self._layers_text()}: what leaves the blocks of its {tower_name(self._model.visual)} "
-                "is no row of tokens"
+                f"{self._layers_text()}: what leaves the blocks of its {name} is no row of tokens"
             )
         return self._tower
 

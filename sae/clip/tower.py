@@ -118,7 +118,7 @@ def _open_clip_tower(visual: Any) -> Tower:
 
 def _timm_tower(trunk: Any, image_size: tuple[int, int]) -> Tower | None:
     blocks = getattr(trunk, "blocks", None)
-    patch_embed = getattr(trunk, "patch_embed", None)
+    patch_embed: Any = getattr(trunk, "patch_embed", None)
     grid = getattr(patch_embed, "grid_size", None)
     if getattr(trunk, "dynamic_img_size", False):  # its own size is that of its training
         grid = patch_embed.dynamic_feat_size(image_size)

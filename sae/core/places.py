@@ -17,8 +17,8 @@ IMAGE_SUFFIXES = (
 )
 """What has such a name may be an image. What cannot be read as one is listed as skipped."""
 Kind = Literal[
-    "missing", "file", "run", "store", "part of a store", "SAE", "sweep", "world", "images",
-    "empty", "other",
+    "missing", "file", "run", "store", "part of a store", "stores", "SAE", "sweep", "world",
+    "images", "empty", "other",
 ]  # fmt: skip
 _MARKS: tuple[tuple[str, Kind], ...] = (
     ("run.json", "run"),
@@ -35,6 +35,7 @@ _WORDS = {
     "run": "is a run",
     "store": "is an EmbeddingStore",
     "part of a store": "is an unfinished EmbeddingStore",
+    "stores": "is a folder of several stores",
     "SAE": "is an SAE",
     "sweep": "is a folder of several SAEs",
     "world": "is a drawn world",
@@ -56,6 +57,8 @@ def kind_of(path: Path) -> Kind:
     for name, kind in _MARKS:
         if (path / name).exists():
             return kind
+    if any(path.glob("layer-*/plan.json")):
+        return "stores"
     files = [name for _, _, names in islice(os.walk(path), _LOOKED_AT) for name in names]
     has_images = any(name.lower().endswith(IMAGE_SUFFIXES) for name in files)
     if has_images and not any(name.lower().endswith(_TENSORS) for name in files):
@@ -83,6 +86,9 @@ def _way_out(path: Path, kind: Kind, wanted: str) -> str:
     if kind == "sweep":
         first = next(iter(sorted(p.parent for p in path.glob("*/sae.safetensors"))), path / "NAME")
         return f"name one of them, such as {first}"
+    if kind == "stores":
+        layers = sorted(p.parent for p in path.glob("*/plan.json"))
+        return f"name one of them: {', '.join(map(quote, layers))}"
     if kind == "SAE" and wanted != "images":
         return f"it goes with a store: `sae eval {place} STORE`, `interp collect {place} STORE`"
     if kind == "store" and wanted == "SAE":

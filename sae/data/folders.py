@@ -98,6 +98,7 @@ def find_images(domains: Mapping[str, Path], config: FolderConfig | None = None)
             "run",
             "store",
             "part of a store",
+            "stores",
             "SAE",
             "world",
         ):

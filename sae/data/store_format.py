@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 DTYPES = ("float16", "float32")
+Tokens = Literal["cls", "patch", "all"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,9 @@ class Source:
     clip: str
     layer: str
     """"projected", or a block's number, never negative."""
-    tokens: Literal["cls", "patch", "all"]
+    tokens: Tokens
+    normalised: bool = False
+    """Each row is brought to length 1; of the projected layer alone."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,13 @@ class Vectors:
     tokens_per_image: int
     grid: list[int]
     """[h, w] of the patches; [] without patches."""
+    normalised: bool = False
+    """Each row has length 1; False: they are as the model gives them."""
+
+    @property
+    def rows(self) -> str:
+        """ "unit" or "raw"; "" of other labs' embeddings, which do not tell."""
+        return "unit" if self.normalised else "raw" if self.clip_sha else ""
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES or self.tokens not in ("cls", "patch", "all"):
@@ -62,7 +72,7 @@ class Versioned:
     format: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StoreInfo(Vectors, Versioned):
     """store.json. The last base's fields are written first."""
 

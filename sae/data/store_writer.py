@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan(Vectors):
     """plan.json: all that decides a store's content, fixed before the first image is read."""
 
@@ -56,6 +56,11 @@ class Plan(Vectors):
     format: int = FORMAT
     max_pixels: int = MAX_PIXELS
     """Of an image; those with more are skipped."""
+
+    @property
+    def image_bytes(self) -> int:
+        """Of the vectors of one image."""
+        return self.tokens_per_image * self.d * torch_dtype(self.dtype).itemsize
 
     @property
     def n_shards(self) -> int:
@@ -84,13 +89,10 @@ class StoreWriter:
         self.n_done = next((k for k, done in enumerate(marks) if not done), plan.n_shards)
         """Shards already finished."""
 
-    def require_room(self) -> None:
-        """Raise `UserError` where the disk cannot take the shards that are still to be written."""
-        plan = self.plan
-        n_bytes = plan.tokens_per_image * plan.d * torch_dtype(plan.dtype).itemsize
-        n_left = plan.n_files - min(plan.n_files, self.n_done * plan.shard_images)
-        largest = n_bytes * min(n_left, plan.shard_images)
-        require_room(self.path, n_bytes * n_left, largest)
+    @property
+    def n_left(self) -> int:
+        """Candidates of the shards that are still to be written."""
+        return self.plan.n_files - min(self.plan.n_files, self.n_done * self.plan.shard_images)
 
     def read_finished(self) -> StoreInfo | None:
         """What is written, when an earlier run has finished the whole store."""
@@ -153,6 +155,13 @@ class StoreWriter:
             _skipped_path(self.path, shard).unlink(missing_ok=True)
 
 
+def require_room_for(writers: Sequence[StoreWriter]) -> None:
+    """Raise `UserError` where the disk cannot take the shards that are still to be written."""
+    sizes = [(w.plan.image_bytes, w.n_left, w.plan.shard_images) for w in writers]
+    largest = max(n_bytes * min(n_left, n_shard) for n_bytes, n_left, n_shard in sizes)
+    require_room(writers[0].path, sum(n_bytes * n_left for n_bytes, n_left, _ in sizes), largest)
+
+
 def write_rows(path: Path, frame: pd.DataFrame) -> None:
     """Write images.parquet, complete or not at all."""
     with replacing(path) as part:
@@ -213,5 +222,6 @@ def _write_skipped(path: Path, skipped: Iterable[Skipped]) -> None:
 
 
 def _identity(plan: Plan, image_ids: Iterable[str]) -> str:
-    settings = (plan.clip_sha, plan.layer, plan.tokens, plan.dtype)
+    settings = [plan.clip_sha, plan.layer, plan.tokens, plan.dtype]
+    settings += ["normalised"] * plan.normalised
     return sha256_hex("".join(f"{value}\n" for value in (*settings, *image_ids)).encode())

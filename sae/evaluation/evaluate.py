@@ -23,7 +23,8 @@ from sae.evaluation.reconstruction import FitSums
 from sae.evaluation.report import EvalReport
 from sae.evaluation.threshold import calibrate
 from sae.evaluation.zeroshot import TEMPLATES, class_names, openai_templates, zeroshot
-from sae.model.sae import SAE, require_match
+from sae.model.match import require_match
+from sae.model.sae import SAE
 
 REPORT = "eval.json"
 TOKENS_AT_ONCE = 2048

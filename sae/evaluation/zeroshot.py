@@ -23,7 +23,8 @@ from sae.data.images import BadImage, read_image
 from sae.data.store import EmbeddingStore
 from sae.evaluation.intervals import Difference, binomial_tail, paired_difference
 from sae.model.intervene import error_kept
-from sae.model.sae import SAE, require_match
+from sae.model.match import require_match
+from sae.model.sae import SAE
 
 if TYPE_CHECKING:
     from sae.clip.model import Clip

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sae.core.errors import UserError, quote
-from sae.core.files import FORMAT, read_config, without_place, write_json, write_tensors
+from sae.core.files import FORMAT, read_config, write_json, write_tensors
 from sae.model.sparsity import (
     ALL_RULES,
     ALL_WITH_K,
@@ -29,10 +29,7 @@ from sae.model.sparsity import (
 )
 from sae.model.weights import read_weights
 
-if TYPE_CHECKING:
-    from sae.data.store_format import StoreInfo
-
-__all__ = ["SAE", "Codes", "Reconstruction", "SAEConfig", "is_ours", "require_match"]
+__all__ = ["SAE", "Codes", "Reconstruction", "SAEConfig", "is_ours"]
 
 CONFIG = "config.json"
 WEIGHTS = "sae.safetensors"
@@ -78,6 +75,8 @@ class SAEConfig:
     """"projected" or a block's number."""
     tokens: str = ""
     """"cls", "patch" or "all"."""
+    rows: str = ""
+    """"raw", or "unit" where each embedding was brought to length 1 first."""
     store: str = ""
     """Identity of the store it was trained on."""
     holdout: float = 0.1
@@ -317,22 +316,6 @@ def is_ours(path: Path) -> bool:
     with config.open("rb") as file:
         start = file.read(4096)
     return (b'"format"' in start and b'"n_latents"' in start) or (path / WEIGHTS).exists()
-
-
-def require_match(config: SAEConfig, info: StoreInfo) -> None:
-    """Raise `UserError` when the SAE does not fit the store: other width, CLIP or layer.
-
-    The choice of tokens may differ: an SAE trained on all tokens may look at patches only.
-    """
-    for name in ("d", "clip", "layer"):
-        ours, theirs = getattr(config, name), getattr(info, name)
-        # An SAE that was published names a CLIP of a local folder without the folder's place.
-        published = without_place(theirs) if name == "clip" else theirs
-        if theirs != "" and ours not in ("", theirs, published):
-            raise UserError(
-                f"the SAE was trained on {name} {ours!r}, but the store has {name} {theirs!r}; "
-                "use the store that it was trained on, or embed again with those settings"
-            )
 
 
 def _row_norm(x: Tensor, kind: str) -> tuple[Tensor, Tensor]:

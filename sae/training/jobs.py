@@ -183,6 +183,7 @@ def sae_config(config: TrainConfig, store: EmbeddingStore) -> SAEConfig:
         clip=info.clip,
         layer=info.layer,
         tokens=info.tokens,
+        rows=info.rows,
         store=info.identity,
         holdout=config.holdout,
         seed=config.seed,

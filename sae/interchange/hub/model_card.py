@@ -153,8 +153,8 @@ def _origin(parcel: Parcel) -> list[str]:
         f"CLIP: {_clip(c.clip)}",
         f"Hook point: {hook}",
         f"Tokens: {_tokens(c)}",
-        "Preprocessing: the CLIP's own transform; embeddings go in raw, neither of unit length nor "
-        "centred",
+        "Preprocessing: the CLIP's own transform; embeddings go in "
+        + ("at length 1" if c.rows == "unit" else "raw, neither of unit length nor centred"),
         f"Mean and scale: {_centring(parcel)}",
         f"Rule: {_RULES[c.activation].format(k=c.k)}",
     ]

@@ -1,3 +1,4 @@
+import json
 import multiprocessing
 import os
 import shutil
@@ -13,14 +14,16 @@ from PIL import Image
 
 from sae.clip import embed as room
 from sae.clip import image_loader
-from sae.clip.embed import plan_store
+from sae.clip.config import SourceConfig
+from sae.clip.embed import plan_stores
 from sae.clip.model import Clip
+from sae.clip.vectors import name_stores
 from sae.core.errors import UserError
 from sae.data.images import read_image
 from sae.data.store import EmbeddingStore
 from sae.data.store_format import Source
 from sae.data.store_writer import StoreWriter
-from tests.support.sae.embedded import Images, contents, count_reads, found, run
+from tests.support.sae.embedded import Images, contents, count_reads, found, run, run_layers
 
 N_IMAGES = 23
 
@@ -60,6 +63,97 @@ def test_worker_processes_change_nothing(images: Images, clip: Clip, tmp_path: P
     for workers in (0, 2):
         run(images, tmp_path / str(workers), clip, workers=workers, allow_skipped=True)
     assert contents(tmp_path / "0") == contents(tmp_path / "2")
+
+
+LAYERS = {"layer-0": ("0", "patch"), "layer-2": ("2", "patch"), "projected": ("projected", "cls")}
+
+
+def stores_in(out: Path, clip: Clip) -> dict[Path, Source]:
+    found = {name: Source(clip.name, *where) for name, where in LAYERS.items()}  # type: ignore[arg-type]
+    assert name_stores(clip, out, SourceConfig(layer="0,-1,projected", tokens="patch")) == {
+        out / n: s for n, s in found.items()
+    }
+    return {out / n: s for n, s in found.items()}
+
+
+def test_several_layers_of_one_pass_are_the_stores_that_each_layer_has_alone(
+    images: Images, clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, passes = count_reads(monkeypatch), []
+    block = clip._blocks().blocks[0].mlp
+    hook = block.register_forward_hook(lambda _module, inputs, _out: passes.append(len(inputs[0])))
+    run_layers(images, stores_in(tmp_path / "out", clip), clip)
+    hook.remove()
+    assert len(reads) == sum(passes) == N_IMAGES
+    for name, (layer, tokens) in LAYERS.items():
+        run(images, tmp_path / name, clip, layer, tokens)
+        alone, together = (contents(p) for p in (tmp_path / name, tmp_path / "out" / name))
+        place = alone.pop("plan.json"), together.pop("plan.json"), alone.pop("store.json")
+        assert place[0] != place[1]  # the roots are seen from another folder
+        assert (
+            json.loads(together.pop("store.json"))["identity"] == json.loads(place[2])["identity"]
+        )
+        assert together == alone
+
+
+@pytest.mark.parametrize("n_shards_before", [0, 1, 4, 7, 11])
+def test_several_layers_stopped_between_any_two_shards_go_on_to_the_same_bytes(
+    images: Images,
+    clip: Clip,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    n_shards_before: int,
+) -> None:
+    write, n_written = StoreWriter.write_shard, 0
+
+    def stop(*arguments: object) -> None:
+        nonlocal n_written
+        if n_written == n_shards_before:
+            raise KeyboardInterrupt
+        n_written += 1
+        write(*arguments)  # type: ignore[arg-type]
+
+    stores = stores_in(tmp_path / "out", clip)
+    monkeypatch.setattr(StoreWriter, "write_shard", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_layers(images, stores, clip)
+    monkeypatch.undo()
+    reads = count_reads(monkeypatch)
+    run_layers(images, stores, clip)
+    assert [f.path for f in images.files[5 * (n_shards_before // 3) :]] == reads
+    whole = stores_in(tmp_path / "whole", clip)
+    run_layers(images, whole, clip)
+    for name in LAYERS:
+        assert contents(tmp_path / "out" / name) == contents(tmp_path / "whole" / name)
+
+
+def test_layers_that_cannot_be_had_together_are_refused(clip: Clip, tmp_path: Path) -> None:
+    for layers, said in (
+        ("0,9", "no layer 9"),
+        ("0,1,-3", "layer 0 twice"),
+        ("0,", "no layer"),
+    ):
+        with pytest.raises(UserError, match=said):
+            name_stores(clip, tmp_path / "out", SourceConfig(layer=layers, tokens="patch"))
+    (tmp_path / "plan.json").write_text("{}")
+    with pytest.raises(UserError, match="holds something else, no folder of stores"):
+        name_stores(clip, tmp_path, SourceConfig(layer="0,1"))
+
+
+def test_normalised_rows_have_length_1_and_are_written_down(
+    images: Images, clip: Clip, tmp_path: Path
+) -> None:
+    unit = run(
+        images, tmp_path / "unit", clip, "projected", "cls", dtype="float32", normalised=True
+    )
+    raw = run(images, tmp_path / "raw", clip, "projected", "cls", dtype="float32")
+    x, known = (EmbeddingStore.open(tmp_path / n).read(np.arange(23)) for n in ("unit", "raw"))
+    assert (known.norm(dim=-1) - 1).abs().min() > 0.01
+    assert torch.allclose(x, known / known.norm(dim=-1, keepdim=True), atol=1e-6)
+    assert (unit.normalised, unit.rows, raw.normalised, raw.rows) == (True, "unit", False, "raw")
+    assert unit.identity != raw.identity
+    with pytest.raises(UserError, match="normalised True, and now False"):
+        run(images, tmp_path / "unit", clip, "projected", "cls", dtype="float32")
 
 
 def in_child(work: Callable[[], object]) -> multiprocessing.context.ForkProcess:
@@ -147,8 +241,9 @@ def test_shards_shrink_where_tokens_are_many(
 ) -> None:
     def shard_images(layer: str, tokens: str, dtype: str = "float16") -> int:
         source = Source(clip.name, layer, tokens)  # type: ignore[arg-type]
-        settings = (images.files, images.roots, tmp_path / "store", clip, source, dtype, 4096)
-        return plan_store(*settings).shard_images
+        stores = {tmp_path / "store": source}
+        plans = plan_stores(images.files, images.roots, stores, clip, dtype, 4096)
+        return plans[tmp_path / "store"].shard_images
 
     assert shard_images("projected", "cls") == 4096
     assert shard_images("0", "all") == 4096
@@ -163,8 +258,8 @@ def test_shards_shrink_where_tokens_are_many(
 def test_values_that_float16_cannot_hold_are_refused(
     images: Images, clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    give = clip.embed_images
-    monkeypatch.setattr(clip, "embed_images", lambda *a: give(*a) * 1e6)
+    give = clip.tokens_at
+    monkeypatch.setattr(clip, "tokens_at", lambda *a: give(*a) * 1e6)
     with pytest.raises(UserError, match="use --dtype float32"):
         run(images, tmp_path / "half", clip)
     assert run(images, tmp_path / "single", clip, dtype="float32").n_images == N_IMAGES
@@ -176,6 +271,7 @@ def test_values_that_float16_cannot_hold_are_refused(
         ({"dtype": "int8"}, "no dtype 'int8'"),
         ({"layer": "9"}, "no layer 9"),
         ({"layer": "projected", "tokens": "patch"}, "needs a block"),
+        ({"layer": "1", "normalised": True}, "--normalise is for the layer 'projected'"),
     ],
 )
 def test_what_the_model_does_not_have_is_refused_before_anything_is_written(

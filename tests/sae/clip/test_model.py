@@ -205,7 +205,9 @@ def test_blocks_that_are_no_row_of_tokens_are_refused_by_name(towers: dict[str, 
     known = {"resnet": "ModifiedResNet", "convnext": "ConvNeXt", "swin": "SwinTransformer"}
     for tower, name in known.items():
         for layer in ("0", "-1"):
-            message = says(lambda t=tower, la=layer: towers[t].embed_images(pixels_for(towers[t]), la))  # type: ignore[misc]
+            message = says(
+                lambda t=tower, la=layer: towers[t].embed_images(pixels_for(towers[t]), la)
+            )  # type: ignore[misc]
             assert f"its {name} is no row of tokens" in message
             assert "'projected' only" in message
 

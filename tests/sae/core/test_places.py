@@ -22,6 +22,8 @@ def places(walk: Walk, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
     (folder / "file").touch()
     (folder / "part of a store").mkdir()
     shutil.copy(walk.store / "store.json", folder / "part of a store" / "plan.json")
+    (folder / "stores" / "layer-0").mkdir(parents=True)
+    shutil.copy(walk.store / "plan.json", folder / "stores" / "layer-0")
     (folder / "sweep" / "lr0.1").mkdir(parents=True)
     (folder / "sweep" / "sweep.csv").touch()
     (folder / "sweep" / "lr0.1" / "sae.safetensors").touch()
@@ -40,6 +42,7 @@ STORE = {
     "missing": "does not exist; `sae embed --domain photo=IMAGES --out {}`",
     "images": "is a folder of images, not an EmbeddingStore; `sae embed --domain photo={} --",
     "world": "is a drawn world, not an EmbeddingStore; `sae embed --domain sketch={}/sketch photo=",
+    "stores": "is a folder of several stores, not an EmbeddingStore; name one of them: {}/layer-0",
     "SAE": "is an SAE, not an EmbeddingStore; it goes with a store: `sae eval {} STORE`",
     "run": "is a run, not an EmbeddingStore; its SAE is {}/sae, its store ",
     "file": "is a file, not an EmbeddingStore; `sae embed --domain photo=IMAGES --out DIR`",

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sae.core.errors import UserError
 from sae.interchange.load import load
-from sae.model.sae import SAE, Codes, SAEConfig, require_match
+from sae.model.match import require_match
+from sae.model.sae import SAE, Codes, SAEConfig
 from sae.model.sparsity import RULES, RULES_WITH_K, BatchTopK, TopK
 
 
@@ -258,13 +259,29 @@ def test_a_prefix_encodes_as_the_whole_without_the_later_latents(
 
 def test_a_store_of_another_layer_is_refused_and_unknown_origin_is_not() -> None:
     config = SAEConfig(d=5, n_latents=12, k=3, clip="tiny", layer="3", tokens="all")
-    info = SimpleNamespace(d=5, clip="tiny", layer="3", tokens="patch")
+    info = SimpleNamespace(d=5, clip="tiny", layer="3", tokens="patch", rows="raw")
     require_match(config, info)  # type: ignore[arg-type]
     require_match(replace(config, clip="", layer=""), info)  # type: ignore[arg-type]
     for name, value in (("d", 6), ("clip", "other"), ("layer", "projected")):
         other = SimpleNamespace(**(vars(info) | {name: value}))
         with pytest.raises(UserError, match=f"{name} .* but the store has"):
             require_match(config, other)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("theirs", ["raw", "unit", ""])
+@pytest.mark.parametrize("ours", ["raw", "unit", "", "before it was written down"])
+def test_unit_and_raw_rows_are_not_taken_for_each_other(ours: str, theirs: str) -> None:
+    written = "" if ours.startswith("before") else ours
+    origin = "x" if ours else ""  # of another lab's SAE nobody knows
+    config = SAEConfig(d=5, n_latents=12, k=3, clip="tiny" * bool(ours), store=origin, rows=written)
+    info = SimpleNamespace(d=5, clip="tiny", layer="", rows=theirs)
+    is_unit = {"": None, "raw": False, "unit": True}.get(ours, False)
+    if "" in (ours, theirs) or is_unit == (theirs == "unit"):
+        require_match(config, info)  # type: ignore[arg-type]
+    else:
+        remedy = "embed again with --normalise" if is_unit else "again with no --normalise"
+        with pytest.raises(UserError, match=remedy):
+            require_match(config, info)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,9 +31,16 @@ def found(folder: Path, *_: object) -> Images:
 def run(
     images: Images, out: Path, clip: Clip, layer: str = "1", tokens: str = "all", **options: object
 ) -> StoreInfo:
+    source = Source(clip.name, layer, tokens, bool(options.pop("normalised", False)))  # type: ignore[arg-type]
+    [info] = run_layers(images, {out: source}, clip, **options)
+    return info
+
+
+def run_layers(
+    images: Images, stores: Mapping[Path, Source], clip: Clip, **options: object
+) -> list[StoreInfo]:
     settings = {"workers": 0, "batch_size": 3, "shard_images": 5, **options}
-    source = Source(clip.name, layer, tokens)  # type: ignore[arg-type]
-    return embed(images.files, images.roots, out, clip, source, **settings)  # type: ignore[arg-type]
+    return embed(images.files, images.roots, stores, clip, **settings)  # type: ignore[arg-type]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ from sae.core.errors import USAGE, UserError
 from sae.data.store_format import StoreInfo
 from sae.interchange.hub.parcel import pack
 from sae.interchange.load import load
-from sae.model.sae import require_match
+from sae.model.match import require_match
 from tests.support.commands import sae
 from tests.support.sae.hub_parcels import CANARY, REPO, a_run, saved
 from tests.support.servers.fake_hub import FakeHub
@@ -45,7 +45,7 @@ def test_an_sae_on_a_local_clip_still_fits_its_store_when_it_comes_back(tmp_path
 
 
 def a_store(clip: str) -> StoreInfo:
-    return cast(StoreInfo, SimpleNamespace(d=6, clip=clip, layer=""))
+    return cast(StoreInfo, SimpleNamespace(d=6, clip=clip, layer="", rows="raw"))
 
 
 def test_a_push_is_one_commit(hub: FakeHub, model: Path, tmp_path: Path) -> None:

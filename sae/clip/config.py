@@ -1,0 +1,68 @@
+"""Which images become which vectors of which model: the options, once for all commands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from sae.core.errors import UserError
+
+if TYPE_CHECKING:
+    from sae.data.store_format import Tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """Images by domain, and the vectors that a network makes of them."""
+
+    domain: Annotated[
+        list[str] | None, typer.Option(help="NAME=DIR; more may follow: sketch=DIR photo=DIR.")
+    ] = None
+    clip: Annotated[
+        str,
+        typer.Option(
+            help="tiny (built in), MODEL/PRETRAINED of open_clip (ViT-B-32/openai), MODEL/random, "
+            "hf-hub:org/name, local-dir:path."
+        ),
+    ] = "tiny"
+    layer: Annotated[
+        str,
+        typer.Option(
+            help="Transformer block (from 0; -1 is the last), or projected. Of embed several in "
+            "one pass: 6,10,projected makes layer-6, layer-10 and projected in OUT."
+        ),
+    ] = "projected"
+    tokens: Annotated[
+        str, typer.Option(help="Of a block: cls, patch or all; projected is one vector an image.")
+    ] = "cls"
+    normalise: Annotated[
+        bool,
+        typer.Option("--normalise", help="Bring each embedding to length 1; projected only."),
+    ] = False
+    dtype: Annotated[str, typer.Option(help="What embeddings are kept as: float16 or float32.")] = (
+        "float16"
+    )
+    workers: Annotated[
+        int, typer.Option(help="Decoding processes; -1: up to 8, 0: none.", min=-1)
+    ] = -1
+
+    def __post_init__(self) -> None:
+        _require_one_of("--tokens", self.tokens, ("cls", "patch", "all"))
+        _require_one_of("--dtype", self.dtype, ("float16", "float32"))
+
+    @property
+    def checked_tokens(self) -> Tokens:
+        """`tokens`, which is known to be one of the three."""
+        return cast("Tokens", self.tokens)
+
+    @property
+    def n_workers(self) -> int | None:
+        """Decoding processes; None: as many as there are cores."""
+        return None if self.workers < 0 else self.workers
+
+
+def _require_one_of(flag: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UserError(f"{flag} {value!r} is none of {', '.join(known)}")

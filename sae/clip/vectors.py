@@ -1,0 +1,93 @@
+"""Pixels -> the vectors that a store holds, of several layers in one pass over the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sae.clip.config import SourceConfig
+from sae.clip.model import Clip
+from sae.core.errors import UserError
+from sae.core.output import require_own
+from sae.data.store_format import Source, Vectors, torch_dtype
+
+
+def name_stores(clip: Clip, out: Path, config: SourceConfig) -> dict[Path, Source]:
+    """`--layer` -> the store of each layer: `out` itself, or of "6,10,projected" a folder each.
+
+    Beside blocks "projected" is one vector an image, whatever their tokens are. Raises `UserError`
+    for a layer that is not there or is named twice.
+    """
+    layers, tokens, normalised = config.layer, config.checked_tokens, config.normalise
+    words = [word.strip() for word in layers.split(",")]
+    names = [clip.resolve_layer(word) for word in words]
+    if len(names) == 1:
+        return {out: Source(clip.name, names[0], tokens, normalised)}
+    for word, name in zip(words, names, strict=True):
+        if names.count(name) > 1:
+            raise UserError(f"--layer {layers} has layer {name} twice ({word})")
+    there = [path.name for path in out.iterdir()] if out.is_dir() else []
+    are_stores = all(name == "projected" or name.startswith("layer-") for name in there)
+    require_own(out, "folder of stores", are_stores)
+    return {
+        out / (name if name == "projected" else f"layer-{name}"): Source(
+            clip.name, name, "cls" if name == "projected" else tokens, normalised
+        )
+        for name in names
+    }
+
+
+def vectors_of(clip: Clip, source: Source, dtype: str) -> Vectors:
+    """What is known of a store's vectors before any is computed.
+
+    Raises `UserError` for a layer or tokens that the model does not have.
+    """
+    layer = clip.resolve_layer(source.layer)
+    if source.normalised and layer != "projected":
+        raise UserError(
+            f"--normalise is for the layer 'projected': the blocks behind block {layer} use the "
+            "length of its tokens; leave it out"
+        )
+    return Vectors(
+        clip=clip.name,
+        clip_sha=clip.sha,
+        layer=layer,
+        tokens=source.tokens,
+        dtype=dtype,
+        d=clip.width(layer),
+        tokens_per_image=clip.tokens_per_image(layer, source.tokens),
+        grid=list(clip.grid()) if source.tokens != "cls" else [],
+        normalised=source.normalised,
+    )
+
+
+def embed_batch(
+    clip: Clip, wanted: Sequence[Vectors], images: Sequence[NDArray[np.uint8]]
+) -> list[Tensor]:
+    """Resized images (s, s, 3) -> (b, t, d) on the CPU, in the stored type, for each of `wanted`.
+
+    Raises `UserError` for values that the type cannot hold.
+    """
+    pixels = torch.from_numpy(np.stack(images))  # (b, s, s, 3)
+    if clip.device.type == "cuda":
+        pixels = pixels.pin_memory()
+    normalised = clip.preprocess.normalise(pixels.to(clip.device, non_blocking=True))
+    stopped = clip.run_through(normalised, [vectors.layer for vectors in wanted])
+    made = []
+    for vectors, halfway in zip(wanted, stopped, strict=True):
+        x = clip.tokens_at(halfway, vectors.tokens)
+        if vectors.normalised:
+            x = F.normalize(x, dim=-1)
+        made.append(x.to(torch_dtype(vectors.dtype)).cpu())
+        if not made[-1].isfinite().all():
+            raise UserError(
+                f"{vectors.clip}, layer {vectors.layer}, gives values that {vectors.dtype} cannot "
+                "hold; use --dtype float32 and another --out"
+            )
+    return made

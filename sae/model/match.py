@@ -1,0 +1,36 @@
+"""An SAE and a store -> a refusal where they are not of the same embeddings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sae.core.errors import UserError
+from sae.core.files import without_place
+from sae.model.sae import SAEConfig
+
+if TYPE_CHECKING:
+    from sae.data.store_format import StoreInfo
+
+
+def require_match(config: SAEConfig, info: StoreInfo) -> None:
+    """Raise `UserError` when the SAE does not fit the store: other width, CLIP, layer or length.
+
+    The choice of tokens may differ: an SAE trained on all tokens may look at patches only.
+    """
+    for name in ("d", "clip", "layer"):
+        ours, theirs = getattr(config, name), getattr(info, name)
+        # An SAE that was published names a CLIP of a local folder without the folder's place.
+        published = without_place(theirs) if name == "clip" else theirs
+        if theirs != "" and ours not in ("", theirs, published):
+            raise UserError(
+                f"the SAE was trained on {name} {ours!r}, but the store has {name} {theirs!r}; "
+                "use the store that it was trained on, or embed again with those settings"
+            )
+    # Before `rows` was written down all rows were raw.
+    rows = config.rows or ("raw" if config.store and config.clip else "")
+    if "" not in (rows, info.rows) and rows != info.rows:
+        how = "--normalise" if rows == "unit" else "no --normalise"
+        raise UserError(
+            f"the SAE was trained on {rows} rows, but the store has {info.rows} ones; use the "
+            f"store that it was trained on, or embed again with {how}"
+        )
