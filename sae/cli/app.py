@@ -17,7 +17,7 @@ from sae.cli.console import (
     LinksOption,
     VersionOption,
 )
-from sae.cli.options import spread
+from sae.cli.options import RecipeOption, spread
 from sae.clip.config import SourceConfig
 from sae.core.errors import UserError, quote
 from sae.core.progress import bar
@@ -171,6 +171,7 @@ def train(
     ] = "",
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
+    recipe: RecipeOption = "",
     config: ConfigOption = None,
     json: JsonOption = None,
 ) -> None:
@@ -181,12 +182,15 @@ def train(
     """
     from sae.clip.model import resolve_device
     from sae.data.store import EmbeddingStore
+    from sae.training.settings.recipes import recipe_file
     from sae.training.train import TrainContext
     from sae.training.train import train as train_sae
 
     if more and not sweep:
         raise UserError(f"unexpected argument {more[0]!r}; values of a sweep follow --sweep")
     opened = EmbeddingStore.open(store)
+    if recipe:
+        console.say(f"recipe:   {recipe_file(recipe)} (to change it: copy it, --config COPY)")
     with bar("train", unit="steps") as progress:
         context = TrainContext(resolve_device(device), progress, overwrite, log)
         if not sweep:

@@ -166,7 +166,7 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
                 f"{path}: [{context.info_name}] {name} is {reprlib.repr(value)}; "
                 "it must be one text or number"
             )
-    context.default_map = mine
+    context.default_map = {**(context.default_map or {}), **mine}  # what a recipe says is below
     return path
 
 

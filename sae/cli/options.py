@@ -7,6 +7,37 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+import typer
+
+from sae.training.settings.recipes import RECIPES, read_recipe
+
+
+def _take_recipe(context: typer.Context, name: str) -> str:
+    """Make a recipe's settings the defaults that a file of settings and flags override."""
+    if not name:
+        return name
+    recipe = read_recipe(name)
+    n_epochs, below = recipe.pop("epochs", 0), context.default_map or {}
+    if not below.get("n_tokens"):
+        # A function, as click asks for it when all that was typed is known: --n-tokens is instead.
+        recipe["epochs"] = lambda: 0 if context.params.get("n_tokens") else n_epochs
+    context.default_map = {**recipe, **below}
+    return name
+
+
+RecipeOption = Annotated[
+    str,
+    typer.Option(
+        "--recipe",
+        is_eager=True,
+        callback=_take_recipe,
+        metavar="|".join(RECIPES),
+        help="Train as another lab did: its settings, below those of --config and of flags. Each "
+        "is a TOML file that can be copied and changed.",
+        show_default=False,
+    ),
+]
+
 
 def spread(command: Callable[..., Any]) -> Callable[..., Any]:
     """Replace each parameter of `command` that is a config dataclass by an option per field.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -11,16 +13,35 @@ from torch import Tensor
 from sae.core.errors import UserError
 from sae.model.sae import SAE, SAEConfig
 
-INITS = ("tied", "data")
+
+class _Lab(NamedTuple):
+    """How another lab starts: uniform encoder weights, and unit decoder rows."""
+
+    bound: Callable[[int, int], float]
+    """Of the weights' size, by d and n_latents."""
+    tied: bool
+    """The decoder's rows have the encoder's directions, else directions of their own."""
+    median: bool
+    """b_dec starts at the geometric median, else at 0."""
+
+
+_LABS = {
+    "ttt": _Lab(lambda d, n: math.sqrt(6 / (d + n)), tied=True, median=False),
+    "sketch": _Lab(lambda d, n: math.sqrt(6 / (d + n)), tied=False, median=False),
+    "patchsae": _Lab(lambda d, n: math.sqrt(6 / n), tied=False, median=True),
+    "sparsify": _Lab(lambda d, n: 1 / math.sqrt(d), tied=True, median=True),
+}
+INITS = ("tied", "data", *_LABS)
 DATA_SHARE = 0.8
 """Weight of the data point in a row that begins as one; the rest is a random direction."""
 
 
-def start(config: SAEConfig, x: Tensor, init: str = "tied") -> SAE:
+def start(config: SAEConfig, x: Tensor, init: str = "tied", scale_input: bool = True) -> SAE:
     """An untrained SAE on the CPU for data like `x` (n, d).
 
     Decoder rows are random directions ("tied") or lie near data points ("data"), the encoder is
-    their copy (Gao et al. 2024, A.1), b_dec is the geometric median.
+    their copy (Gao et al. 2024, A.1), b_dec is the geometric median; or all as another lab has it
+    (its name). Without `scale_input` the SAE works on embeddings as they are: mean 0, scale 1.
     """
     if init not in INITS:
         raise UserError(f"init {init!r} is not known; known: {', '.join(INITS)}")
@@ -28,14 +49,30 @@ def start(config: SAEConfig, x: Tensor, init: str = "tied") -> SAE:
     values = start_values(x)
     generator = torch.Generator().manual_seed(config.seed)
     with torch.no_grad():
-        model.mean.copy_(values.mean)
-        model.scale.copy_(values.scale)
-        model.b_dec.copy_(values.median)
+        if scale_input:
+            model.mean.copy_(values.mean)
+            model.scale.copy_(values.scale)
+            model.b_dec.copy_(values.median)
+        else:
+            model.b_dec.copy_(values.median * values.scale + values.mean)
+        if init in _LABS:
+            return _as_in(_LABS[init], model, generator)
         rows = _random_rows(config, generator)
         if init == "data":
             rows = _near_data(model, x, rows, generator)
         model.W_dec.copy_(rows)
         model.W_enc.copy_(rows)
+    return model
+
+
+def _as_in(lab: _Lab, model: SAE, generator: torch.Generator) -> SAE:
+    """The same SAE with the weights of another lab's start."""
+    bound = lab.bound(model.d, model.n_latents)
+    model.W_enc.uniform_(-bound, bound, generator=generator)
+    own = torch.empty_like(model.W_dec).uniform_(-1, 1, generator=generator)
+    model.W_dec.copy_(F.normalize(model.W_enc if lab.tied else own, dim=1))
+    if not lab.median:
+        model.b_dec.zero_()
     return model
 
 

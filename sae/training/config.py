@@ -1,8 +1,8 @@
-"""How to train: every setting with its default and its help, once; and what follows from them."""
+"""How to train: every setting with its default and its help, once."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -10,22 +10,15 @@ import typer
 from sae.core.errors import UserError
 from sae.core.files import FORMAT
 from sae.training.engines.interface import BACKENDS
+from sae.training.engines.update import DECODERS, OF_OTHERS, Update
 
-AUTO_EPOCHS = 10
-AUTO_TOKENS = 500_000
-"""Enough for what is common; more would learn a few thousand images by heart: of 3,600 drawings,
-2,048 latents had a held-out FVU of .123 after 400,000 tokens, .137 after 600,000, .145 after
-1,000,000."""
-MAX_AUTO_EPOCHS = 500
-MAX_DEAD_AFTER = 10_000_000
-AUTO_BATCHES = (1024, 512, 256)
-ENOUGH_STEPS = 600
 AUTO_LR = 0.0
 """The learning rate that stands for: try some, and take what they speak for."""
 N_RANDOM_PREFIXES = 10
 WITH_K = ("topk", "signed_topk", "batch_topk")
 """The rules that keep a given number of latents."""
 ACTIVATIONS = (*WITH_K, "jumprelu", "relu")
+LOSSES = ("fvu", "mse", "mse_over_norm")
 UNRECORDED = ("checkpoint_every",)
 """Settings that do not change what comes out: a training may go on with other ones."""
 
@@ -46,7 +39,7 @@ def learning_rate(value: str | float) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Update):
     """How to train. 0 means: decide by the data, as the field says."""
 
     format: int = FORMAT
@@ -174,10 +167,73 @@ class TrainConfig:
     init: Annotated[
         str,
         typer.Option(
-            help="Dictionary to start from: tied (random directions) or data (data points).",
+            help="Dictionary to start from: tied (random directions), data (data points), or as "
+            "ttt, sketch, patchsae or sparsify have it.",
             rich_help_panel=_VARIANT,
         ),
     ] = "tied"
+    loss: Annotated[
+        str,
+        typer.Option(
+            help="What is not rebuilt: fvu (over the data's variance), mse (mean square of a "
+            "number), mse_over_norm (that over the token's norm). l1, l0 and ghost_weight are "
+            "weights beside it.",
+            rich_help_panel=OF_OTHERS,
+        ),
+    ] = "fvu"
+    cls_weight: Annotated[
+        float,
+        typer.Option(
+            help="Weight of the CLS token's error, in a store of all tokens.",
+            rich_help_panel=OF_OTHERS,
+        ),
+    ] = 1.0
+    auxk: Annotated[
+        str,
+        typer.Option(
+            help="AuxK over the variance of the residual, or total: of the data, times n_dead / "
+            "k_aux where fewer are dead.",
+            rich_help_panel=OF_OTHERS,
+        ),
+    ] = "residual"
+    dead_below: Annotated[
+        float,
+        typer.Option(
+            help="A latent is dead while it has fired on less than this share of all tokens so "
+            "far; 0: by --dead-after.",
+            rich_help_panel=OF_OTHERS,
+        ),
+    ] = 0.0
+    pre_bias: Annotated[
+        bool,
+        typer.Option(
+            help="Whether the encoder takes b_dec out of its input.", rich_help_panel=OF_OTHERS
+        ),
+    ] = True
+    scale_input: Annotated[
+        bool,
+        typer.Option(
+            help="Whether embeddings are centred and brought to mean square 1 first.",
+            rich_help_panel=OF_OTHERS,
+        ),
+    ] = True
+    warmup_steps: Annotated[
+        int,
+        typer.Option(
+            help="Steps with rising lr, in place of the share --warmup; --decay is then cut to "
+            "what follows.",
+            min=0,
+            rich_help_panel=OF_OTHERS,
+        ),
+    ] = 0
+    k_warmup_steps: Annotated[
+        int,
+        typer.Option(
+            help="Steps in which k_start becomes k, in place of the share --k-warmup.",
+            min=0,
+            rich_help_panel=OF_OTHERS,
+        ),
+    ] = 0
     backend: Annotated[
         str,
         typer.Option(help="auto, plain, sparse or triton: who computes.", rich_help_panel=_LOOP),
@@ -216,67 +272,24 @@ class TrainConfig:
         return tuple(sizes) if sizes[-1] == n_latents else (*sizes, n_latents)
 
 
-def resolve(config: TrainConfig, n_train: int) -> TrainConfig:
-    """Fill in what `n_train` tokens decide: `n_tokens`, `dead_after` and `batch_size`."""
-    enough = min(AUTO_TOKENS, MAX_AUTO_EPOCHS * n_train)
-    n_tokens = config.n_tokens or config.epochs * n_train or max(AUTO_EPOCHS * n_train, enough)
-    batch_size = min(config.batch_size or _batch_size(n_tokens), max(1, n_train))
-    return replace(
-        config,
-        epochs=0,
-        n_tokens=n_tokens,
-        dead_after=config.dead_after or _dead_after(n_tokens, batch_size, n_train),
-        batch_size=batch_size,
-    )
-
-
-def schedule(step: int, n_steps: int, warmup: float, decay: float) -> float:
-    """Share of the peak learning rate: up over `warmup` of the steps, down to 0 over `decay`."""
-    up = (step + 1) / max(1.0, warmup * n_steps)
-    down = (n_steps - step) / max(1.0, decay * n_steps)
-    return min(1.0, up, down)
-
-
-def k_at(step: int, n_steps: int, k_start: int, k: int, k_warmup: float) -> int:
-    """Latents that a token keeps at `step`: in a straight line from `k_start` (0: off) to `k`."""
-    share = step / (k_warmup * n_steps) if k_warmup else 1.0
-    if not k_start or share >= 1:
-        return k
-    return round(k_start + share * (k - k_start))
-
-
-def _batch_size(n_tokens: int) -> int:
-    """The largest that leaves enough steps, else the smallest."""
-    # 307,200 planted tokens: 300 steps found 82% of the directions, 600 steps 94%, at lr 4e-3.
-    enough = [size for size in AUTO_BATCHES if n_tokens >= ENOUGH_STEPS * size]
-    return enough[0] if enough else AUTO_BATCHES[-1]
-
-
-def _dead_after(n_tokens: int, batch_size: int, n_train: int) -> int:
-    """A fortieth of the budget, at least ten steps; two passes and `MAX_DEAD_AFTER` at most."""
-    # Soon enough that AuxK has time to bring them back: 307,200 planted tokens left 12% of 4,096
-    # latents silent on new tokens after a tenth of the budget, 3% after a thirtieth, 1% after a
-    # sixtieth, at a FVU of .076, .073 and .072. What was silent for two passes fires nowhere.
-    enough = max(n_tokens // 40, 10 * batch_size)
-    return max(1, min(2 * n_train, enough, MAX_DEAD_AFTER))
-
-
 def _check_ranges(config: TrainConfig) -> None:
     at_least_0: tuple[str, ...]
     at_least_0 = ("n_latents", "batch_size", "epochs", "n_tokens", "k_aux", "dead_after", "seed")
     at_least_0 += ("alpha", "k_start", "multi_k", "ghost_weight", "l1", "l0", "checkpoint_every")
+    at_least_0 += ("grad_clip", "weight_decay", "eps", "cls_weight", "warmup_steps")
+    at_least_0 += ("k_warmup_steps",)
     for name in ("expansion", "k"):
         _require(getattr(config, name) >= 1, name, getattr(config, name), "at least 1")
     for name in at_least_0:
         _require(getattr(config, name) >= 0, name, getattr(config, name), "at least 0")
-    for name in ("holdout", "dropout"):
+    for name in ("holdout", "dropout", "beta1", "beta2", "dead_below"):
         value = getattr(config, name)
         _require(0 <= value < 1, name, value, "in [0, 1)")
     _require(config.lr >= 0, "lr", config.lr, "above 0, or 0 for auto")
     shares = config.warmup, config.decay, config.k_warmup
     _require(min(shares) >= 0, "warmup, decay or k_warmup", "negative", "at least 0")
     _require(config.k_warmup <= 1, "k_warmup", config.k_warmup, "at most 1")
-    total = config.warmup + config.decay
+    total = config.decay + (0 if config.warmup_steps else config.warmup)
     _require(total <= 1, "warmup + decay", total, "at most 1: they are shares of the steps")
     both = config.epochs and config.n_tokens
     rule = f"0 where epochs is given ({config.epochs}): give one of the two"
@@ -287,7 +300,10 @@ def _check_variant(config: TrainConfig) -> None:
     known: dict[str, tuple[str, ...]] = {
         "activation": ACTIVATIONS,
         "ghost": ("", "ttt", "patchsae"),
-        "init": ("tied", "data"),
+        "init": ("tied", "data", "ttt", "sketch", "patchsae", "sparsify"),
+        "decoder": DECODERS,
+        "loss": LOSSES,
+        "auxk": ("residual", "total"),
         "backend": BACKENDS,
     }
     for name, values in known.items():
@@ -304,6 +320,13 @@ def _check_variant(config: TrainConfig) -> None:
         for name in ("k_start", "multi_k"):
             value = getattr(config, name)
             _require(not value, name, value, f"0: {config.activation} has no k")
+    if not config.scale_input:  # these have constants that are made for the mean square 1
+        name = "jumprelu" if config.activation == "jumprelu" else "AuxK over the residual"
+        auxk = config.alpha and not config.ghost and config.auxk == "residual"
+        rule = f"true with {name} (for AuxK: auxk total, or alpha 0)"
+        _require(name != "jumprelu" and not auxk, "scale_input", False, rule)
+    weighs = config.cls_weight != 1 and config.lr == AUTO_LR
+    _require(not weighs, "cls_weight", config.cls_weight, "1 where lr is auto")
     if not config.n_random_prefixes and config.matryoshka:
         for word in config.matryoshka.split(","):
             _count(word, config.matryoshka)

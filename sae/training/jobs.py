@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,12 +24,13 @@ from sae.evaluation.threshold import calibrate
 from sae.model.init import start
 from sae.model.sae import SAE, SAEConfig
 from sae.training import checkpoint, folder, trackers
-from sae.training.config import AUTO_LR, TrainConfig, resolve
+from sae.training.config import AUTO_LR, TrainConfig
 from sae.training.context import TrainContext
 from sae.training.engines.interface import Reduce
 from sae.training.feed import batches
 from sae.training.loop import NotFinite, Trainer, TrainRow, run
 from sae.training.lr_search import LrChoice, choose
+from sae.training.settings.schedule import resolve, unfinished
 
 VOTE_STEPS = 16
 """Steps between two questions of several processes whether to stop."""
@@ -73,6 +74,11 @@ class Pass:
             part=self.group.part,
         )
 
+    def cls_masks(self, config: TrainConfig, n_skipped: int = 0) -> Iterator[Tensor]:
+        """Which tokens of each batch are CLS tokens."""
+        order = self.rows, config.batch_size, config.seed, self.group.device
+        return batches.cls_masks(self.store, *order, n_skipped, self.group.part)
+
     def reduce(self) -> Reduce | None:
         """What sums over all processes; None where there is one alone."""
         return self.group.sum if self.group.n > 1 else None
@@ -114,9 +120,8 @@ def lane_of(out: Path, config: TrainConfig, shared: Pass) -> Lane:
     if resolved.batch_size < group.n:
         raise UserError(f"{group.n} processes cannot share batches of {resolved.batch_size} tokens")
     if found is None:
-        model = start(
-            sae_config(config, store), batches.sample(store, rows, config.seed), config.init
-        )
+        x = batches.sample(store, rows, config.seed)
+        model = start(sae_config(config, store), x, config.init, config.scale_input)
         model.to(group.device)
     else:
         model = found.model
@@ -128,6 +133,8 @@ def lane_of(out: Path, config: TrainConfig, shared: Pass) -> Lane:
         choice = choice or choose(model, resolved, again, shared.reduce(), context.progress)
         resolved = replace(resolved, lr=choice.lr)
     trainer = Trainer(model, resolved, reduce=shared.reduce())
+    for what in unfinished(resolved, trainer.n_steps) if group.is_first else ():
+        warnings.warn(f"{out}: {what}", Notice, stacklevel=2)
     if found is not None:
         found.restore(trainer)
     return Lane(out, config, trainer, choice, trainer.n_done)
@@ -136,8 +143,11 @@ def lane_of(out: Path, config: TrainConfig, shared: Pass) -> Lane:
 def train_lanes(lanes: Sequence[Lane], shared: Pass) -> dict[Path, TrainResult | NotFinite]:
     """Take the steps that are left to each; only the first process writes and shows."""
     group = shared.group
-    group.do_first(lambda: _require_room(lanes))  # all have read what is there: now it may write
     n_done = min(lane.n_before for lane in lanes)
+    masks = None
+    if any(lane.config.cls_weight != 1 for lane in lanes):
+        masks = shared.cls_masks(lanes[0].trainer.config, n_done)
+    group.do_first(lambda: _require_room(lanes))  # all have read what is there: now it may write
     stream = shared.batches(lanes[0].trainer.config, n_done)
     trainers = [lane.trainer for lane in lanes]
     with ExitStack() as stack:
@@ -148,9 +158,9 @@ def train_lanes(lanes: Sequence[Lane], shared: Pass) -> dict[Path, TrainResult |
         keep = _keeper(lanes, group, stop)
         try:
             if group.is_first:
-                rows_of = run(trainers, stream, on_row, shared.context.progress, keep)
+                rows_of = run(trainers, stream, on_row, shared.context.progress, keep, masks)
             else:
-                rows_of = run(trainers, stream, after_step=keep)
+                rows_of = run(trainers, stream, after_step=keep, cls_masks=masks)
         except LostProcess:
             if group.is_first:  # a step changes nothing before all have summed its gradients
                 _save(lanes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Literal, NamedTuple, cast
 
@@ -13,9 +14,11 @@ from torch import Tensor
 from sae.core.errors import UserError
 from sae.core.progress import Bar
 from sae.model.sae import SAE
-from sae.training.config import TrainConfig, k_at, resolve, schedule
+from sae.training.config import TrainConfig
 from sae.training.engines.choice import engine_for
 from sae.training.engines.interface import Engine, Objective, Reduce, StepResult
+from sae.training.engines.plain import PlainEngine
+from sae.training.settings.schedule import k_at, resolve, schedule, shares
 
 __all__ = [
     "NotFinite",
@@ -83,8 +86,9 @@ class Trainer:
         self.n_tokens = 0
         device = model.W_dec.device
         self.silent_for = torch.zeros(model.n_latents, dtype=torch.int64, device=device)
+        self.n_fired = torch.zeros_like(self.silent_for)  # counted where dead_below needs it
         self.engine = engine or engine_for(
-            model, objective(config, model), config.backend, config.seed, reduce
+            model, objective(config, model), config.backend, config.seed, reduce, config
         )
         self._is_alone = reduce is None
         self._lr = 0.0
@@ -93,25 +97,44 @@ class Trainer:
     @property
     def lr(self) -> float:
         """Learning rate of the next step."""
-        config = self.config
-        return config.lr * schedule(self.n_done, self.n_steps, config.warmup, config.decay)
+        warmup, decay, _ = shares(self.config, self.n_steps)
+        return self.config.lr * schedule(self.n_done, self.n_steps, warmup, decay)
 
     @property
     def k(self) -> int:
         """Latents that a token keeps in the next step."""
-        config = self.config
-        return k_at(self.n_done, self.n_steps, config.k_start, self.model.config.k, config.k_warmup)
+        k_warmup = shares(self.config, self.n_steps).k_warmup
+        k_start, k = self.config.k_start, self.model.config.k
+        return k_at(self.n_done, self.n_steps, k_start, k, k_warmup)
 
     @property
     def dead(self) -> Tensor:
-        """Mask (n_latents,) of the latents that were silent for too long."""
+        """Mask (n_latents,) of the latents that were silent for too long, or fired too seldom."""
+        if self.config.dead_below:
+            return self.n_fired / max(1, self.n_tokens) < self.config.dead_below
         return self.silent_for >= self.config.dead_after
 
-    def step(self, x: Tensor) -> StepResult:
-        """Learn from one batch of raw embeddings (n, d). Waits for nothing on the device."""
+    def step(self, x: Tensor, is_cls: Tensor | None = None) -> StepResult:
+        """Learn from one batch of raw embeddings (n, d). Waits for nothing on the device.
+
+        `is_cls` (n,) is a mask of the CLS tokens, which `cls_weight` needs.
+        """
         self._lr = self.lr
-        result = self.engine.step(self.model.centre(x), k=self.k, lr=self._lr, dead=self.dead)
         n_tokens = len(x) if self._is_alone else self.config.batch_size
+        x, dead = self.model.centre(x), self.dead
+        if isinstance(self.engine, PlainEngine):  # the only one that knows dead_below, cls_weight
+            judge = partial(self._is_rare, n_tokens=self.n_tokens + n_tokens)
+            result = self.engine.step(
+                x,
+                k=self.k,
+                lr=self._lr,
+                dead=judge if self.config.dead_below else dead,
+                is_cls=is_cls,
+            )
+        else:
+            result = self.engine.step(x, k=self.k, lr=self._lr, dead=dead)
+        if result.n_positive is not None:
+            self.n_fired.add_(result.n_positive.long())
         self.n_done += 1
         self.n_tokens += n_tokens
         self.silent_for.add_(n_tokens).masked_fill_(result.fired, 0)
@@ -139,6 +162,8 @@ class Trainer:
     def state(self) -> dict[str, Tensor]:
         """All that must be kept to go on, but for the model's own weights."""
         state = {f"engine.{name}": value for name, value in self.engine.state().items()}
+        if self.config.dead_below:
+            state["n_fired"] = self.n_fired
         counts = torch.tensor([self.n_done, self.n_tokens])
         return state | {"silent_for": self.silent_for, "counts": counts}
 
@@ -146,8 +171,14 @@ class Trainer:
         """Take over what `state` gave; the model must have the weights of that moment."""
         self.n_done, self.n_tokens = state["counts"].tolist()
         self.silent_for.copy_(state["silent_for"])
+        if self.config.dead_below:
+            self.n_fired.copy_(state["n_fired"])
         of_engine = {name: value for name, value in state.items() if name.startswith("engine.")}
         self.engine.restore({name.removeprefix("engine."): v for name, v in of_engine.items()})
+
+    def _is_rare(self, n_positive: Tensor, n_tokens: int) -> Tensor:
+        """The dead (n_latents,) after `n_tokens`, in the last batch of which so many fired."""
+        return (self.n_fired + n_positive.long()) / n_tokens < self.config.dead_below
 
     def _not_finite(self, what: str, step: int) -> NotFinite:
         lr = self.config.lr
@@ -164,6 +195,7 @@ def run(
     on_row: Callable[[int, TrainRow], None] = lambda number, row: None,
     progress: Bar | None = None,
     after_step: Callable[[], None] = lambda: None,
+    cls_masks: Iterator[Tensor] | None = None,
 ) -> list[TrainRow | NotFinite]:
     """Take the steps that are left to trainers of as many steps; return the last row of each.
 
@@ -171,7 +203,7 @@ def run(
     one that the trainer with the fewest steps done needs next; the others join when theirs comes.
     One whose loss is not finite stops there, and gives the error instead of its last row. `on_row`
     is told the number of the trainer; `after_step` is called between two steps, and may raise to
-    stop.
+    stop. `cls_masks` (batch_size,) go with the batches, where a `cls_weight` needs them.
     """
     n_steps = trainers[0].n_steps
     if any(trainer.n_steps != n_steps for trainer in trainers):
@@ -181,11 +213,11 @@ def run(
     shown = _Shown(trainers, n_before, progress)
     rows: dict[int, TrainRow | NotFinite] = {}
     for n_done, x in enumerate(islice(batches, n_steps - n_before), start=n_before + 1):
-        is_last = n_done == n_steps
+        is_last, is_cls = n_done == n_steps, next(cls_masks) if cls_masks else None
         for number, trainer in enumerate(trainers):
             if trainer.n_done >= n_done or isinstance(rows.get(number), NotFinite):
                 continue
-            result = trainer.step(x)
+            result = trainer.step(x, is_cls)
             if n_done % every == 0 or is_last:
                 rows[number] = _row(trainer, result)
                 if isinstance(row := rows[number], TrainRow):
@@ -208,8 +240,13 @@ def _row(trainer: Trainer, result: StepResult) -> TrainRow | NotFinite:
 def objective(config: TrainConfig, model: SAE) -> Objective:
     """What `config` asks the engine to minimise."""
     return Objective(
+        loss=cast("Literal['fvu', 'mse', 'mse_over_norm']", config.loss),
+        cls_weight=config.cls_weight,
+        pre_bias=config.pre_bias,
         alpha=config.alpha,
         k_aux=config.k_aux or max(1, model.d // 2),
+        auxk=cast("Literal['residual', 'total']", config.auxk),
+        dead_below=config.dead_below,
         ghost=cast("Literal['', 'ttt', 'patchsae']", config.ghost),
         ghost_weight=config.ghost_weight,
         multi_k=config.multi_k,

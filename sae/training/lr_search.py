@@ -91,7 +91,13 @@ def choose(
     n_trial = min(n_steps, max(MIN_STEPS, min(MAX_STEPS, round(TRIAL_SHARE * n_steps))))
     n_tokens = n_trial * config.batch_size
     dead_after = min(config.dead_after, max(1, n_tokens // 10))
-    shorter = replace(config, n_tokens=n_tokens, dead_after=dead_after)
+    shorter = replace(
+        config,
+        n_tokens=n_tokens,
+        dead_after=dead_after,
+        warmup_steps=-(-config.warmup_steps * n_trial // n_steps),
+        k_warmup_steps=-(-config.k_warmup_steps * n_trial // n_steps),
+    )
     trial = _Trial(model, shorter, batches, n_trial, reduce, progress)
     middle = first_guess(model.d, config.batch_size)
     losses = trial.losses([middle / 2, middle, middle * 2])

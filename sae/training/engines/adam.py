@@ -8,20 +8,26 @@ import torch
 from torch import Tensor
 
 from sae.model.sae import SAE
-from sae.training.engines.interface import BETAS, EPS
+from sae.training.engines.update import Update
 
 N_STEPS = "n_steps"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Adam:
-    """torch's fused Adam; the learning rate comes with each step."""
+    """torch's fused Adam, or AdamW; the learning rate comes with each step."""
 
-    def __init__(self, model: SAE) -> None:
+    def __init__(self, model: SAE, update: Update = Update()) -> None:
         self.model = model
         self.n_steps = 0
-        # Gradients of rare latents are small: the usual eps of 1e-8 would slow them down.
-        self._adam = torch.optim.Adam(model.parameters(), betas=BETAS, eps=EPS, fused=True)
+        kind = torch.optim.AdamW if update.weight_decay else torch.optim.Adam
+        self._adam = kind(
+            model.parameters(),
+            betas=(update.beta1, update.beta2),
+            eps=update.eps,
+            weight_decay=update.weight_decay,
+            fused=True,
+        )
         zeros = {
             f"{name}.{moment}": torch.zeros_like(value)
             for name, value in model.named_parameters()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -12,12 +12,17 @@ if TYPE_CHECKING:
 
 BACKENDS = ("auto", "plain", "sparse", "triton")
 BETAS = (0.9, 0.999)
-"""Adam's decays, of every engine."""
+"""Adam's decays, where nothing else is asked for."""
 EPS = 6.25e-10
-"""Adam's epsilon, of every engine (Gao et al. 2024, A.1)."""
+"""Adam's epsilon likewise (Gao et al. 2024, A.1): gradients of rare latents are small, and 1e-8
+would slow them down."""
 
 Reduce = Callable[[list["Tensor"]], None]
 """Sums each tensor over all processes, in place: every rank steps on its part of the batch."""
+
+
+Judge = Callable[["Tensor"], "Tensor"]
+"""(n_latents,) tokens of a batch on which each latent was above 0 -> mask of the dead ones."""
 
 
 class StepResult(NamedTuple):
@@ -33,16 +38,29 @@ class StepResult(NamedTuple):
     """() mean number of active latents a token."""
     fired: Tensor
     """(n_latents,) bool: active on any token of the batch."""
+    n_positive: Tensor | None = None
+    """(n_latents,) tokens on which each latent was above 0, where `dead` had to know it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What a step minimises beside the FVU."""
+    """What a step minimises."""
 
+    loss: Literal["fvu", "mse", "mse_over_norm"] = "fvu"
+    """The unexplained: over the variance of the data; as the mean square of a number; or as the
+    latter over the norm of its token (PatchSAE)."""
+    cls_weight: float = 1.0
+    """Of the CLS tokens' errors; those of other tokens weigh 1."""
+    pre_bias: bool = True
+    """Whether the parameters are of an encoder that takes b_dec out of its input."""
     alpha: float = 1 / 32
     """Weight of AuxK."""
     k_aux: int
     """Dead latents that rebuild a token's residual."""
+    auxk: Literal["residual", "total"] = "residual"
+    """AuxK over the variance of the residual; or over that of the data, by sparsify's rules."""
+    dead_below: float = 0.0
+    """Latents are dead by how often they fired, this batch included; 0: by how long not."""
     ghost: Literal["", "ttt", "patchsae"] = ""
     """Ghost gradients in place of AuxK: TTT's or PatchSAE's form."""
     ghost_weight: float = 1.0
@@ -61,8 +79,9 @@ class Objective:
 
     def beyond_auxk(self) -> str:
         """The first setting, by name, that asks for more than FVU and AuxK; "" where none does."""
-        names = ("ghost", "multi_k", "l1", "l0", "prefixes", "n_random_prefixes", "dropout")
-        return next((name for name in names if getattr(self, name)), "")
+        of_auxk = ("alpha", "k_aux", "ghost_weight")
+        names = (field for field in fields(self) if field.name not in of_auxk)
+        return next((f.name for f in names if getattr(self, f.name) != f.default), "")
 
 
 class Engine(Protocol):

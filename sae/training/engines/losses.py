@@ -17,13 +17,18 @@ RESIDUAL_FLOOR = 1e-4
 """Residuals of less than this mean square are not worth rebuilding (that of the data is 1)."""
 
 
-def fvu(x: Tensor, x_hat: Tensor, variance: Tensor | None = None) -> Tensor:
+def fvu(
+    x: Tensor, x_hat: Tensor, variance: Tensor | None = None, weights: Tensor | None = None
+) -> Tensor:
     """Fraction of variance unexplained: 0 is perfect, 1 is no better than the batch mean.
 
     Both are (n, d); the variances of all dimensions are summed before they are divided.
-    `variance` () replaces that of `x`, where `x` is a part of the batch.
+    `variance` () replaces that of `x`, where `x` is a part of the batch, or something else is to be
+    the measure. `weights` (n, 1) are those of the tokens' squares.
     """
-    return (x - x_hat).square().sum() / (variance_of(x) if variance is None else variance)
+    squares = (x - x_hat).square()
+    left = (squares if weights is None else weights * squares).sum()
+    return left / (variance_of(x) if variance is None else variance)
 
 
 def variance_of(x: Tensor) -> Tensor:
@@ -38,13 +43,15 @@ def auxk_loss(
     dead: Tensor,
     k_aux: int,
     variance: Tensor | None = None,
+    leak: float = LEAK,
 ) -> Tensor:
     """How badly the `k_aux` strongest dead latents rebuild the residual: 0 is perfectly.
 
     `residual` (n, d) is x - x_hat in centred space, taken as a constant; `pre` (n, n_latents) are
     pre-activations; `dead` (n_latents,) is a mask. Without dead latents the loss is 0. Its gradient
-    reaches W_dec and, through `pre`, the encoder. `variance` () replaces `residual_variance`, where
-    this is a part of the batch. Source: Gao et al. 2024, A.2.
+    reaches W_dec and, through `pre`, the encoder. `variance` () replaces that of the residual,
+    where this is a part of the batch; `leak` is the slope below 0 of the ReLU. Source: Gao et al.
+    2024, A.2.
     """
     which = dead.nonzero().squeeze(1)  # (n_dead,)
     if len(which) == 0:
@@ -53,12 +60,25 @@ def auxk_loss(
     # A plain ReLU gives no gradient to a latent that is below 0 for every token, so that it stays
     # dead: with it 12% of 2,048 latents were dead on planted data (lr 8e-3), with this 0.2%, at the
     # same FVU; without any ReLU the FVU rose from .072 to .078.
-    acts = F.leaky_relu(_strongest(pre[:, which], k_aux), LEAK)  # (n, n_dead)
+    acts = F.leaky_relu(_strongest(pre[:, which], k_aux), leak)  # (n, n_dead)
     # Dead latents rebuild the residual, which has no b_dec in it: so none is added here.
     error = residual - acts @ W_dec[which]
     if variance is None:
         variance = floor_variance(variance_of(residual), len(residual), residual.shape[1])
     return error.square().sum() / variance
+
+
+def sparsify_auxk_loss(
+    residual: Tensor, pre: Tensor, W_dec: Tensor, dead: Tensor, k_aux: int, variance: Tensor
+) -> Tensor:
+    """AuxK as sparsify weighs it: over the `variance` () of the data, and less for few dead ones.
+
+    Arguments as for `auxk_loss`; the weight is n_dead / k_aux where that is below 1, and a latent
+    below 0 rebuilds nothing. What sparsify had wrong is not here: b_dec in what the dead latents
+    rebuild, and in its early versions the residual's sign.
+    """
+    share = (dead.sum().to(residual) / k_aux).clamp(max=1)
+    return share * auxk_loss(residual, pre, W_dec, dead, k_aux, variance, leak=0.0)
 
 
 def floor_variance(variance: Tensor, n: Tensor | int, d: int) -> Tensor:

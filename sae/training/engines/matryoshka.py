@@ -43,9 +43,16 @@ def nested(kept: Codes | Tensor, W_dec: Tensor, prefixes: Sequence[int]) -> Tens
     return part(kept, W_dec, prefixes).cumsum(1)  # type: ignore[arg-type]
 
 
-def nested_fvu(x: Tensor, x_hats: Tensor, variance: Tensor) -> Tensor:
-    """Mean over the prefixes of the FVU: of x (n, d) and x_hats (n, n_prefixes, d)."""
-    return (x.unsqueeze(1) - x_hats).square().sum() / (variance * x_hats.shape[1])
+def nested_fvu(
+    x: Tensor, x_hats: Tensor, variance: Tensor, weights: Tensor | None = None
+) -> Tensor:
+    """Mean over the prefixes of the FVU: of x (n, d) and x_hats (n, n_prefixes, d).
+
+    `weights` (n, 1) are those of the tokens' squares.
+    """
+    squares = (x.unsqueeze(1) - x_hats).square()
+    left = (squares if weights is None else weights.unsqueeze(1) * squares).sum()
+    return left / (variance * x_hats.shape[1])
 
 
 def _parts_of_acts(acts: Tensor, W_dec: Tensor, prefixes: Sequence[int]) -> Tensor:

@@ -10,13 +10,14 @@ import zlib
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sae.core.errors import UserError
 from sae.model.sae import SAE
 from sae.model.sparsity import BatchTopK, Codes, JumpReLU, Rule
 from sae.training.engines import losses
-from sae.training.engines.interface import Objective, Reduce
+from sae.training.engines.interface import Judge, Objective, Reduce
 from sae.training.engines.matryoshka import nested, nested_fvu, random_prefixes
 
 MULTI_WEIGHT = 1 / 8
@@ -37,6 +38,8 @@ class Costs(NamedTuple):
     """Tokens in the whole batch."""
     border: Tensor | None
     """BatchTopK: the smallest activation that was kept, over the whole batch."""
+    n_positive: Tensor | None
+    """See `StepResult.n_positive`."""
 
 
 def costs_of(
@@ -44,29 +47,39 @@ def costs_of(
     objective: Objective,
     x: Tensor,
     k: int,
-    dead: Tensor,
+    dead: Tensor | Judge,
     draws: Draws,
     reduce: Reduce | None = None,
+    is_cls: Tensor | None = None,
 ) -> Costs:
     """The losses of centred tokens x (n, d), with gradients; arguments as for `Engine.step`."""
     whole = whole_of(x, reduce)
-    pre = draws.dropped(model.pre_of_centred(x), objective.dropout)  # (n, n_latents)
+    measure = _measure(objective, x, whole, is_cls)
+    encoded = model.pre_of_centred(x) if objective.pre_bias else _without_pre_bias(model, x)
+    pre = draws.dropped(encoded, objective.dropout)  # (n, n_latents)
     kept, border = _kept(model.sparsity, pre, k, reduce)
+    n_positive = None
+    if not isinstance(dead, Tensor):
+        n_positive = n_active_by_latent(_positive(kept), model.n_latents)
+        if reduce is not None:
+            reduce([n_positive])
+        dead = dead(n_positive)
     prefixes = draws.prefixes(objective, model.n_latents)
     if prefixes:
         x_hats = nested(kept, model.W_dec, prefixes) + model.b_dec  # (n, n_prefixes, d)
-        x_hat, loss = x_hats[:, -1], nested_fvu(x, x_hats, whole.variance)
-        fvu = losses.fvu(x, x_hat, whole.variance)
+        x_hat, loss = x_hats[:, -1], nested_fvu(x, x_hats, *measure)
     else:
         x_hat = _rebuilt(model, kept)
-        loss = fvu = losses.fvu(x, x_hat, whole.variance)
+        loss = losses.fvu(x, x_hat, *measure)
+    is_fvu = objective.loss == "fvu" and measure.weights is None and not prefixes
+    fvu = loss if is_fvu else losses.fvu(x, x_hat, whole.variance)
     if objective.multi_k:
         more, _ = _kept(model.sparsity, pre, objective.multi_k * k, reduce)
-        loss = loss + MULTI_WEIGHT * losses.fvu(x, _rebuilt(model, more), whole.variance)
+        loss = loss + MULTI_WEIGHT * losses.fvu(x, _rebuilt(model, more), *measure)
     loss = loss + _penalties(model, objective, pre, kept, whole)
     aux = _revival(model, objective, x, x_hat, pre, dead, whole, reduce)
     weight = objective.ghost_weight if objective.ghost else objective.alpha
-    return Costs(loss + weight * aux, fvu, aux, kept, whole.n, border)
+    return Costs(loss + weight * aux, fvu, aux, kept, whole.n, border, n_positive)
 
 
 class Whole(NamedTuple):
@@ -144,6 +157,37 @@ class Draws:
         return torch.Generator(device).manual_seed(seed)
 
 
+class _Measure(NamedTuple):
+    """How the squares that are left add up to the loss."""
+
+    divisor: Tensor
+    """(): their sum is over this."""
+    weights: Tensor | None
+    """(n, 1) of each token's; None: 1."""
+
+
+def _measure(objective: Objective, x: Tensor, whole: Whole, is_cls: Tensor | None) -> _Measure:
+    divisor, weights = whole.variance, None
+    if objective.loss != "fvu":
+        divisor = x.new_tensor(1.0) * whole.n * x.shape[1]
+    if objective.loss == "mse_over_norm":
+        weights = 1 / x.norm(dim=1, keepdim=True).clamp(min=1e-6)
+    if objective.cls_weight != 1 and is_cls is not None:
+        heavy = torch.where(is_cls, objective.cls_weight, 1.0).to(x).unsqueeze(1)
+        weights = heavy if weights is None else heavy * weights
+    return _Measure(divisor, weights)
+
+
+def _without_pre_bias(model: SAE, x: Tensor) -> Tensor:
+    """Pre-activations of an encoder that leaves b_dec in its input."""
+    return F.linear(x, model.W_enc, model.b_enc)
+
+
+def _positive(kept: Codes | Tensor) -> Codes | Tensor:
+    """Without what is below 0, as a signed TopK has it."""
+    return kept.relu() if isinstance(kept, Tensor) else kept._replace(acts=kept.acts.relu())
+
+
 def _kept(
     rule: Rule, pre: Tensor, k: int, reduce: Reduce | None
 ) -> tuple[Codes | Tensor, Tensor | None]:
@@ -191,6 +235,9 @@ def _revival(
         return losses.ttt_ghost_loss(residual, pre, model.W_dec, model.b_dec, dead, whole.n)
     if objective.ghost == "patchsae":
         return losses.patchsae_ghost_loss(x, x_hat, pre, model.W_dec, dead, whole.n)
+    if objective.auxk == "total":
+        auxk = losses.sparsify_auxk_loss
+        return auxk(residual, pre, model.W_dec, dead, objective.k_aux, whole.variance)
     n, variance = whole_of(residual, reduce)
     variance = losses.floor_variance(variance, n, model.d)
     return losses.auxk_loss(residual, pre, model.W_dec, dead, objective.k_aux, variance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Generator, Iterator
 from itertools import cycle
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sae.core.errors import UserError
 from sae.data.store import EmbeddingStore
 from sae.data.store_format import torch_dtype
 from sae.training.feed.buffer import Window
@@ -62,6 +64,30 @@ def batches(
         windows = [Window(store, n_batches, n_rows, device) for _ in range(2)]
         numbers = (_token_numbers(tokens, rows, t) for tokens in stretches)
         yield from _streamed(windows, numbers)
+
+
+def cls_masks(
+    store: EmbeddingStore,
+    rows: Rows,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    n_skipped: int = 0,
+    part: tuple[int, int] = (0, 1),
+) -> Iterator[Tensor]:
+    """Which tokens of each of `batches` are CLS tokens: endless masks (batch_size,).
+
+    Raises `UserError` where the store does not hold all tokens, CLS first.
+    """
+    t, grid = store.info.tokens_per_image, store.info.grid
+    if store.info.tokens != "all" or (grid and math.prod(grid) == t):
+        raise UserError(
+            f"cls_weight needs a store of all tokens, CLS among them; {store.path} has tokens "
+            f"{store.info.tokens!r}: run `sae embed --tokens all`, or leave cls_weight at 1"
+        )
+    order = Order(len(rows) * t, seed, BLOCK_TOKENS, BUFFER_TOKENS)
+    stretches = _stretches(order, batch_size, n_skipped, part)
+    return (mask for n in stretches for mask in torch.from_numpy(n % t == 0).to(device))
 
 
 def sample(store: EmbeddingStore, rows: Rows, seed: int, n_tokens: int = SAMPLE_TOKENS) -> Tensor:

@@ -78,6 +78,10 @@ def _sweepable() -> dict[str, type]:
 def _value(name: str, text: str, kind: type) -> Value:
     if name == "lr":
         return learning_rate(text)
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise UserError(f"--sweep {name} has the value {text!r}, which is not true or false")
+        return text == "true"
     try:
         value: Value = kind(text)
     except ValueError:
@@ -92,9 +96,11 @@ def _variant(values: dict[str, Value], base: TrainConfig) -> Variant:
 
 
 def _part(name: str, value: Value) -> str:
-    """Of a folder's name: "k16", "lrauto", "batch_topk"."""
+    """Of a folder's name: "k16", "lrauto", "batch_topk", "no_pre_bias"."""
     if isinstance(value, str):
         return value or f"no_{name}"
+    if isinstance(value, bool):
+        return name if value else f"no_{name}"
     if name == "lr" and value == AUTO_LR:
         return "lrauto"
     return f"{name}{value}" if isinstance(value, int) else f"{name}{value:g}"

@@ -42,6 +42,35 @@ def test_more_rows_than_points_take_each_point_evenly(x: Tensor) -> None:
     assert len(model.W_dec.unique(dim=0)) == 20
 
 
+def test_without_scaling_the_model_works_on_embeddings_as_they_are(x: Tensor) -> None:
+    config = SAEConfig(d=6, n_latents=9, k=2)
+    scaled, raw = start(config, x), start(config, x, scale_input=False)
+    assert torch.equal(raw.centre(x), x)
+    torch.testing.assert_close(raw.b_dec, scaled.b_dec * scaled.scale + scaled.mean)
+
+
+@pytest.mark.parametrize(
+    ("init", "bound", "tied", "median"),
+    [
+        ("ttt", (6 / 406) ** 0.5, True, False),
+        ("sketch", (6 / 406) ** 0.5, False, False),
+        ("patchsae", (6 / 400) ** 0.5, False, True),
+        ("sparsify", 6**-0.5, True, True),
+    ],
+)
+def test_another_labs_start_has_its_sizes(
+    x: Tensor, init: str, bound: float, tied: bool, median: bool
+) -> None:
+    model = start(SAEConfig(d=6, n_latents=400, k=2), x, init, scale_input=False)
+    assert 0.99 * bound < float(model.W_enc.detach().abs().max()) <= bound
+    assert float(model.W_enc.detach().std()) == pytest.approx(bound / 3**0.5, rel=0.05)
+    torch.testing.assert_close(model.W_dec.norm(dim=1), torch.ones(400))
+    cosine = torch.nn.functional.cosine_similarity(model.W_enc, model.W_dec, dim=1)
+    assert bool((cosine > 0.999).all()) == tied
+    assert bool(model.b_dec.any()) == median
+    assert not model.b_enc.any()
+
+
 def test_an_unknown_init_is_refused(x: Tensor) -> None:
     with pytest.raises(UserError, match="init 'pca' is not known; known: tied, data"):
         start(SAEConfig(d=6, n_latents=9, k=2), x, "pca")

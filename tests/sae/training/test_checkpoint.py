@@ -191,8 +191,9 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(
 ) -> None:
     step = Trainer.step
 
-    def poisoned(self: Trainer, x: torch.Tensor) -> object:
-        return step(self, x * float("nan") if self.n_done == 20 else x)
+    def poisoned(self: Trainer, x: torch.Tensor, *rest: object) -> object:
+        x = x * float("nan") if self.n_done == 20 else x
+        return step(self, x, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Trainer, "step", poisoned)
     monkeypatch.setattr("sae.training.loop.N_ROWS", 4)  # a look every 15 steps: at 15 and 30
@@ -247,10 +248,10 @@ def test_ctrl_c_exits_130_and_says_how_to_go_on(
 ) -> None:
     step = Trainer.step
 
-    def interrupted(self: Trainer, x: torch.Tensor) -> object:
+    def interrupted(self: Trainer, x: torch.Tensor, *rest: object) -> object:
         if self.n_done == 30:
             signal.raise_signal(signal.SIGINT)
-        return step(self, x)
+        return step(self, x, *rest)  # type: ignore[arg-type]
 
     out = tmp_path / "sae"
     words = ["train", str(store.path), "--out", str(out), *WORDS]

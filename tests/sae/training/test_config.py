@@ -9,7 +9,8 @@ from sae.core.errors import UserError
 from sae.core.files import read_config, write_json
 from sae.model.init import INITS
 from sae.model.sparsity import RULES, RULES_WITH_K
-from sae.training.config import ACTIVATIONS, WITH_K, TrainConfig, k_at, resolve, schedule
+from sae.training.config import ACTIVATIONS, WITH_K, TrainConfig
+from sae.training.settings.schedule import k_at, resolve, schedule
 from tests.support.commands import sae
 
 

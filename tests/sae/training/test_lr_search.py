@@ -17,10 +17,11 @@ from sae.data.store import EmbeddingStore
 from sae.model.init import start
 from sae.model.sae import SAE, SAEConfig
 from sae.training import folder, jobs, lr_search
-from sae.training.config import AUTO_LR, TrainConfig, resolve
+from sae.training.config import AUTO_LR, TrainConfig
 from sae.training.context import TrainContext
 from sae.training.loop import Trainer
 from sae.training.lr_search import LrChoice, best_between, choose
+from sae.training.settings.schedule import resolve
 from sae.training.train import train
 from tests.support.commands import sae
 from tests.support.sae.stores import oracle

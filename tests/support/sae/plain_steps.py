@@ -30,6 +30,10 @@ VARIANTS: dict[str, tuple[str, Objective]] = {
     "nested": ("topk", replace(PLAIN, prefixes=(2, 7, L))),
     "nested_relu": ("relu", replace(PLAIN, prefixes=(2, 7, L), l1=0.02)),
     "random": ("batch_topk", replace(PLAIN, n_random_prefixes=4)),
+    "mse": ("relu", replace(PLAIN, loss="mse", l1=0.02)),
+    "nested_over_norm": ("topk", replace(PLAIN, loss="mse_over_norm", prefixes=(2, 7, L))),
+    "total": ("topk", replace(PLAIN, auxk="total")),
+    "no_pre_bias": ("signed_topk", replace(PLAIN, pre_bias=False)),
 }
 
 

@@ -53,8 +53,8 @@ def poison(monkeypatch: pytest.MonkeyPatch, rate: float, at_step: int) -> None:
     """Training at `rate` meets what is no number after `at_step` steps."""
     step = Trainer.step
 
-    def poisoned(self: Trainer, x: Tensor) -> object:
+    def poisoned(self: Trainer, x: Tensor, *rest: object) -> object:
         is_bad = self.config.lr == rate and self.n_done == at_step
-        return step(self, x * float("nan") if is_bad else x)
+        return step(self, x * float("nan") if is_bad else x, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Trainer, "step", poisoned)

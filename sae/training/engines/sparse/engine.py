@@ -23,6 +23,7 @@ from sae.training.engines.objective import whole_of
 from sae.training.engines.sparse.auxk import Rows, revival
 from sae.training.engines.sparse.encode import Kept, Precision, strongest, strongest_of_batch
 from sae.training.engines.sparse.products import HAS_ONEDNN, dots, meetings, mix, sums, totals
+from sae.training.engines.update import Update
 
 __all__ = ["Selection", "SparseEngine", "why_not"]
 
@@ -33,13 +34,13 @@ WORTH_IT = 1 << 20
 """Encoder weights from which bfloat16 with its second look is faster than float32 alone."""
 
 
-def why_not(model: SAE, objective: Objective) -> str:
-    """What keeps this engine from the model or the objective; "" where nothing does."""
+def why_not(model: SAE, objective: Objective, update: Update = Update()) -> str:
+    """What keeps this engine from the model or what is asked for; "" where nothing does."""
     if model.W_enc.dtype != torch.float32:
         return f"it trains float32 weights, not {model.W_enc.dtype}"
     if (rule := model.config.activation) not in ("topk", "batch_topk"):
         return f"it knows the activations 'topk' and 'batch_topk', not {rule!r}"
-    unknown = objective.beyond_auxk()
+    unknown = objective.beyond_auxk() or update.changed("decoder", "grad_clip")
     return f"it does not know {unknown}" if unknown else ""
 
 
@@ -55,9 +56,10 @@ class SparseEngine:
         *,
         reduce: Reduce | None = None,
         selection: Selection = "auto",
+        update: Update = Update(),
     ) -> None:
         """Raises `UserError` for what `why_not` names."""
-        if obstacle := why_not(model, objective):
+        if obstacle := why_not(model, objective, update):
             raise UserError(f"backend 'sparse' cannot do this: {obstacle}; try --backend auto")
         if selection not in get_args(Selection):
             raise ValueError(f"selection {selection!r} is none of {get_args(Selection)}")
@@ -66,7 +68,7 @@ class SparseEngine:
         self.model, self.objective = model, objective
         self.precision: Precision = _fastest(model) if selection == "auto" else selection
         self._reduce = reduce
-        self._adam = Adam(model)
+        self._adam = Adam(model, update)
 
     @torch.no_grad()
     def step(self, x: Tensor, *, k: int, lr: float, dead: Tensor) -> StepResult:

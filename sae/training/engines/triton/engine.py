@@ -34,6 +34,7 @@ from sae.training.engines.triton.rows import (
     step_vector,
 )
 from sae.training.engines.triton.select import keep_strongest, rescore, select
+from sae.training.engines.update import Update
 
 __all__ = ["Precision", "TritonEngine", "why_not"]
 
@@ -49,15 +50,15 @@ _COLUMNS = 64
 """The dead block's width is a multiple of this: matrix products like that."""
 
 
-def why_not(model: SAE, objective: Objective) -> str:
-    """What keeps this engine from the model or the objective; "" where nothing does."""
+def why_not(model: SAE, objective: Objective, update: Update = Update()) -> str:
+    """What keeps this engine from the model or what is asked for; "" where nothing does."""
     if not model.W_enc.is_cuda and not INTERPRETED:
         return f"it needs a CUDA GPU and the model is on {model.W_enc.device.type!r}"
     if model.W_enc.dtype != torch.float32:
         return f"it trains float32 weights, not {model.W_enc.dtype}"
     if model.config.activation != "topk":
         return f"it knows the activation 'topk' only, not {model.config.activation!r}"
-    unknown = objective.beyond_auxk()
+    unknown = objective.beyond_auxk() or update.changed()
     return f"it does not know {unknown}" if unknown else ""
 
 
@@ -86,11 +87,12 @@ class TritonEngine:
         precision: Precision | None = None,
         tiles: ops.Tiles | None = None,
         max_dead: int = 0,
+        update: Update = Update(),
     ) -> None:
         """With `max_dead`, AuxK's block always has room for so many dead latents (the first) and
         nothing waits at all, as a CUDA graph needs it.
         """
-        if obstacle := why_not(model, objective):
+        if obstacle := why_not(model, objective, update):
             raise UserError(f"backend 'triton' cannot do this: {obstacle}; try --backend auto")
         if precision not in (None, *get_args(Precision)):
             raise ValueError(f"precision {precision!r} is none of {get_args(Precision)}")

@@ -18,6 +18,7 @@ from sae.training.engines.losses import (
 )
 from sae.training.engines.objective import costs_of
 from sae.training.engines.plain import PlainEngine
+from sae.training.engines.update import Update
 from tests.support.sae.gradients import together
 from tests.support.sae.plain_steps import (
     NO_DRAWS,
@@ -123,6 +124,31 @@ def test_processes_that_share_a_batch_step_as_one(name: str, x: Tensor) -> None:
         for result, found in zip(results, figures, strict=True):
             wanted = torch.stack([*result[:4], result.fired.sum().double()])
             torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-9)
+
+
+def test_processes_clip_decay_and_judge_the_dead_as_one(x: Tensor) -> None:
+    objective = replace(PLAIN, ghost="ttt", dead_below=0.2, loss="mse", cls_weight=3.0)
+    update = Update(decoder="at_use", grad_clip=0.05, weight_decay=0.1, beta1=0.8, eps=1e-4)
+    is_cls = torch.arange(N) % 5 == 0
+    model = model_of("signed_topk")
+    alone = PlainEngine(model, objective, update=update)
+
+    def judge(n_positive: Tensor) -> Tensor:
+        return n_positive / N < 0.2
+
+    for _ in range(3):
+        alone.step(x, k=K, lr=0.01, dead=judge, is_cls=is_cls)
+
+    def work(rank: int, reduce: Reduce) -> SAE:
+        mine, part = model_of("signed_topk"), slice(*((0, 4), (4, 15), (15, N))[rank])
+        engine = PlainEngine(mine, objective, reduce=reduce, update=update)
+        for _ in range(3):
+            engine.step(x[part], k=K, lr=0.01, dead=judge, is_cls=is_cls[part])
+        return mine
+
+    for other in together(3, work):
+        for key, value in other.state_dict().items():
+            torch.testing.assert_close(value, model.state_dict()[key], rtol=1e-7, atol=1e-9)
 
 
 def trained(activation: str, objective: Objective, k: int = 4) -> tuple[SAE, Tensor]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -62,6 +63,19 @@ def readers() -> list[str]:
 
 
 # The batches
+
+
+def test_the_masks_of_cls_tokens_go_with_the_batches(store: EmbeddingStore) -> None:
+    store.info = dataclasses.replace(store.info, tokens="all", grid=[1, 1])
+    for rank in range(2):
+        order = (store, ROWS, 15, 3, CPU)
+        stream = batches.batches(*order, n_skipped=2, part=(rank, 2))
+        masks = batches.cls_masks(*order, n_skipped=2, part=(rank, 2))
+        for x, is_cls in islice(zip(stream, masks, strict=False), 20):
+            assert is_cls.tolist() == [number % 2 == 0 for number in x.flatten().int().tolist()]
+    store.info = dataclasses.replace(store.info, grid=[1, 2])  # of a CLIP without CLS
+    with pytest.raises(UserError, match="cls_weight needs a store of all tokens, CLS among them"):
+        batches.cls_masks(store, ROWS, 15, 3, CPU)
 
 
 def test_every_token_comes_once_a_pass_in_a_new_order(

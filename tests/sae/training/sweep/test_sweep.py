@@ -47,6 +47,11 @@ def test_words_become_every_combination_of_their_values() -> None:
     names = [variant.name for variant in variants_of(["activation=topk,batch_topk"], SMALL)]
     assert names == ["topk", "batch_topk"]
     assert variants_of(["lr=auto"], SMALL)[0].config.lr == AUTO_LR
+    both = variants_of(["pre_bias=true,false"], SMALL)
+    assert [one.config.pre_bias for one in both] == [True, False]
+    assert [one.name for one in both] == ["pre_bias", "no_pre_bias"]
+    with pytest.raises(UserError, match="calibrate has the value 'no', which is not true or false"):
+        variants_of(["calibrate=no"], SMALL)
 
 
 @pytest.mark.parametrize(
@@ -98,9 +103,9 @@ def test_saes_of_one_seed_see_each_batch_together_in_one_pass(
     seen: list[tuple[float, int]] = []  # learning rate, address of the batch
     step = Trainer.step
 
-    def watched(self: Trainer, x: Tensor) -> object:
+    def watched(self: Trainer, x: Tensor, *rest: object) -> object:
         seen.append((self.config.lr, x.data_ptr()))
-        return step(self, x)
+        return step(self, x, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Trainer, "step", watched)
     run_sweep(store, tmp_path / "sweep", SMALL, ["lr=2e-3,8e-3"])
