@@ -239,7 +239,7 @@ def test_the_budget_follows_epochs_or_tokens_or_the_data(
     store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n_train = 2 * int((~holdout_rows(store.images, 0.2)).sum())
-    monkeypatch.setattr("sae.training.config.AUTO_TOKENS", 64 * 50)
+    monkeypatch.setattr("sae.training.settings.schedule.AUTO_TOKENS", 64 * 50)
     cases = {"epochs": n_train * 3, "n_tokens": 700, "auto": max(64 * 50, 10 * n_train)}
     for name, budget in cases.items():
         given = {"epochs": 3} if name == "epochs" else {}
