@@ -24,11 +24,13 @@ from interp.llm.types import ReplyError
 Level = Literal["mark", "part", "thing", "scene", "style", "other"]
 Verdict = Literal["single", "several", "unclear"]
 Region = Literal["inside", "context", "whole"]
+Domain = Literal["bound", "any"]
+"""Whether only the kind of image that the latent responds to can have the property."""
 
 _NAMED = pydantic.BeforeValidator(lambda v: v.strip().lower() if isinstance(v, str) else v)
 """Names as they were asked for: a model may write "Single"."""
 _LISTED = pydantic.BeforeValidator(lambda v: [] if v is None else v)
-_MAY_LACK = ("second_label", "exceptions")
+_MAY_LACK = ("second_label", "exceptions", "domain")
 """Keys that models leave out where they have nothing to say."""
 
 
@@ -42,13 +44,15 @@ class Candidate(pydantic.BaseModel):
 
 
 class ExplainAnswer(pydantic.BaseModel):
-    """What the explainer said, checked. `second_set` and `region` are "" when not asked for."""
+    """What the explainer said, checked. `second_set`, `region` and `domain` are "" when not asked
+    for."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
     seen: dict[str, CleanText]
     candidates: Annotated[list[Candidate], pydantic.FailFast()]
     second_set: CleanText = ""
     region: Annotated[Literal[Region, ""], _NAMED] = ""
+    domain: Annotated[Literal[Domain, ""], _NAMED] = ""
     verdict: Annotated[Verdict, _NAMED]
     label: CleanText
     second_label: CleanText | None = None
@@ -60,9 +64,16 @@ class ExplainAnswer(pydantic.BaseModel):
 
 
 def explain_schema(
-    codes: Sequence[str], neg_codes: Sequence[str] = (), *, region: bool = False
+    codes: Sequence[str],
+    neg_codes: Sequence[str] = (),
+    *,
+    region: bool = False,
+    bound: bool = False,
 ) -> dict[str, Any]:
-    """Schema of the explainer's answer; evidence fields stand before the label on purpose."""
+    """Schema of the explainer's answer; evidence fields stand before the label on purpose.
+
+    `bound`: nearly all of the latent's images are of one domain.
+    """
     letters = {"type": "array", "items": {"type": "string", "enum": list(codes)}}
     text = {"type": "string"}
     level = enum_schema(get_args(Level))
@@ -72,6 +83,7 @@ def explain_schema(
         **({"second_set": text} if neg_codes else {}),
         **({"region": enum_schema(get_args(Region))} if region else {}),
         "candidates": {"type": "array", "items": candidate},
+        **({"domain": enum_schema(get_args(Domain))} if bound else {}),
         "verdict": enum_schema(get_args(Verdict)),
         "label": text,
         "second_label": {"type": ["string", "null"]},
@@ -84,10 +96,15 @@ def explain_schema(
 
 
 def parse_explain(
-    text: str, codes: Sequence[str], neg_codes: Sequence[str] = (), *, region: bool = False
+    text: str,
+    codes: Sequence[str],
+    neg_codes: Sequence[str] = (),
+    *,
+    region: bool = False,
+    bound: bool = False,
 ) -> ExplainAnswer:
     """Read an explainer's answer. Raises only `ReplyError` (not_json, wrong_keys, invalid)."""
-    wanted = explain_schema(codes, neg_codes, region=region)["required"]
+    wanted = explain_schema(codes, neg_codes, region=region, bound=bound)["required"]
     values = last_with_keys(wanted, objects_in(text), _MAY_LACK)
     values["seen"] = _seen(values["seen"], codes)
     values["confidence"] = _confidence(values["confidence"])

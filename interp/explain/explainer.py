@@ -107,7 +107,8 @@ class VlmExplainer(Asker):
 
     def _page(self, evidence: Evidence, images: Images) -> Page:
         shown = choose_shown(evidence, self.config.show)
-        return draw_page(shown, images, self.config.show, self._painter, self._patch_grid)
+        domain = evidence.stats.bound_domain
+        return draw_page(shown, images, self.config.show, self._painter, self._patch_grid, domain)
 
     def _shows_too_little(self, page: Page) -> bool:
         return len(page.codes) < self.config.show.min_positives
@@ -128,12 +129,13 @@ class VlmExplainer(Asker):
         self, latent: int, answered: Answered[ExplainAnswer], page: Page, classes: set[str]
     ) -> Explanation:
         answer = answered.value
-        label = lint_label(answer.label, classes, outlined=page.outlined)
+        bound = bool(page.domain)
+        label = lint_label(answer.label, classes, outlined=page.outlined, medium_allowed=bound)
         if not label.label:
             words = scrub(f"nothing is left of the label {answer.label!r}")
             return self._failed(latent, "invalid", page, answered.calls, answered.usd, words)
         description = lint_description(answer.description)
-        second = lint_label(answer.second_label or "").label or None
+        second = lint_label(answer.second_label or "", medium_allowed=bound).label or None
         low = ("low_resolution",) if page.low_resolution else ()
         return Explanation(
             latent=latent,
@@ -146,13 +148,16 @@ class VlmExplainer(Asker):
             failure=None,
             lint=tuple(dict.fromkeys((*label.remarks, *description.remarks, *low))),
             provider=answered.reply.provider,
-            candidates=tuple(lint_label(c.text).label for c in answer.candidates),
+            candidates=tuple(
+                lint_label(c.text, medium_allowed=bound).label for c in answer.candidates
+            ),
             calls=answered.calls,
             usd=answered.usd,
             model=self.name,
             prompt=self.prompt,
             codes=_codes(page),
             server=self._by.server,
+            domain=page.domain if answer.domain == "bound" else "",
         )
 
     def _failed(
@@ -173,5 +178,5 @@ def _codes(page: Page) -> dict[str, str]:
 
 def explain_prompt(config: ExplainConfig) -> str:
     """Fingerprint of the explainer's templates, schema and settings."""
-    schema = explain_schema(FIRST, SECOND, region=True)
+    schema = explain_schema(FIRST, SECOND, region=True, bound=True)
     return fingerprint(_TEMPLATES, schema, dataclasses.asdict(config))

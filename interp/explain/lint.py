@@ -23,12 +23,8 @@ class Linted(NamedTuple):
     """Codes, e.g. "too_long", "medium_word"; sorted, without repeats."""
 
 
-_MEDIUM = (
-    "sketch|sketches|sketched|drawing|drawings|drawn|line art|line drawing|illustration|"
-    "illustrations|illustrated|photo|photos|photograph|photographs|photographed|photographic|"
-    "picture|pictures|pictured|image|images|grid|grids|collage|collages|tile|tiles|panel|panels|"
-    "black and white|black-and-white"
-)
+_MEDIUM = r"sketch(?:es)?|drawings?|illustrations?|photos?|photographs?|pictures?|images?"
+_PAGE = rf"{_MEDIUM}|tiles?|panels?"
 _HEDGE = "often|usually|sometimes|especially|particularly|typically|generally|mostly|etc"
 _VAGUE = "various|different|multiple|general|miscellaneous|diverse"
 _JARGON = (
@@ -50,48 +46,68 @@ def _words(alternatives: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w-])(?:{alternatives})(?![\w-])")
 
 
+# A grid of windows, three wheels and a sketch are what is seen; these say it of the pictures shown.
 _RULES: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("medium_word", _words(_MEDIUM)),
+    (
+        "page_word",
+        re.compile(
+            rf"\b(?:grid|collage|set|row|series|collection)s? of (?:[\w-]+ )?(?:{_PAGE})\b|"
+            r"\b(?:this|these|each|every|all|both|most|shown|first|second)(?: of)?"
+            rf"(?: the| these)? (?:[\w-]+ )?(?:{_PAGE}|grid|collage)\b"
+        ),
+    ),
+    ("count", re.compile(rf"\b(?:{_COUNTS})(?: of)?(?: the| these)? (?:{_PAGE})\b")),
     ("hedge", _words(_HEDGE)),
     ("vague", _words(_VAGUE)),
     ("jargon", _words(_JARGON)),
     ("digits", re.compile(r"\d")),
-    ("count", _words(_COUNTS)),
     ("markup", re.compile(r"https?:|www\.|[<>{}`|\\]|\]\(")),
 )
+_MEDIUM_WORD = re.compile(
+    rf"\b(?:{_MEDIUM}) (?:of|showing|depicting)\b|"
+    rf"\b(?:in|on|from|as|across) (?:an? |the )?(?:[\w-]+ )?(?:{_MEDIUM})$|"
+    r"(?<![\w-])(?:sketched|hand-drawn|photographed|pictured|illustrated)\b"
+)
+"""For the medium, beside what is shown in it."""
 _OVERLAY = _words("magenta|outline|outlines|outlined|faded")
 _TILE_LETTER = re.compile(r"(?<![\w'])[A-HJ-NPR-Z](?![\w'-])")
-_MEDIUM_OF = (
-    "sketch|sketches|drawing|drawings|line drawing|line drawings|illustration|illustrations|photo|"
-    "photos|photograph|photographs|picture|pictures|image|images"
-)
 _MEDIUM_NOUN = "sketched|drawn|hand-drawn|photographed|pictured|illustrated|sketch|photo"
 # "sketch of a dog", "sketched dog"; but not "picture frame", where the word is part of the thing.
 _MEDIUM_BEFORE = re.compile(
     r"^(?:an? |the )?(?:(?:simple|rough|detailed|black and white) )?"
-    rf"(?:(?:{_MEDIUM_OF}) (?:of|showing|with|depicting)|{_MEDIUM_NOUN}) (?:an? |the )?(?=\w)"
+    rf"(?:(?:line )?(?:{_MEDIUM}) (?:of|showing|with|depicting)|{_MEDIUM_NOUN}) "
+    r"(?:an? |the )?(?=\w)"
 )
 
 
-def lint_label(label: str, class_names: Collection[str] = (), *, outlined: bool = False) -> Linted:
+def lint_label(
+    label: str,
+    class_names: Collection[str] = (),
+    *,
+    outlined: bool = False,
+    medium_allowed: bool = False,
+) -> Linted:
     """Clean a label and list what is wrong with it.
 
     Cleaning: control characters, quotes and a final stop go, all is lower case, a word for the
     medium in front of a noun is stripped ("sketched dog" -> "dog", remark "medium_stripped"), and
     what is beyond `MAX_LABEL` characters is cut at a word ("label_cut").
     `outlined`: the model saw our magenta outlines, so words for them are remarked ("overlay").
+    `medium_allowed`: the latent is bound to one domain, so words for the medium stay unremarked.
     `class_names`: a label equal to one of them (lower case) is remarked, not forbidden.
     """
     plain = _plain(label)
     remarks = {"tile_letter"} if _TILE_LETTER.search(_without_first_word(plain)) else set()
     cleaned = plain.lower()
-    stripped = _MEDIUM_BEFORE.sub("", cleaned)
+    stripped = cleaned if medium_allowed else _MEDIUM_BEFORE.sub("", cleaned)
     if stripped != cleaned and not _is_bland(stripped):
         remarks.add("medium_stripped")
         cleaned = stripped
     cleaned, was_cut = cut_label(cleaned)
     remarks.update(was_cut)
     remarks.update(code for code, pattern in _RULES if pattern.search(cleaned))
+    if not medium_allowed and _MEDIUM_WORD.search(cleaned):
+        remarks.add("medium_word")
     remarks.update(_shape_remarks(cleaned))
     if outlined and _OVERLAY.search(cleaned):
         remarks.add("overlay")

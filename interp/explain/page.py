@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from interp.explain.answer import ExplainAnswer, explain_schema, parse_explain
 from interp.explain.examples import Medium, ShowConfig, Shown, medium_of
-from interp.llm.prompts import render
+from interp.llm.prompts import mark_data, render
 from interp.llm.types import Picture
 from interp.pictures.cache import Images, read_images
 from interp.pictures.grid import FIRST, SECOND, Tile, is_low_resolution
@@ -20,6 +20,13 @@ from interp.pictures.painter import Painter
 COLUMNS = 4
 """Of a grid."""
 _BACKGROUND: dict[Medium, int | None] = {"drawings": 255, "photos": 128, "mixed": None}
+
+
+class Asked(TypedDict):
+    """What an answer holds beside what every one does."""
+
+    region: bool
+    bound: bool
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,8 @@ class Page:
     neg_codes: dict[str, str]
     strong: frozenset[str]
     medium: Medium
+    domain: str
+    """The one that the latent's images are nearly all of, where the run has others; else ""."""
     drawn: tuple[str | Picture, ...]
     """The images of both sets in the painter's layout, with the words between them."""
     outlined: bool
@@ -55,6 +64,7 @@ class Page:
             strong=strong,
             weak=[letter for letter in self.codes if letter not in strong] if strong else [],
             medium=self.medium,
+            bound=self._bound(),
             neg_codes=self.neg_letters,
             patch_map=self.outlined,
         )
@@ -62,11 +72,21 @@ class Page:
 
     def schema(self) -> dict[str, Any]:
         """Of the answer, with this page's letters."""
-        return explain_schema(self.letters, self.neg_letters, region=self.outlined)
+        return explain_schema(self.letters, self.neg_letters, **self._asked())
 
     def parse(self, text: str) -> ExplainAnswer:
         """Raises `ReplyError`."""
-        return parse_explain(text, self.letters, self.neg_letters, region=self.outlined)
+        return parse_explain(text, self.letters, self.neg_letters, **self._asked())
+
+    def _asked(self) -> Asked:
+        return {"region": self.outlined, "bound": bool(self.domain)}
+
+    def _bound(self) -> str:
+        """The kind of image that the latent is bound to, in words."""
+        if not self.domain:
+            return ""
+        medium = medium_of([self.domain])
+        return medium if medium != "mixed" else f"pictures of the kind {mark_data(self.domain)}"
 
 
 def draw_page(
@@ -75,8 +95,12 @@ def draw_page(
     config: ShowConfig,
     painter: Painter,
     patch_grid: tuple[int, int] | None = None,
+    domain: str = "",
 ) -> Page:
-    """Read the images, give them letters and draw them; unreadable images are left out."""
+    """Read the images, give them letters and draw them; unreadable images are left out.
+
+    `domain`: as in `Page`.
+    """
     read = read_images(images, shown.positives)
     read_neg = read_images(images, shown.negatives)
     if len(read_neg) < config.min_negatives:
@@ -97,6 +121,7 @@ def draw_page(
         neg_codes=dict(zip(SECOND, (e.image_id for e in read_neg), strict=False)),
         strong=shown.strong,
         medium=medium,
+        domain=domain,
         drawn=(
             *painter.parts(tiles, background, "First set"),
             *painter.parts(neg_tiles, background, "Second set"),

@@ -87,21 +87,21 @@ class LocalNamer:
             return unnamed
         similarity = self._encoder.encode(_with_ids(shown)) @ self._texts.T  # (n, c)
         names, confidence = _best(score_terms(standardise(similarity, self._usual)), self._terms)
-        description = (
+        label, label_cut = cut_label(names[0])
+        provenance, _ = cut_description(
             f"named by CLIP similarity from {len(shown)} images; next best: {', '.join(names[1:])}"
         )
-        label, label_cut = cut_label(names[0])
-        description, description_cut = cut_description(description)
         speaks = (ADDRESSES_JUDGE,) if addresses_judge(names[0]) else ()
         return replace(
             unnamed,
             label=label,
-            description=description,
-            lint=(*speaks, *description_cut, *label_cut),
+            lint=(*speaks, *label_cut),
             verdict="unclear" if confidence < UNCLEAR_BELOW else "single",
             confidence=confidence,
             failure=None,
             candidates=tuple(names),
+            domain=evidence.stats.bound_domain,
+            provenance=provenance,
         )
 
 

@@ -33,6 +33,8 @@ UNREADABLE = "unreadable_images"
 back."""
 SIDES: tuple[Side, Side] = ("explain", "score")
 KINDS: tuple[Kind, ...] = ("top", "quantile", "silent", "hard")
+BOUND_SHARE = 0.9
+"""Share of a latent's rates in one domain from which on it is bound to it."""
 N_BINS = 32
 """Bins of `LatentStats.hist`, equal in width over [0, max_act]."""
 
@@ -125,6 +127,12 @@ class LatentStats:
         total = sum(self.domain_rate.values()) or math.nan
         return {name: rate / total for name, rate in self.domain_rate.items()}
 
+    @property
+    def bound_domain(self) -> str:
+        """The one of several domains that has `BOUND_SHARE` of the latent's rates; "" for none."""
+        shares = self.domain_share if len(self.domain_rate) > 1 else {}
+        return next((name for name, share in shares.items() if share >= BOUND_SHARE), "")
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -172,6 +180,10 @@ class Explanation:
     """What the server, or the reader of its answer, said about the failure; "" without one."""
     server: str = ""
     """URL of the model's server, without login and query; "" for OpenRouter and this machine."""
+    domain: str = ""
+    """The domain that the latent is bound to, where the explainer says that it is to one."""
+    provenance: str = ""
+    """How the label was found, for people: no judge is told. "" where the other fields say it."""
 
     def __post_init__(self) -> None:
         if (self.label is None) != (self.failure is not None):

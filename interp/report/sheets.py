@@ -145,7 +145,9 @@ def _title(canvas: Canvas, sheet: Sheet) -> None:
     for row in textwrap.wrap(printable(words), 52, max_lines=2, placeholder=" …") or [" "]:
         canvas.text(MARGIN, canvas.y, row, 20, **style)
         canvas.y += 0.36
-    for row in textwrap.wrap(printable(said.description if said else ""), 110, max_lines=3):
+    for row in textwrap.wrap(
+        printable((said.description or said.provenance) if said else ""), 110, max_lines=3
+    ):
         canvas.text(MARGIN, canvas.y + 0.04, row, 9.5, color=SOFT)
         canvas.y += 0.19
     canvas.y += 0.24

@@ -259,6 +259,8 @@
     const model = ({ model, provider, prompt }) => [text(model), provider ? [" at ", text(provider)] : null, prompt ? [", prompt ", el("code", { title: prompt }, text(prompt.slice(0, 12)))] : null].flat();
     return el("details.provenance", {}, el("summary", {}, "Where this comes from"), el("dl", {},
       line("Explainer", e ? model(e) : "none yet"),
+      e && line("Bound to", e.domain ? text(e.domain) : ""),
+      e && line("How it was named", e.provenance ? text(e.provenance) : ""),
       e && line("It was shown", `${G.plural(e.n_shown, "image")}, ${G.plural(e.n_calls, "call")}, ${G.dollars(e.usd)}`),
       e && line("Its confidence", e.confidence === null ? "" : `${e.confidence} of 100, as it says itself`),
       e && line("Candidates", e.candidates.length ? e.candidates.map((name, i) => [i ? ", " : "", text(name)]).flat() : ""),

@@ -118,6 +118,8 @@ def _explanation(e: Explanation | None) -> dict[str, Json] | None:
         "confidence",
         "failure",
         "reason",
+        "domain",
+        "provenance",
     )
     origin = ("model", "provider", "prompt")
     return {

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from PIL import Image
 
 from interp.explain.examples import ShowConfig
@@ -71,6 +72,41 @@ def test_patch_latents_add_a_twin_grid_and_ask_for_the_region():
     assert pictures[0] != pictures[1]
     assert "region" in question.schema["required"]
     assert "magenta outline" in question.parts[0]
+
+
+def test_the_strong_pictures_must_show_the_label_and_the_weak_ones_need_not():
+    model = Scripted()
+    explained(model)
+    text = model.questions[0].parts[0]
+    strong = text.partition("strongly to ")[2].partition(", more")[0]
+    assert f"fits the strong pictures {strong} (one may miss it); the weaker ones may" in text
+    assert "fits more than two pictures of the second set is too broad" in text
+    assert "four fifths" not in text
+
+
+@pytest.mark.parametrize(
+    ("rates", "bound"),
+    [
+        ({"sketch": 0.0901, "photo": 0.01}, "drawings"),
+        ({"ours": 0.01, "clay": 0.2}, "pictures of the kind <<<clay>>>"),
+        ({"sketch": 0.08, "photo": 0.01}, ""),
+        ({"sketch": 0.08}, ""),
+        ({"sketch": 0.0, "photo": 0.0}, ""),
+    ],
+)
+def test_a_latent_that_is_bound_to_one_domain_may_be_named_by_it(rates, bound):
+    model, source = Scripted(), ColourSource(rates=rates)
+    explained(model, source)
+    (question,) = model.questions
+    text = question.parts[0]
+    assert (f"responds with this detector almost only to {bound}" in text) == bool(bound)
+    assert ("Do not use words for the medium" in text) == (not bound)
+    assert ("so the medium explains nothing" in text) == (not bound)
+    assert ("domain" in question.schema["required"]) == bool(bound)
+    said = explained(Scripted(answer(question, label="Sketch of a disc", domain="Bound")), source)
+    assert said.domain == (max(rates, key=rates.get) if bound else "")
+    assert said.label == ("sketch of a disc" if bound else "disc")
+    assert explained(Scripted(answer(question)), source).domain == ""
 
 
 def test_an_image_that_can_no_longer_be_read_is_left_out():

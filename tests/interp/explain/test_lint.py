@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from interp.explain.lint import lint_description, lint_label
 from interp.records.wording import ADDRESSES_JUDGE
+from sae.world.scene.concepts import CONCEPTS
 
 
 @pytest.mark.parametrize(
@@ -15,6 +16,17 @@ from interp.records.wording import ADDRESSES_JUDGE
         "dog's head seen from the left",
         "u-shaped bend",
         "tiled floor",
+        "grid",
+        "grid of windows",
+        "three wheels",
+        "four",
+        "sketch",
+        "photo",
+        "line drawing",
+        "black and white stripes",
+        "picture frame on a wall",
+        "horse-drawn carriage",
+        "floor tiles",
     ],
 )
 def test_good_labels_pass_unchanged(label):
@@ -24,17 +36,21 @@ def test_good_labels_pass_unchanged(label):
 @pytest.mark.parametrize(
     ("label", "remark"),
     [
-        ("line drawing", "medium_word"),
-        ("grid of windows", "medium_word"),
-        ("black and white stripes", "medium_word"),
         ("stripes, often on fur", "hedge"),
         ("various animals", "vague"),
         ("object", "bland"),
         ("lines and shapes", "bland"),
         ("the background", "bland"),
+        ("dog in a sketch", "medium_word"),
+        ("stripes, hand-drawn", "medium_word"),
+        ("wheels from photographs", "medium_word"),
+        ("grid of small pictures", "page_word"),
+        ("wheels in all of the images", "page_word"),
+        ("what these photos share", "page_word"),
+        ("every panel", "page_word"),
+        ("wheels in three of the pictures", "count"),
         ("neuron for wheels", "jargon"),
         ("3 wheels", "digits"),
-        ("three wheels", "count"),
         ("roof like in picture B", "tile_letter"),
         ("wings, tails, beaks or claws", "joined"),
         ("a very long label that has more than eight words in it", "too_long"),
@@ -112,7 +128,7 @@ def test_what_is_far_too_long_is_cut_at_a_word_and_remarked():
 )
 def test_a_word_for_the_medium_is_stripped_and_the_rest_linted_again(label, cleaned):
     assert lint_label(label) == (cleaned, ("medium_stripped",))
-    assert "count" in lint_label("sketch of three dogs").remarks
+    assert "digits" in lint_label("sketch of 3 dogs").remarks
 
 
 def test_a_word_for_the_medium_stays_where_it_is_part_of_the_thing_or_all_there_is():
@@ -146,3 +162,15 @@ def test_any_text_is_linted_to_plain_lower_case_and_always_the_same(text):
     assert once.label == once.label.lower().strip()
     assert not any(ord(c) < 32 for c in once.label)
     assert lint_label(text) == once
+
+
+def test_words_for_the_medium_stay_where_the_latent_is_bound_to_one():
+    for label in ("sketch of a dog", "hand-drawn dog", "dog in a photo"):
+        assert lint_label(label, medium_allowed=True) == (label, ())
+        assert lint_label(label) != (label, ())
+    assert lint_label("every sketch", medium_allowed=True).remarks == ("page_word",)
+
+
+def test_no_concept_of_the_built_in_world_is_remarked():
+    names = [c.name for c in CONCEPTS]
+    assert {n: lint_label(n).remarks for n in names if lint_label(n) != (n, ())} == {}

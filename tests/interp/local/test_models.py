@@ -86,7 +86,8 @@ def test_the_namer_finds_the_colour_that_the_top_images_share() -> None:
     assert len(explanation.candidates) == 5
     assert explanation.confidence is not None
     assert 0 < explanation.confidence <= 100
-    assert "16 images" in explanation.description
+    assert "16 images" in explanation.provenance
+    assert explanation.description == ""  # what a judge is told as the meaning
 
 
 def test_the_namer_shows_the_sixteen_strongest_images_of_the_explain_side_only() -> None:
@@ -128,7 +129,7 @@ def test_an_unreadable_image_is_left_out_and_not_listed_as_shown() -> None:
     explanation = explain(evidence, images)
     assert explanation.label == "red"
     assert bad.image_id not in explanation.codes.values()
-    assert "15 images" in explanation.description
+    assert "15 images" in explanation.provenance
 
 
 def test_a_latent_whose_images_have_gone_fails_for_that_and_not_for_too_few() -> None:

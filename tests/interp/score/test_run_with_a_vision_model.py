@@ -27,8 +27,8 @@ def vlm_run(
         "fake/vision",
         server.base_url,
         concurrency=concurrency,
-        timeout=5,
-        deadline=20,
+        timeout=30,
+        deadline=120,
         first_wait=0.02,
     )
     with Ledger(folder / "calls.sqlite") as ledger:

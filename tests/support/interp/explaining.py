@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -66,14 +67,19 @@ class ColourSource:
         heat: bytes | None = None,
         side: Side = "explain",
         claimed: Side | None = None,
+        rates: dict[str, float] | None = None,
     ) -> None:
-        """`claimed`: the side that examples say they are of, when it is not the true one."""
+        """`claimed`: the side that examples say they are of, when it is not the true one. `rates`:
+        share of each domain's images that are active.
+        """
+        self.rates = rates or {"sketch": 0.04, "photo": 0.04}
         self.n_top, self.n_silent, self.heat = n_top, n_silent, heat
         self.side: Side = side
         self.claimed: Side = claimed or side
 
     def of(self, latent: int) -> Evidence:
-        return Evidence(stats(latent), tuple(self._examples(latent)))
+        known = replace(stats(latent), domain_rate=self.rates)
+        return Evidence(known, tuple(self._examples(latent)))
 
     def image(self, example: Example) -> Image.Image:
         return draw(example.path, example.image_id)
@@ -133,7 +139,7 @@ def run(
     n_latents: int,
     concurrency: int = 4,
     key: str = "sk-test",
-    timeout: float = 5.0,
+    timeout: float = 30.0,
 ) -> ExplainSummary:
     """What `interp explain` does, with quick retries."""
     config = ClientConfig(
@@ -141,7 +147,7 @@ def run(
         base_url,
         concurrency=concurrency,
         timeout=timeout,
-        deadline=20,
+        deadline=120,
         first_wait=0.02,
     )
     with Ledger(folder / "calls.sqlite") as ledger:

@@ -25,6 +25,7 @@ def answer(question: Question, **changes: object) -> str:
         "candidates": [{"level": "mark", "text": "Round mark.", "fits": codes}],
         "second_set": "squares",
         "region": "inside",
+        "domain": "any",
         "verdict": "single",
         "label": "Round mark.",
         "second_label": "",
