@@ -124,7 +124,7 @@ def embed(
 
     roots = parse_domains([*(source.domain or []), *(more or [])])
     files = find_images(roots, folders)
-    model = load_clip(source.clip, device)
+    model = load_clip(source.clip, device, texts=False)
     stores = name_stores(model, out, source)
     with bar("embed") as progress:
         infos = embed_images(

@@ -23,14 +23,15 @@ from sae.core.errors import UserError
 TEXTS_AT_ONCE = 256
 
 
-def load_clip(name: str, device: str = "auto") -> Clip:
+def load_clip(name: str, device: str = "auto", texts: bool = True) -> Clip:
     """Load a model by name.
 
     "tiny" (built in), "ViT-B-32/openai" (an open_clip model and its tag), "ViT-B-32/random"
     (weights from seed 0), "hf-hub:org/name", or "local-dir:path". Raises `UserError` for a name
-    that does not exist, with near ones, and for weights that cannot be had.
+    that does not exist, with near ones, and for weights that cannot be had; before anything is
+    fetched for a library that is missing, which with `texts` False may be that of texts.
     """
-    return Clip(name, resolve_device(device))
+    return Clip(name, resolve_device(device), texts)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -89,18 +90,22 @@ class Halfway(NamedTuple):
 class Clip:
     """One image tower and one text tower, in float32 (TF32 products on CUDA), without gradients."""
 
-    def __init__(self, name: str, device: torch.device) -> None:
-        parts = open_clip_parts(name)
+    def __init__(self, name: str, device: torch.device, texts: bool = True) -> None:
+        parts = open_clip_parts(name, texts)
         self.name = parts.name
         self.device = device
         self._model: Any = parts.model.to(device).eval().requires_grad_(False)
-        self._tokenizer: Any = parts.tokenizer
+        self._make_tokenizer = parts.make_tokenizer
         self._tower: Tower | None = find_tower(self._model.visual)
         self.preprocess = Preprocess(parts.transform)
         self.d_embed = parts.d_embed
         self.image_size = parts.image_size
         self.n_blocks = 0 if self._tower is None else len(self._tower.blocks)
         self.logit_scale = float(self._model.logit_scale.exp())
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return self._make_tokenizer()
 
     @cached_property
     def sha(self) -> str:

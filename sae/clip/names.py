@@ -7,8 +7,10 @@ import importlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
@@ -16,11 +18,13 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 
+from sae.clip.hub_names import find_same_weights
 from sae.core.errors import UserError
 from sae.core.files import did_you_mean
 
 TINY = Path(__file__).resolve().parents[1] / "world" / "tiny_clip" / "weights"
 RANDOM = "random"
+HF_EXTRA = "pip install 'sae-interp[hf]'"
 NO_DOWNLOAD = (
     "`--clip tiny` needs no download, `--clip local-dir:FOLDER` reads weights from the disk"
 )
@@ -46,7 +50,8 @@ class Parts(NamedTuple):
     name: str
     model: Any
     transform: Any
-    tokenizer: Any
+    make_tokenizer: Callable[[], Any]
+    """It may need more libraries and files than the images do: made when texts are embedded."""
     d_embed: int
     image_size: int
 
@@ -60,15 +65,38 @@ class Request(NamedTuple):
     quick_gelu: bool
 
 
-def open_clip_parts(name: str) -> Parts:
-    """Load a model. Raises `UserError` in one line for all that can go wrong with a name."""
+def open_clip_parts(name: str, texts: bool = True) -> Parts:
+    """Load a model. Raises `UserError` in one line for all that can go wrong with a name.
+
+    `texts`: it is to read texts too, so what that needs must be installed.
+    """
     request = resolve_name(name)
+    with _one_line(name):
+        _require_transformers(request, texts)
+        return _random_parts(request) if request.tag == RANDOM else _load(request)
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
     try:
         with _quiet():
-            return _random_parts(request) if request.tag == RANDOM else _load(request)
+            yield
     except _LOADING_ERRORS as error:
         why = " ".join(str(error).split())[:240] or type(error).__name__
         raise UserError(f"cannot load the CLIP model {name!r}: {why}; {NO_DOWNLOAD}") from None
+
+
+def _require_transformers(request: Request, texts: bool) -> None:
+    """Raise `UserError`, before weights are fetched, where a library is missing."""
+    text = _open_clip().get_model_config(request.model)["text_cfg"]
+    is_siglip = ":" not in request.model and "siglip" in request.model.lower()
+    has_tokenizer = text.get("hf_tokenizer_name") or is_siglip
+    needed = text.get("hf_model_name") or (texts and has_tokenizer)
+    if needed and find_spec("transformers") is None:
+        raise UserError(
+            f"{request.name} reads texts with the library transformers, which is not installed: "
+            f"{HF_EXTRA}"
+        )
 
 
 def resolve_name(name: str) -> Request:
@@ -94,6 +122,7 @@ def resolve_name(name: str) -> Request:
             f"{model} has no tag {tag!r}{near}; it has {_listed(model, [*tags, RANDOM])}"
         )
     if model not in open_clip.list_models():
+        _refuse_other_form(name)
         raise UserError(f"no CLIP model {name!r}{_near(name)}; {NO_DOWNLOAD}")
     # open_clip 3 only warns of a mismatch, and then computes with the wrong activation.
     quick_gelu = bool(open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False))
@@ -101,6 +130,8 @@ def resolve_name(name: str) -> Request:
 
 
 def _by_schema(name: str, schema: str, place: str) -> Request:
+    if schema == "hf-hub":
+        _refuse_other_form(name)
     if not place:
         example = "FOLDER" if schema == "local-dir" else "org/name"
         raise UserError(f"{name!r} names nothing; write {schema}:{example}")
@@ -109,6 +140,15 @@ def _by_schema(name: str, schema: str, place: str) -> Request:
             f"{place} has no open_clip_config.json; name a folder in open_clip's format"
         )
     return Request(name, name, None, False)
+
+
+def _refuse_other_form(name: str) -> None:
+    """Raise `UserError` for a repository of weights that open_clip has under another name."""
+    if found := find_same_weights(name, _open_clip()):
+        raise UserError(
+            f"no CLIP model {name!r} in open_clip's form; did you mean {found}, which are the same "
+            f"weights? {NO_DOWNLOAD}"
+        )
 
 
 def _listed(model: str, tags: list[str]) -> str:
@@ -143,20 +183,27 @@ def _load(request: Request) -> Parts:
 
 
 def _parts(request: Request, model: Any, transform: Any) -> Parts:
-    open_clip = _open_clip()
-    tokenizer = open_clip.get_tokenizer(request.model, **_tokenizer_arguments(request.model))
-    n_words = getattr(tokenizer, "vocab_size", 0)
-    if n_words > getattr(model, "vocab_size", n_words):
-        raise ValueError(f"the tokenizer has {n_words} tokens, the model only {model.vocab_size}")
     size = model.visual.preprocess_cfg["size"]
     return Parts(
         name=request.name,
         model=model,
         transform=transform,
-        tokenizer=tokenizer,
-        d_embed=int(open_clip.get_model_config(request.model)["embed_dim"]),
+        make_tokenizer=partial(_make_tokenizer, request, getattr(model, "vocab_size", None)),
+        d_embed=int(_open_clip().get_model_config(request.model)["embed_dim"]),
         image_size=int(size if isinstance(size, int) else size[0]),
     )
+
+
+def _make_tokenizer(request: Request, n_known: int | None) -> Any:
+    """open_clip's tokenizer of a model that knows `n_known` words (None: it does not tell)."""
+    _require_transformers(request, texts=True)
+    with _one_line(request.name):
+        arguments = _tokenizer_arguments(request.model)
+        tokenizer = _open_clip().get_tokenizer(request.model, **arguments)
+        n_words = getattr(tokenizer, "vocab_size", 0)
+        if n_known is not None and n_words > n_known:
+            raise ValueError(f"the tokenizer has {n_words} tokens, the model only {n_known}")
+    return tokenizer
 
 
 def _tokenizer_arguments(model: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sae.clip import names
 from sae.clip.model import Clip, load_clip
 from sae.clip.names import resolve_name
 from sae.core.errors import UserError
@@ -146,7 +147,90 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_folder_is_refused_in_one_line(clip: Clip, folder: Path, damage: str) -> None:
     name = broken_folder(folder, damage, DAMAGES[damage])
-    assert f"cannot load the CLIP model {name!r}" in says(lambda: load_clip(name, "cpu"))
+    if "vocabulary" in damage:  # images need none
+        load_clip(name, "cpu").embed_images(torch.zeros(1, 3, 64, 64))
+    said = says(lambda: load_clip(name, "cpu").embed_texts(["a cup"]))
+    assert f"cannot load the CLIP model {name!r}" in said
+
+
+TEXTS = ["ViT-B-16-SigLIP/webli", "ViT-L-14-worldwide/random", "nllb-clip-base/v1"]
+TOWERS = ["roberta-ViT-B-32/laion2b_s12b_b32k", "xlm-roberta-large-ViT-H-14/random"]
+
+
+def without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And without a network: whoever would fetch something says so."""
+
+    def fetch(*_: object, **__: object) -> None:
+        raise RuntimeError("fetched")
+
+    monkeypatch.setattr(names, "find_spec", lambda name: None)
+    for name in ("create_model_from_pretrained", "create_model_and_transforms", "get_tokenizer"):
+        monkeypatch.setattr(open_clip, name, fetch)
+
+
+@pytest.mark.parametrize("name", [*TEXTS, *TOWERS])
+def test_a_model_that_needs_transformers_names_the_extra_before_anything_is_fetched(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_transformers(monkeypatch)
+    said = says(lambda: load_clip(name, "cpu"))
+    assert said.endswith("not installed: pip install 'sae-interp[hf]'")
+    said = says(lambda: load_clip(name, "cpu", texts=False))
+    needs_it = name in TOWERS or name.startswith("nllb")  # to be built at all
+    assert ("sae-interp[hf]" in said, "fetched" in said) == (needs_it, not needs_it)
+    monkeypatch.setattr(names, "find_spec", lambda name: "found")
+    assert "fetched" in says(lambda: load_clip(name, "cpu"))
+
+
+def test_images_of_a_model_whose_tokenizer_is_missing_are_embedded(
+    clip: Clip, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = with_config(lambda c: c["model_cfg"]["text_cfg"].update(hf_tokenizer_name="x"))
+    name = broken_folder(folder, "hf", change)
+    monkeypatch.setattr(names, "find_spec", lambda name: None)
+    images_alone = load_clip(name, "cpu", texts=False)
+    pixels = torch.ones(1, 3, 64, 64)
+    assert torch.equal(images_alone.embed_images(pixels), clip.embed_images(pixels))
+    for call in (lambda: images_alone.embed_texts(["a cup"]), lambda: load_clip(name, "cpu")):
+        assert "pip install 'sae-interp[hf]'" in says(call)
+
+
+SAME_WEIGHTS = {
+    "openai/clip-vit-base-patch32": "ViT-B-32/openai",
+    "OpenAI/CLIP-ViT-Base-Patch16": "ViT-B-16/openai",
+    "openai/clip-vit-large-patch14": "ViT-L-14/openai",
+    "openai/clip-vit-large-patch14-336": "ViT-L-14-336/openai",
+    "hf-hub:openai/clip-vit-base-patch32": "ViT-B-32/openai",
+    "https://huggingface.co/openai/clip-vit-base-patch32": "ViT-B-32/openai",
+    "clip-vit-base-patch32": "ViT-B-32/openai",
+    "google/siglip-base-patch16-224": "ViT-B-16-SigLIP/webli",
+    "google/siglip-base-patch16-256-multilingual": "ViT-B-16-SigLIP-i18n-256/webli",
+    "google/siglip-so400m-patch14-384": "ViT-SO400M-14-SigLIP-384/webli",
+    "google/siglip-so400m-patch16-256-i18n": "ViT-SO400M-16-SigLIP-i18n-256/webli",
+    "google/siglip2-so400m-patch14-384": "ViT-SO400M-14-SigLIP2-378/webli",
+    "google/siglip2-giant-opt-patch16-256": "ViT-gopt-16-SigLIP2-256/webli",
+    "facebook/metaclip-b32-400m": "ViT-B-32-quickgelu/metaclip_400m",
+    "facebook/metaclip-h14-fullcc2.5b": "ViT-H-14-quickgelu/metaclip_fullcc",
+    "laion/CLIP-ViT-B-32-laion2B-s34B-b79K": "ViT-B-32/laion2b_s34b_b79k",
+    "apple/DFN5B-CLIP-ViT-H-14-378": "ViT-H-14-378/dfn5b",
+    "timm/vit_base_patch32_clip_224.openai": "ViT-B-32/openai",
+}
+
+
+@pytest.mark.parametrize("name", SAME_WEIGHTS)
+def test_a_name_of_the_hub_is_answered_with_open_clip_s_of_the_same_weights(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_clip, "create_model_from_pretrained", lambda *_, **__: 1 / 0)
+    assert f"did you mean {SAME_WEIGHTS[name]}, which" in says(lambda: load_clip(name, "cpu"))
+    resolve_name(SAME_WEIGHTS[name])  # which is one
+
+
+@pytest.mark.parametrize(
+    "name", ["hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "hf-hub:someone/siglip-like"]
+)
+def test_a_repository_in_open_clip_s_own_form_is_left_as_it_is(name: str) -> None:
+    assert resolve_name(name).model == name
 
 
 class Evil:
