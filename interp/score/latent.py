@@ -191,12 +191,12 @@ class _Figures(NamedTuple):
     spearman: float = math.nan
 
 
-def _figures(verdicts: Sequence[Verdict], seed: int) -> _Figures:
+def _figures(verdicts: Sequence[Verdict]) -> _Figures:
     positives = [v for v in verdicts if v.truth]
     negatives = [v for v in verdicts if not v.truth]
     answered = [(v.score, v.act) for v in positives if v.score is not None]
     pos, neg = _scores(positives), _scores(negatives)
-    interval = auroc_interval(pos, neg, seed)
+    interval = auroc_interval(pos, neg)
     return _Figures(
         auroc=auroc(pos, neg),
         auroc_low=interval.low,
@@ -222,7 +222,7 @@ def _score(
     failure: str | None = None,
 ) -> Score:
     description = test.explanation.description
-    figures = _Figures() if failure else _figures(verdicts, seed=test.latent)
+    figures = _Figures() if failure else _figures(verdicts)
     return Score(
         latent=test.latent,
         label=test.label,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -24,26 +25,30 @@ def auroc(pos: Numbers, neg: Numbers) -> float:
     return float(_wins(pos, neg).mean()) if len(pos) and len(neg) else float("nan")
 
 
-def auroc_interval(pos: Numbers, neg: Numbers, seed: int, n_resamples: int = 2000) -> Interval:
-    """95% interval of `auroc` over images: percentiles of a stratified bootstrap.
+def auroc_interval(pos: Numbers, neg: Numbers) -> Interval:
+    """95% interval of `auroc` over images: DeLong's variance on the logit scale.
 
-    Where the bootstrap cannot speak (it reaches 0 or 1, or all resamples agree) the Hanley-McNeil
-    variance is inverted instead, as Wilson's interval does for a share: never of zero width.
+    Where that variance says nothing (an area of 0 or 1, or equal scores everywhere) the
+    Hanley-McNeil variance is inverted instead, as Wilson's interval does for a share: never of zero
+    width. (DeLong et al. 1988; the logit: Pepe 2003, 5.2.)
     """
-    # Simulated at 8, 20 and 50 images a side and areas of .7, .9 and .98 it covers 93.5 to 99.5%;
-    # the bootstrap alone falls to 61% (8 a side, .98) and 82% (20 a side, .98).
+    # Simulated with graded scores at 8, 20 and 50 images a side and areas of .5 to .999 it covers
+    # 96.6 to 98.5%, 94.8 to 97.3% and 93.3 to 97.0%, and is a fifth narrower at .97 than a
+    # bootstrap of the same cover. DeLong without the logit falls to 78% (20 a side, .97).
     if not len(pos) or not len(neg):
         return Interval(float("nan"), float("nan"))
-    rng = np.random.default_rng(seed)
     wins = _wins(pos, neg)
     n_pos, n_neg = wins.shape
-    pos_weights = rng.multinomial(n_pos, np.full(n_pos, 1 / n_pos), n_resamples)
-    neg_weights = rng.multinomial(n_neg, np.full(n_neg, 1 / n_neg), n_resamples)
-    resampled = ((pos_weights @ wins) * neg_weights).sum(1) / wins.size  # (n_resamples,)
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    if low > 0 and high < 1 and low < high:
-        return Interval(float(low), float(high))
-    return _score_interval(float(wins.mean()), n_pos, n_neg)
+    area = float(wins.mean())
+    least = min(n_pos, n_neg)
+    variance = (
+        wins.mean(1).var(ddof=1) / n_pos + wins.mean(0).var(ddof=1) / n_neg if least > 1 else 0
+    )
+    if not variance or not 0 < area < 1:
+        return _score_interval(area, n_pos, n_neg)
+    logit, error = math.log(area / (1 - area)), math.sqrt(variance) / (area * (1 - area))
+    low, high = (1 / (1 + math.exp(-(logit + side * Z95 * error))) for side in (-1, 1))
+    return Interval(low, high)
 
 
 def hanley_mcneil(area: float, n_pos: int, n_neg: int) -> float:
