@@ -30,11 +30,20 @@ def cli_markdown() -> str:
     for program in ("sae", "interp"):
         group: Any = typer.main.get_command(importlib.import_module(f"{program}.cli.app").app)
         parts.append(f"## {program}\n\n{_text(group.help)}\n")
-        for name, command in group.commands.items():
-            if not command.hidden:
-                parts.append(f"### {program} {name}\n\n{_text(command.help)}\n")
-                parts.append("\n".join(_table(command.params)) + "\n")
+        parts += _commands(program, group)
     return "\n".join(parts)
+
+
+def _commands(program: str, group: Any) -> Iterator[str]:
+    """Those of a group, and of the groups in it."""
+    for name, command in group.commands.items():
+        if command.hidden:
+            continue
+        yield f"### {program} {name}\n\n{_text(command.help)}\n"
+        if hasattr(command, "commands"):
+            yield from _commands(f"{program} {name}", command)
+        else:
+            yield "\n".join(_table(command.params)) + "\n"
 
 
 def _table(parameters: list[Any]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sae.cli import adopt, console, hub, interchange, reports
+from sae.cli import adopt, console, hub, interchange, reports, steering
 from sae.cli.console import (
     ConfigOption,
     DebugOption,
@@ -17,7 +17,7 @@ from sae.cli.console import (
     LinksOption,
     VersionOption,
 )
-from sae.cli.options import RecipeOption, spread
+from sae.cli.options import RecipeOption, spread, whole_numbers
 from sae.clip.config import SourceConfig
 from sae.core.errors import UserError, quote
 from sae.core.progress import bar
@@ -260,7 +260,7 @@ def evaluate(
             n_zeroshot * zeroshot,
             progress,
             templates=templates,
-            ks=_whole_numbers("--k", k),
+            ks=whole_numbers("--k", k),
             against=load(against) if against else None,
             set_threshold=calibrate,
         )
@@ -271,16 +271,10 @@ def evaluate(
 app.command(name="import")(interchange.import_sae)
 app.command(name="export")(interchange.export_sae)
 app.command()(adopt.adopt)
+app.command()(steering.classes)
+app.add_typer(steering.steer, name="steer")
 for _command in (hub.push, hub.pull):
     app.command()(_command)
-
-
-def _whole_numbers(flag: str, text: str) -> list[int]:
-    """ "8,16" -> [8, 16]; "" is none."""
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if all(word.isdecimal() for word in words):
-        return [int(word) for word in words]
-    raise UserError(f"{flag} {text!r} is not a list of whole numbers such as 8,16,32")
 
 
 if __name__ == "__main__":

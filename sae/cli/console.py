@@ -147,27 +147,44 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
         raise UserError(f"--config {path} does not exist") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"--config {path} is not valid TOML: {error}") from None
-    commands = list(context.parent.command.commands) if context.parent else []  # type: ignore[attr-defined]
     known = [p.name for p in context.command.params if p.name not in (None, "config")]
-    for table, values in settings.items():
-        if table not in commands or not isinstance(values, dict):
-            near = did_you_mean(table, commands)
-            raise UserError(f"{path}: [{table}] is not the table of a command{near}")
-    mine = {k.replace("-", "_"): v for k, v in settings.get(context.info_name or "", {}).items()}
+    table, values = "", settings
+    for group, name in _line_of(context):  # `[steer.classify]` is of `sae steer classify`
+        _require_tables(path, table, values, list(group.commands))
+        table, values = f"{table}.{name}".lstrip("."), values.get(name, {})
+    mine = {k.replace("-", "_"): v for k, v in values.items()}
     for name in mine:
         if name not in known:
             near = did_you_mean(name, [n for n in known if n])
-            raise UserError(f"{path}: [{context.info_name}] has the unknown key {name!r}{near}")
+            raise UserError(f"{path}: [{table}] has the unknown key {name!r}{near}")
     several = {p.name for p in context.command.params if p.multiple or p.nargs != 1}
     for name, value in mine.items():
-        values = value if isinstance(value, list) and name in several else [value]
-        if not all(isinstance(each, str | int | float) for each in values):
+        each_value = value if isinstance(value, list) and name in several else [value]
+        if not all(isinstance(each, str | int | float) for each in each_value):
             raise UserError(
-                f"{path}: [{context.info_name}] {name} is {reprlib.repr(value)}; "
-                "it must be one text or number"
+                f"{path}: [{table}] {name} is {reprlib.repr(value)}; it must be one text or number"
             )
     context.default_map = {**(context.default_map or {}), **mine}  # what a recipe says is below
     return path
+
+
+def _line_of(context: typer.Context) -> list[tuple[Any, str]]:
+    """The groups that lead to a command, each with the word that follows it."""
+    line: list[tuple[Any, str]] = []
+    while context.parent is not None:
+        line.insert(0, (context.parent.command, context.info_name or ""))
+        context = context.parent  # type: ignore[assignment]
+    return line
+
+
+def _require_tables(
+    path: Path, table: str, values: Mapping[str, Any], commands: Sequence[str]
+) -> None:
+    for name, inner in values.items():
+        if name not in commands or not isinstance(inner, dict):
+            near = did_you_mean(name, commands)
+            whole = f"{table}.{name}".lstrip(".")
+            raise UserError(f"{path}: [{whole}] is not the table of a command{near}")
 
 
 def _say_version(context: typer.Context, wanted: bool) -> None:

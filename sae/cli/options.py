@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
+from sae.core.errors import UserError
 from sae.training.settings.recipes import RECIPES, read_recipe
 
 
@@ -83,3 +84,11 @@ def _options(config: type[Any]) -> Iterator[inspect.Parameter]:
             default=inspect.Parameter.empty if missing else field.default,
             annotation=hint,
         )
+
+
+def whole_numbers(flag: str, text: str) -> list[int]:
+    """ "8,16" -> [8, 16]; "" is none."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if all(word.isdecimal() for word in words):
+        return [int(word) for word in words]
+    raise UserError(f"{flag} {text!r} is not a list of whole numbers such as 8,16,32")

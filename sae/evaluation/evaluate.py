@@ -16,13 +16,14 @@ from sae.core.errors import UserError
 from sae.core.files import FORMAT, write_json
 from sae.core.lock import LOCK, hold
 from sae.core.progress import Progress
+from sae.data.classes.names import class_names
 from sae.data.split import holdout_rows
 from sae.data.store import EmbeddingStore
 from sae.evaluation.dictionary import Stability, coherence, stability
 from sae.evaluation.reconstruction import FitSums
 from sae.evaluation.report import EvalReport
 from sae.evaluation.threshold import calibrate
-from sae.evaluation.zeroshot import TEMPLATES, class_names, openai_templates, zeroshot
+from sae.evaluation.zeroshot import TEMPLATES, openai_templates, zeroshot
 from sae.model.match import require_match
 from sae.model.sae import SAE
 

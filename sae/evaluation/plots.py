@@ -173,6 +173,37 @@ def plot_share(path: Path, shares: Mapping[str, NDArray[np.float64]]) -> None:
         _whole_numbers(axes)
 
 
+class Recalls(NamedTuple):
+    """What steering does to classes, by the number of latents; means over the classes."""
+
+    k: Sequence[int]
+    own: Sequence[float]
+    """Recall of the class whose latents they are."""
+    others: Sequence[float]
+    """Recall of the other classes."""
+
+
+def plot_recalls(path: Path, curves: Mapping[str, Recalls]) -> None:
+    """Recall against k, with "on", "off" and their "control_"; "no_sae" is a level."""
+    words = {"off": "taken out", "on": "kept alone", "control_off": "random, taken out"}
+    words["control_on"] = "random, kept alone"
+    plain = curves["no_sae"].own[0]
+    subtitle = "solid: the class itself; dashed: the other classes; dotted: the network alone"
+    with _axes(path, "What a class's latents do to its recall", subtitle) as axes:
+        for (kind, word), tone in zip(words.items(), TONES, strict=False):
+            if kind in curves:
+                k, own, others = curves[kind]
+                axes.plot(k, own, color=tone, marker="o", lw=1.8, label=word)
+                axes.plot(k, others, color=tone, lw=1.2, ls=(0, (4, 3)))
+        axes.axhline(plain, color=SOFT, lw=1, ls=(0, (1, 2)))
+        _log_axis(axes, "x", [k for curve in curves.values() for k in curve.k if k > 0])
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
+        axes.set(xlabel="latents of the class", ylabel="images named as their class")
+        axes.grid(True)
+        axes.legend()
+
+
 def _draw_share_bars(axes: Axes, share: NDArray[np.float64], first: str, other: str) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,14 +11,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from sae.clip.class_vectors import class_vectors
-from sae.core.errors import UserError
+from sae.clip.store_images import read_store_image, require_same_weights
 from sae.core.progress import Progress
-from sae.data.classes.names import class_of
-from sae.data.images import BadImage, read_image
+from sae.data.classes.names import class_name, class_names
 from sae.data.store import EmbeddingStore
 from sae.evaluation.intervals import Difference, binomial_tail, paired_difference
 from sae.model.intervene import error_kept
@@ -81,7 +78,7 @@ def zeroshot(
     weights than the store's, or an image has changed.
     """
     require_match(model.config, store.info)
-    _require_same_weights(clip, store)
+    require_same_weights(clip, store)
     names = class_names(store.images["label"].unique())
     chosen = _choose(store, rows, n_max)
     if len(names) < 2 or len(chosen) == 0:
@@ -113,24 +110,6 @@ def openai_templates() -> tuple[str, ...]:
     return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
 
 
-def class_name(label: str) -> str:
-    """A folder's name as words: "ice_cream" -> "ice cream", "n01440764" -> "tench"."""
-    return " ".join(re.sub(r"[_-]", " ", class_of(label)).split())
-
-
-def class_names(labels: Iterable[str]) -> list[str]:
-    """The different classes among labels, sorted; "" is none."""
-    return sorted({class_name(label) for label in labels} - {""})
-
-
-def _require_same_weights(clip: Clip, store: EmbeddingStore) -> None:
-    if clip.sha != store.info.clip_sha:
-        raise UserError(
-            f"{clip.name} now has weights {clip.sha}, but {store.path} was embedded with "
-            f"{store.info.clip_sha}; run `sae embed` again"
-        )
-
-
 def _choose(store: EmbeddingStore, rows: NDArray[np.int64], n_max: int) -> NDArray[np.int64]:
     """Labelled rows, ascending: of each domain those with the least content hashes."""
     images = store.images.iloc[rows]
@@ -156,20 +135,11 @@ def _features(
         x = store.read(rows).to(clip.device).float()  # (b, 1, d)
         edited = [x if edit is None else edit(x) for edit in edits]
         return [F.normalize(tokens[:, 0], dim=-1) for tokens in edited]
-    pixels = torch.stack([clip.preprocess(_image(store, row)) for row in rows]).to(clip.device)
+    remedy = "put it back, or add --no-zeroshot"
+    images = [read_store_image(store, int(row), remedy) for row in rows]
+    pixels = torch.stack([clip.preprocess(image) for image in images]).to(clip.device)
     place = (store.info.layer, store.info.tokens)
     return [clip.image_features(pixels, *place, edit) for edit in edits]
-
-
-def _image(store: EmbeddingStore, row: int) -> Image.Image:
-    path = store.image_path(row)
-    try:
-        image_id, image = read_image(path, store.info.max_pixels)
-    except BadImage as error:
-        raise UserError(f"{path}: {error.reason}; put it back, or add --no-zeroshot") from None
-    if image_id != store.images["image_id"].iloc[row]:
-        raise UserError(f"{path} has changed since it was embedded; run `sae embed` again")
-    return image
 
 
 def _top(features: Tensor, classes: Tensor, truth: Tensor) -> NDArray[np.bool_]:

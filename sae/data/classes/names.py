@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sae.core.errors import UserError
@@ -48,6 +48,16 @@ def class_of(folder: str, names: Mapping[str, str] | None = None) -> str:
     if names and folder in names:
         return names[folder]
     return _imagenet().get(folder, folder) if is_wordnet_id(folder) else folder
+
+
+def class_name(label: str) -> str:
+    """A folder's name as words: "ice_cream" -> "ice cream", "n01440764" -> "tench"."""
+    return " ".join(re.sub(r"[_-]", " ", class_of(label)).split())
+
+
+def class_names(labels: Iterable[str]) -> list[str]:
+    """The different classes among labels, sorted; "" is none."""
+    return sorted({class_name(label) for label in labels} - {""})
 
 
 @functools.cache

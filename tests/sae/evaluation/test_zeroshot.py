@@ -17,14 +17,13 @@ from torch import Tensor
 from sae.clip.class_vectors import class_vectors, fill_template
 from sae.core.errors import UserError
 from sae.core.files import sha256_hex
+from sae.data.classes.names import class_name, class_names
 from sae.data.store import EmbeddingStore
 from sae.evaluation import evaluate
 from sae.evaluation import zeroshot as room
 from sae.evaluation.report import EvalReport
 from sae.evaluation.zeroshot import (
     ZeroShot,
-    class_name,
-    class_names,
     openai_templates,
     zeroshot,
 )
