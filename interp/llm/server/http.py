@@ -19,9 +19,11 @@ from interp.llm.server.dialect import Dialect
 from interp.llm.server.errors import failure
 from interp.llm.server.wire import (
     MOST_BYTES,
+    UNSENT,
     BodyTooLong,
     connect,
     find_proxy,
+    of_proxy,
     of_tls,
     speaks_tls,
 )
@@ -155,13 +157,11 @@ class Transport:
         wrong = of_tls(cause, self.config.base_url)
         if wrong is not None:
             return wrong
-        kind = type(cause).__name__
-        unsent = kind in ("ConnectError", "ConnectTimeout", "ProxyError")
-        proxy = find_proxy(self.config.base_url)
-        if proxy is not None and unsent and not self._has_answered:
-            said = self._clean(str(cause)) or kind
-            return UserError(f"{proxy} does not let us through ({said}); mend or unset it")
-        return ReplyError("connection", self._clean(str(cause)) or kind, unsent=unsent)
+        kind, said = type(cause).__name__, self._clean(str(cause))
+        refused = of_proxy(kind, said, self.config.base_url)
+        if refused is not None and not self._has_answered:
+            return refused
+        return ReplyError("connection", said or kind, unsent=kind in UNSENT)
 
     async def _of_scheme(self) -> UserError | None:
         """A server that wants https closes a plain connection without a word."""

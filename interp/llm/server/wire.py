@@ -32,6 +32,8 @@ MOST_BYTES = 8_000_000
 """Of a body, as it comes and as it is unpacked: real answers have a thousandth of it."""
 _MOST_OF_ERROR = 1_000_000
 _MOST_REDIRECTS = 5
+UNSENT = ("ConnectError", "ConnectTimeout", "ProxyError")
+"""Names of the errors after which the server cannot have seen the request."""
 _PROBE = 5.0
 """Seconds to see whether a port speaks TLS."""
 
@@ -99,7 +101,9 @@ async def _get_json(base_url: str, path: str, key: str, seconds: float) -> Any:
             async with asyncio.timeout(seconds):
                 return await client.get(path, cast_to=object, options={"headers": headers})
         except openai.APIConnectionError as error:
-            wrong = of_tls(error.__cause__ or error, base_url)
+            cause = error.__cause__ or error
+            by_proxy = of_proxy(type(cause).__name__, str(cause), base_url)
+            wrong = of_tls(cause, base_url) or by_proxy
             if wrong is None:
                 raise
         except BodyTooLong as error:
@@ -292,6 +296,14 @@ def of_tls(error: BaseException, base_url: str) -> UserError | None:
         plain = url.replace("https://", "http://", 1)
         return UserError(f"{host} does not speak https there; try --base-url {plain}")
     return None
+
+
+def of_proxy(kind: str, said: str, base_url: str) -> UserError | None:
+    """Of a request that was never sent, where it goes through a proxy."""
+    proxy = find_proxy(base_url) if kind in UNSENT else None
+    if proxy is None:
+        return None
+    return UserError(f"{proxy} does not let us through ({said or kind}); mend or unset it")
 
 
 async def speaks_tls(base_url: str) -> bool:

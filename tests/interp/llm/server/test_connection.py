@@ -3,7 +3,6 @@
 import gzip
 import json
 import shutil
-import socket
 import socketserver
 import ssl
 import subprocess
@@ -18,6 +17,7 @@ from interp.llm.cost.model_list import fetch_models
 from interp.llm.server.wire import connect, find_proxy
 from sae.core.errors import Notice, UserError
 from tests.support.servers.client_questions import KEY, ask, error_of
+from tests.support.servers.socks import closed_port
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 REMOTE = "https://api.example.org/v1"
@@ -222,12 +222,6 @@ def test_proxies_are_passed_by_for_this_machine(server, ledger, monkeypatch):
     ):
         monkeypatch.setenv(name, value)
     assert ask(server, ledger).text
-
-
-def closed_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 def test_a_proxy_that_is_gone_is_named_at_once(ledger, monkeypatch):
