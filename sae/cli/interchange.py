@@ -63,8 +63,10 @@ def import_sae(
     Exit code 4 when it rebuilds the store worse than the store's mean does (FVU above 1).
     """
     from sae.interchange import import_sae as import_into
+    from sae.interchange.export import require_room
     from sae.interchange.locate import locate
 
+    require_room(out, source, overwrite)  # before anything is fetched
     path = locate(source)
     imported = import_into(
         path, out, store, form=form, k=k, ignore=ignore or (), overwrite=overwrite

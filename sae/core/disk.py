@@ -60,11 +60,8 @@ def require_room(folder: Path, n_bytes: int, largest: int = 0) -> None:
     """Raise `UserError` where `folder`, there or not, cannot take so many bytes, or a file of
     `largest` bytes.
     """
-    place = folder.absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
     with errors_of(folder):
-        free = shutil.disk_usage(place).free
+        free = shutil.disk_usage(_nearest(folder)).free
     limit = _most_bytes()
     if n_bytes > free:
         raise UserError(
@@ -76,6 +73,12 @@ def require_room(folder: Path, n_bytes: int, largest: int = 0) -> None:
             f"no room in {folder}: a file needs {_megabytes(largest or n_bytes)}, and "
             f"{_megabytes(limit)} are allowed (`ulimit -f`); raise the limit, {_AGAIN}"
         )
+
+
+def is_same_disk(one: Path, other: Path) -> bool:
+    """Whether two folders, there or not, take their room from one disk."""
+    with errors_of(one):
+        return _nearest(one).stat().st_dev == _nearest(other).stat().st_dev
 
 
 def require_writable(file: Path, flag: str) -> None:
@@ -94,6 +97,14 @@ def require_writable(file: Path, flag: str) -> None:
             probe.unlink(missing_ok=True)
             if made:
                 file.parent.rmdir()
+
+
+def _nearest(folder: Path) -> Path:
+    """It, or the first folder above it that is there."""
+    place = folder.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return place
 
 
 def _most_bytes() -> float:

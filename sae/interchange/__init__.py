@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast
 
+from sae.core import disk
 from sae.core.errors import UserError, quote
 from sae.core.files import did_you_mean
 from sae.interchange import calibrate, measure
@@ -141,7 +142,7 @@ def import_sae(
             f"{path} is one of our own SAEs already: use it as it is, e.g. "
             f"`sae eval {quote(found.path)} STORE`"
         )
-    imported = _read(found, store, form, k, ignore)
+    imported = _read(found, store, form, k, ignore, Path(out))
     model = imported.model
     model.config = replace(model.config, source_sha256=found.sha256())
     with replacing_sae(out) as part:
@@ -150,9 +151,16 @@ def import_sae(
 
 
 def _read(
-    found: Found, store: Path | str | None, form: str, k: int, ignore: Collection[str]
+    found: Found,
+    store: Path | str | None,
+    form: str,
+    k: int,
+    ignore: Collection[str],
+    out: Path | None = None,
 ) -> Imported:
     foreign = _forced(form, found, ignore) if form else read_as(_detect(found), found, ignore)
+    if out is not None:  # before anything is measured
+        disk.require_room(out, 4 * (foreign.W_enc.numel() + foreign.W_dec.numel()))
     foreign = _with_k(foreign, k) if k else foreign
     if foreign.rule in ALL_WITH_K and not foreign.k:
         raise UserError(f"{found.path} ({foreign.format}) does not tell its k; add --k K")

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sae.core import disk
 from sae.core.errors import FAILURES, USAGE, UserError
 from sae.core.files import sha256_of
 from sae.interchange.hub.scrub import mask_keys
@@ -86,6 +87,32 @@ def list_files(repo: str, revision: str | None = None) -> Listing:
         ]
         commit = info.sha or revision or "main"
         return Listing(repo, commit, tuple(files), revision, bool(info.private))
+
+
+def require_room(listing: Listing, files: Iterable[RepoFile], out: Path | None = None) -> None:
+    """Raise `UserError` where the cache cannot take what of `files` is not in it yet, or `out` a
+    copy of them all.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    cache = Path(constants.HF_HUB_CACHE)
+    files = list(files)
+    missing = [
+        file
+        for file in files
+        if not isinstance(
+            try_to_load_from_cache(listing.repo, file.name, revision=listing.commit), str
+        )
+    ]
+    n_missing, n_copied = (sum(f.n_bytes or 0 for f in some) for some in (missing, files))
+    if out is None:
+        n_copied = 0
+    else:
+        disk.require_room(out, n_copied, max(f.n_bytes or 0 for f in files))
+    if missing:
+        both = out is not None and disk.is_same_disk(cache, out)
+        largest = max(f.n_bytes or 0 for f in missing)
+        disk.require_room(cache, n_missing + both * n_copied, largest)
 
 
 def fetch(listing: Listing, files: Iterable[RepoFile]) -> list[Path]:

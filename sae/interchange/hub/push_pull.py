@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sae.core.errors import UserError
 from sae.core.files import read_config, replacing_folder
+from sae.interchange.hub import client
 from sae.interchange.hub.client import (
     TIMEOUT,
     Listing,
@@ -123,6 +124,7 @@ def pull(repo: str, out: Path, revision: str | None = None, overwrite: bool = Fa
     require_room(out, overwrite)
     listing = list_files(repo, revision)
     files = _ours(listing)
+    client.require_room(listing, files, out)
     config, weights = (next(f for f in files if f.name == name) for name in (CONFIG, WEIGHTS))
     with replacing_folder(out) as part:
         _fetch_into(part, listing, [config])
@@ -165,6 +167,7 @@ def download(
             f"{repo} has {len(wanted)} files of {n_bytes / 1e9:.0f} GB; name one folder of it: "
             f"hf:{repo}/{PurePosixPath(wanted[0].name).parent}"
         )
+    client.require_room(listing, wanted)
     paths = fetch(listing, wanted)
     return paths[0].parents[len(PurePosixPath(wanted[0].name).parts) - 1]
 
