@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before torch is imported: workers side by side (`-n auto`) must not take the cores of each other.
@@ -22,6 +23,7 @@ from sae.clip.model import Clip, load_clip
 from tests.support.commands import Walk, interp, sae
 from tests.support.sae.embedded import Images, found
 from tests.support.sae.small_clip import small_clip, write_images
+from tests.support.servers.fake_hub import TOKEN, FakeHub
 
 NOT_UNIT = {"subprocess", "multiprocessing", "Loopback", "FakeHub", "sae", "interp"}
 """Names in a test's file, or fixtures of a test, that start a process, a server or a command."""
@@ -103,6 +105,21 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
     wide = ("--dense-above", 0.9)
     assert interp("collect", made.sae, made.store, "--run", made.run, *wide) == 0
     return made
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """An empty hub, with a token for it and a cache of its own."""
+    import huggingface_hub.constants as hf
+
+    monkeypatch.setattr(hf, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    monkeypatch.setattr(hf, "HF_TOKEN_PATH", str(tmp_path / "no-login"))
+    monkeypatch.setattr(hf, "HF_HUB_DISABLE_TELEMETRY", True)  # it would ask huggingface.co
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with FakeHub() as served:
+        monkeypatch.setenv("HF_ENDPOINT", served.url)
+        yield served
 
 
 @pytest.fixture(scope="module")

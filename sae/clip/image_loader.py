@@ -7,7 +7,10 @@ travel through shared memory, of which a container often has only 64 MB.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -20,6 +23,9 @@ from sae.clip.model import Preprocess
 from sae.core.errors import UserError
 from sae.data.folders import ImageFile
 from sae.data.images import MAX_PIXELS, BadImage, read_image
+
+_LOOK = 1.0
+"""Seconds between two looks of a worker at whether its parent lives."""
 
 
 class Loaded(NamedTuple):
@@ -58,6 +64,7 @@ def load_images(
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=list,
+        worker_init_fn=_end_with_parent,
     )
     yield from loader
 
@@ -84,6 +91,21 @@ def default_workers(n_files: int) -> int:
     """One process a core, 8 at most; none for a handful of images, which are done sooner."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(cores or 1, 8, n_files // 64)
+
+
+def _end_with_parent(worker: int) -> None:
+    """Let a worker end when its parent was killed: it would wait for ever with pictures that
+    nobody takes.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def look() -> None:
+        while os.getppid() == parent.pid:
+            time.sleep(_LOOK)
+        os._exit(1)
+
+    threading.Thread(target=look, daemon=True).start()
 
 
 class _Images(Dataset[Outcome]):

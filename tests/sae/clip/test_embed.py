@@ -1,4 +1,5 @@
 import json
+import math
 import multiprocessing
 import os
 import shutil
@@ -10,19 +11,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from sae.clip import embed as room
 from sae.clip import image_loader
 from sae.clip.config import SourceConfig
 from sae.clip.embed import plan_stores
-from sae.clip.model import Clip
+from sae.clip.model import Clip, Preprocess
 from sae.clip.vectors import name_stores
 from sae.core.errors import UserError
 from sae.data.images import read_image
 from sae.data.store import EmbeddingStore
 from sae.data.store_format import Source
 from sae.data.store_writer import StoreWriter
+from tests.support.interp.killing import run_for
 from tests.support.sae.embedded import Images, contents, count_reads, found, run, run_layers
 
 N_IMAGES = 23
@@ -295,6 +298,23 @@ def test_a_worker_that_dies_is_reported_and_the_run_goes_on_later(
         run(images, tmp_path / "store", clip, workers=1)
     monkeypatch.undo()
     assert run(images, tmp_path / "store", clip).n_images == N_IMAGES
+
+
+def test_no_worker_outlives_a_killed_parent(images: Images, tmp_path: Path) -> None:
+    class Large(Preprocess):
+        def __init__(self) -> None:
+            pass
+
+        def resize(self, image: Image.Image) -> NDArray[np.uint8]:
+            return np.zeros((224, 224, 3), np.uint8)  # more than a pipe takes
+
+    def work() -> int:
+        batches = [[i, i + 1] for i in range(0, 20, 2)]
+        next(image_loader.load_images(images.files, Large(), batches, workers=2))
+        os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+
+    assert run_for(work, math.inf) < 0  # and nothing of it lives on
 
 
 def test_a_worker_may_die_while_a_shard_is_written(
