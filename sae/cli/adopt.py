@@ -25,7 +25,10 @@ def adopt(
         str, typer.Option(help="Which of the layers that saev kept; default: the last it lists.")
     ] = "",
     tokens: Annotated[
-        str, typer.Option(help="cls, patch or all; default: patch where there are patches.")
+        str,
+        typer.Option(
+            help="cls, patch (saev: content) or all; default: patch where there are patches."
+        ),
     ] = "",
     images: Annotated[
         Path | None,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated, cast
 
 import typer
 
 from sae.core.errors import UserError
-
-if TYPE_CHECKING:
-    from sae.data.store_format import Tokens
+from sae.data.store_format import DTYPES, Tokens, tokens_named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +33,10 @@ class SourceConfig:
         ),
     ] = "projected"
     tokens: Annotated[
-        str, typer.Option(help="Of a block: cls, patch or all; projected is one vector an image.")
+        str,
+        typer.Option(
+            help="Of a block: cls, patch (saev: content) or all; projected is one vector an image."
+        ),
     ] = "cls"
     normalise: Annotated[
         bool,
@@ -49,8 +50,9 @@ class SourceConfig:
     ] = -1
 
     def __post_init__(self) -> None:
-        _require_one_of("--tokens", self.tokens, ("cls", "patch", "all"))
-        _require_one_of("--dtype", self.dtype, ("float16", "float32"))
+        object.__setattr__(self, "tokens", tokens_named(self.tokens))
+        if self.dtype not in DTYPES:
+            raise UserError(f"--dtype {self.dtype!r} is none of {', '.join(DTYPES)}")
 
     @property
     def checked_tokens(self) -> Tokens:
@@ -61,8 +63,3 @@ class SourceConfig:
     def n_workers(self) -> int | None:
         """Decoding processes; None: as many as there are cores."""
         return None if self.workers < 0 else self.workers
-
-
-def _require_one_of(flag: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise UserError(f"{flag} {value!r} is none of {', '.join(known)}")

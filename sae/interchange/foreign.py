@@ -64,6 +64,9 @@ class Foreign:
     """Matryoshka: see `SAEConfig.prefixes`."""
     clip: str = ""
     layer: str = ""
+    tokens: str = ""
+    rows: str = ""
+    """These four as in `SAEConfig`."""
     notes: tuple[str, ...] = ()
     """What the user should know."""
     lacks: Lacks = ""
@@ -116,6 +119,8 @@ def to_sae(foreign: Foreign, seed: int = 0) -> SAE:
         source=foreign.format,
         clip=foreign.clip,
         layer=foreign.layer,
+        tokens=foreign.tokens,
+        rows=foreign.rows,
         seed=seed,
     )
     with torch.device("meta"):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sae.core.errors import UserError
 from sae.data.formats.layout import Choice, Labels, Layout
+from sae.data.store_format import tokens_named
 from sae.untrusted.torch_file import torch_dict
 
 NAME = "embedding chunks"
@@ -39,7 +40,7 @@ def read(path: Path, choice: Choice) -> Layout:
     A chunk between them that has the first one's size has its shape; that is checked when it is
     read. Raises `UserError` when a number is missing or the two do not fit together.
     """
-    if choice.tokens not in ("", "cls"):
+    if tokens_named(choice.tokens or "cls") != "cls":
         raise UserError(f"{path} holds one embedding an image; leave tokens {choice.tokens!r} out")
     files = (path,) if path.is_file() else _in_order(path)
     first, last = _chunk(files[0]), _chunk(files[-1])

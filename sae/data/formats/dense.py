@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sae.core.errors import UserError
 from sae.data.formats.layout import Choice, Labels, Layout
+from sae.data.store_format import tokens_named
 from sae.untrusted.json_file import json_object
 from sae.untrusted.npy_file import mapped_array
 
@@ -35,7 +36,7 @@ def find(path: Path) -> Path | None:
 
 def read(path: Path, choice: Choice) -> Layout:
     """Raises `UserError` for an array of objects, of other axes, or with other captions."""
-    if choice.tokens not in ("", "cls") or choice.layer not in ("", LAYER):
+    if tokens_named(choice.tokens or "cls") != "cls" or choice.layer not in ("", LAYER):
         raise UserError(
             f"{path} holds latents of whole images: it has no layer or tokens to choose"
         )

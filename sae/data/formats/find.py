@@ -9,6 +9,7 @@ from typing import Protocol, cast
 from sae.core.errors import UserError
 from sae.data.formats import chunks, dense, saev
 from sae.data.formats.layout import Choice, Layout
+from sae.data.store_format import tokens_named
 from sae.untrusted.damage import errors_in_one_line
 
 _LAYER = re.compile(r"-?\d{1,6}|projected")
@@ -46,10 +47,11 @@ def split_choice(path: Path) -> tuple[Path, Choice]:
         return path, Choice()
     choice = Choice()
     for word in words.split(","):
-        if word in saev.TOKENS:
-            choice = choice._replace(tokens=word)
-        elif _LAYER.fullmatch(word):
+        if _LAYER.fullmatch(word):
             choice = choice._replace(layer=word)
-        else:
-            raise UserError(f"{path}: {word!r} is neither a layer nor cls, patch or all")
+            continue
+        try:
+            choice = choice._replace(tokens=tokens_named(word))
+        except UserError:
+            raise UserError(f"{path}: {word!r} is neither a layer nor cls, patch or all") from None
     return path.with_name(name), choice

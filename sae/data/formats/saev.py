@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from sae.core.errors import UserError
 from sae.data.formats.layout import Choice, Labels, Layout, grid_of
+from sae.data.store_format import tokens_named
 from sae.untrusted.fields import number
 from sae.untrusted.json_file import json_object
 
 NAME = "saev shards"
 METADATA, MANIFEST, LABELS = "metadata.json", "shards.json", "labels.bin"
 MAX_MANIFEST = 1 << 24
-TOKENS = ("cls", "patch", "all")
 _SPELLINGS = {
     "family": ("family", "vit_family", "model_family", "model_org"),
     "ckpt": ("ckpt", "vit_ckpt", "model_ckpt"),
@@ -255,9 +255,7 @@ def _chosen_layer(metadata: Metadata, wanted: str, folder: Path) -> tuple[int, i
 
 
 def _chosen_tokens(metadata: Metadata, wanted: str, folder: Path) -> str:
-    tokens = wanted or ("patch" if metadata.n_patches else "cls")
-    if tokens not in TOKENS:
-        raise UserError(f"tokens {tokens!r} is none of {', '.join(TOKENS)}")
+    tokens = tokens_named(wanted or ("patch" if metadata.n_patches else "cls"))
     if tokens == "cls" and not metadata.has_cls:
         raise UserError(f"{folder} has no CLS tokens; choose patch")
     if tokens == "patch" and not metadata.n_patches:

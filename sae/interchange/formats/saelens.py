@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from sae.core.errors import UserError
 from sae.core.files import without_place
+from sae.data.store_format import Tokens
 from sae.interchange.fold import NOWHERE, raw_weights, rule_in_words, saelens_has, write_folder
 from sae.interchange.foreign import Foreign, InputNorm, Rule, jumprelu_of_gated
 from sae.interchange.formats.saelens_folds import Folded, fold
@@ -89,6 +90,8 @@ def read(found: Found) -> Foreign:
         prefixes=_prefixes(config, metadata, n_latents),
         clip=str(metadata.get("clip") or ""),
         layer=str(metadata.get("layer") or ""),
+        tokens=_one_of(metadata.get("tokens"), get_args(Tokens)),
+        rows=_one_of(metadata.get("rows"), ("raw", "unit")),
         notes=folded.notes,
     )
 
@@ -149,6 +152,11 @@ def _prefixes(
     widths = sorted({*told, n_latents})
     fit = len(widths) > 1 and widths[0] > 0 and widths[-1] == n_latents
     return tuple(widths) if fit else ()
+
+
+def _one_of(told: object, known: tuple[str, ...]) -> str:
+    """What is told, where it is a word that is known; else ""."""
+    return told if isinstance(told, str) and told in known else ""
 
 
 def _settings(config: Used) -> Used:
@@ -221,5 +229,6 @@ def _metadata(c: SAEConfig) -> dict[str, object]:
         "clip": without_place(c.clip),
         "layer": c.layer,
         "tokens": c.tokens,
+        "rows": c.rows,
         "training_architecture_details": {"matryoshka_widths": list(c.prefixes)},
     }

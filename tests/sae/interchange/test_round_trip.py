@@ -12,6 +12,7 @@ from sae import interchange
 from sae.core.errors import UserError
 from sae.interchange.formats import saelens, sparsify
 from sae.model.sae import SAE, SAEConfig
+from tests.support.commands import sae as run_sae
 from tests.support.sae.peer_fixtures import require_same
 
 D, N, K = 12, 48, 5
@@ -20,6 +21,7 @@ FOR_SPARSIFY = {
     "matryoshka": SAEConfig(d=D, n_latents=N, k=K, prefixes=(8, 24, N)),
 }
 FOR_SAELENS = FOR_SPARSIFY | {
+    "patches": SAEConfig(d=D, n_latents=N, k=0, activation="relu", layer="10", tokens="patch"),
     "abs_topk": SAEConfig(d=D, n_latents=N, k=K, activation="abs_topk"),
     "relu": SAEConfig(d=D, n_latents=N, k=0, activation="relu"),
     "jumprelu": SAEConfig(d=D, n_latents=N, k=0, activation="jumprelu"),
@@ -81,11 +83,21 @@ def test_what_just_reaches_the_threshold_is_kept_by_way_of_saelens(tmp_path: Pat
 
 
 def test_where_it_was_trained_travels_with_it_by_way_of_saelens(tmp_path: Path) -> None:
-    config = SAEConfig(d=D, n_latents=N, k=K, clip="local-dir:/somewhere/mine", layer="10")
+    place = {"clip": "local-dir:/somewhere/mine", "layer": "10", "tokens": "patch", "rows": "raw"}
+    config = SAEConfig(d=D, n_latents=N, k=K, **place)  # type: ignore[arg-type]
     folder = saelens.write(_sae(config), tmp_path / "out")
     back = interchange.read(folder).model.config
-    assert (back.clip, back.layer) == ("local-dir:mine", "10")
-    assert "somewhere" not in (folder / "cfg.json").read_text()
+    assert (back.clip, back.layer, back.tokens, back.rows) == (
+        "local-dir:mine",
+        "10",
+        "patch",
+        "raw",
+    )
+    cfg = folder / "cfg.json"
+    assert "somewhere" not in cfg.read_text()
+    cfg.write_text(cfg.read_text().replace('"patch"', '"heads"').replace('"raw"', "3"))
+    back = interchange.read(folder).model.config
+    assert (back.tokens, back.rows) == ("", "")  # of a stranger's file no other word is taken
 
 
 @pytest.mark.parametrize("name", sorted(set(FOR_SAELENS) - set(FOR_SPARSIFY)))
@@ -94,10 +106,17 @@ def test_what_sparsify_has_not_is_sent_to_saelens(tmp_path: Path, name: str) -> 
         sparsify.write(_sae(FOR_SAELENS[name]), tmp_path / "out")
 
 
-def test_a_signed_topk_is_sent_nowhere(tmp_path: Path) -> None:
-    signed = SAEConfig(d=D, n_latents=N, k=K, activation="signed_topk")
-    with pytest.raises(UserError, match="no other library has that"):
-        sparsify.write(_sae(signed), tmp_path / "out")
+@pytest.mark.parametrize("to", ["sparsify", "saelens"])
+def test_a_signed_topk_is_sent_nowhere(
+    tmp_path: Path, to: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _sae(SAEConfig(d=D, n_latents=N, k=K, activation="signed_topk")).save(tmp_path / "sae")
+    words = ["export", str(tmp_path / "sae"), "--to", to, "--out", str(tmp_path / "out")]
+    assert run_sae(*words) == 2
+    assert not (tmp_path / "out").exists()
+    said = capsys.readouterr().err
+    assert "signed_topk" in said
+    assert "no other library has that" in said
 
 
 @pytest.mark.parametrize("name", FOR_SPARSIFY)
@@ -123,6 +142,9 @@ def test_saelens_own_loader_gives_our_latents(tmp_path: Path, name: str) -> None
     with torch.no_grad():
         latents = peer.encode(_x())
         x_hat = peer.decode(latents)
+        images = _x().view(4, 16, D)  # of 16 tokens each
+        assert torch.equal(peer.encode(images).view(-1, N), latents)
+        torch.testing.assert_close(peer(images).view(-1, D), x_hat)
     require_same(model, _x(), latents, x_hat)
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sae.clip.config import SourceConfig
 from sae.core.errors import USAGE, UserError
 from sae.data import store as room
 from sae.data.store import EmbeddingStore
@@ -43,6 +44,22 @@ def test_saev_shards_give_the_peers_own_vectors(layer: int) -> None:
     )
     both = torch.cat([cls[:, None], patches.view(10, 4, 16)], dim=1)
     assert torch.equal(all_vectors(EmbeddingStore.open(f"{SAEV}@all,{layer}")), both)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("content", "patch"), ("special", "cls")])
+def test_saevs_own_words_for_tokens_are_taken(tmp_path: Path, theirs: str, ours: str) -> None:
+    stored = EmbeddingStore.open(f"{SAEV}@10,{theirs}")
+    assert stored.info == EmbeddingStore.open(f"{SAEV}@10,{ours}").info
+    assert stored.info.tokens == ours
+    out = tmp_path / "store"
+    assert sae("adopt", str(SAEV), "--out", str(out), "--tokens", theirs) == 0
+    assert EmbeddingStore.open(out).info.tokens == ours
+    assert SourceConfig(tokens=theirs).tokens == ours
+    with pytest.raises(
+        UserError, match=r"tokens 'patches' is none of cls, patch, all \(saev's con"
+    ):
+        SourceConfig(tokens="patches")
+    assert sae("embed", "--domain", f"a={tmp_path}", "--out", "o", "--tokens", "patches") == 2
 
 
 def test_by_default_the_last_layers_patches_are_meant_also_of_a_folder_above() -> None:
