@@ -5,29 +5,17 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, NamedTuple
 
 from sae.core.csv_cells import read_cell
 from sae.core.errors import UserError
 from sae.data.images import MAX_PIXELS
+from sae.data.tokens import Tokens
 
 if TYPE_CHECKING:
     import torch
 
 DTYPES = ("float16", "float32")
-Tokens = Literal["cls", "patch", "all"]
-OF_SAEV: dict[str, Tokens] = {"content": "patch", "special": "cls"}
-"""saev's words for tokens, as they are called here."""
-
-
-def tokens_named(word: str) -> Tokens:
-    """The kind of tokens that a word means, ours or saev's. Raises `UserError` for another."""
-    word = OF_SAEV.get(word, word)
-    for kind in get_args(Tokens):
-        if word == kind:
-            return cast("Tokens", kind)
-    words = f"{', '.join(get_args(Tokens))} (saev's content is patch, its special cls)"
-    raise UserError(f"tokens {word!r} is none of {words}")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sae.core.errors import UserError
 from sae.data.formats.layout import Choice, Labels, Layout
-from sae.data.store_format import tokens_named
+from sae.data.tokens import tokens_named
 from sae.untrusted.torch_file import torch_dict
 
 NAME = "embedding chunks"

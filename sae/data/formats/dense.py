@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sae.core.errors import UserError
 from sae.data.formats.layout import Choice, Labels, Layout
-from sae.data.store_format import tokens_named
+from sae.data.tokens import tokens_named
 from sae.untrusted.json_file import json_object
 from sae.untrusted.npy_file import mapped_array
 

@@ -9,7 +9,7 @@ from typing import Protocol, cast
 from sae.core.errors import UserError
 from sae.data.formats import chunks, dense, saev
 from sae.data.formats.layout import Choice, Layout
-from sae.data.store_format import tokens_named
+from sae.data.tokens import tokens_named
 from sae.untrusted.damage import errors_in_one_line
 
 _LAYER = re.compile(r"-?\d{1,6}|projected")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sae.core.errors import UserError
 from sae.core.files import without_place
-from sae.data.store_format import Tokens
+from sae.data.tokens import Tokens
 from sae.interchange.fold import NOWHERE, raw_weights, rule_in_words, saelens_has, write_folder
 from sae.interchange.foreign import Foreign, InputNorm, Rule, jumprelu_of_gated
 from sae.interchange.formats.saelens_folds import Folded, fold
