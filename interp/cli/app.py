@@ -11,7 +11,7 @@ import typer
 
 from interp.cli import ask
 from interp.cli.ask import RunOption
-from interp.evidence.config import CollectConfig
+from interp.evidence.config import CollectConfig, CollectInfo
 from interp.llm.types import OPENROUTER
 from interp.pipeline.settings import DemoSettings
 from sae.cli import console
@@ -143,12 +143,21 @@ def collect(
         with bar("export") as progress:
             run_export(sae, store, export[1], export_threshold, device, progress)
         wrote["export"] = export[1]
+    _say_collected(info)
+    console.write_figures(json, dataclasses.asdict(info))
+    console.finish(wrote, _ways_to_explain(made.path))
+
+
+def _say_collected(info: CollectInfo) -> None:
     console.say(
         f"{info.n_latents} latents on {info.n_images} images: {info.n_live} live, "
         f"{info.n_dead} dead, {info.n_dense} dense"
     )
-    console.write_figures(json, dataclasses.asdict(info))
-    console.finish(wrote, _ways_to_explain(made.path))
+    if info.n_weak:
+        console.say(
+            f"  {info.n_weak} live ones are silent on too few images: some of their negatives are "
+            "weak, images on which they are least active"
+        )
 
 
 def _ways_to_explain(run: Path) -> list[str]:

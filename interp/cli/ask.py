@@ -13,7 +13,7 @@ import typer
 from interp.llm.types import OPENROUTER, is_transient, typed_url
 from interp.pipeline.settings import ModelSettings, Work, choose_latents
 from interp.records.circular import CIRCULAR, is_circular
-from interp.records.wording import SPEAKS_TO_JUDGE
+from interp.records.wording import SPEAKS_TO_JUDGE, WEAK_NEGATIVES
 from sae.cli import console
 from sae.cli.console import ConfigOption, JsonOption
 from sae.cli.options import spread
@@ -41,7 +41,7 @@ def explain(
     work: Work,
     run: RunOption = None,
     dense: Annotated[
-        bool, typer.Option("--dense", help="Also latents that fire on more than 10% of the images.")
+        bool, typer.Option("--dense", help="Also latents that fire on more than 10% of the tokens.")
     ] = False,
     vocabulary: Annotated[
         str,
@@ -286,10 +286,10 @@ def _say_scored(summary: ScoreSummary, circular: bool) -> None:
         f"  {summary.n_missing} of {summary.n_images} answers missing "
         f"({summary.missing_rate:.1%}), counted as chance{alarm}"
     )
-    if summary.n_noted:
-        console.say(
-            f"  {summary.n_noted} have a note (see `note` in labels.csv): {SPEAKS_TO_JUDGE}"
-        )
+    notes = {SPEAKS_TO_JUDGE: summary.n_noted, WEAK_NEGATIVES: summary.n_weak}
+    for note, n_noted in notes.items():
+        if n_noted:
+            console.say(f"  {n_noted} have a note (see `note` in labels.csv): {note}")
     if circular:
         console.say(f"  {CIRCULAR}; --clip NAME judges with another")
     _say_cost(summary.usd)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from interp.evidence.config import EXAMPLES, FOLDER, INFO, LATENTS, CollectConfig, CollectInfo
 from interp.evidence.stream.activations import (
@@ -33,14 +33,17 @@ from interp.evidence.stream.examples import (
 from interp.evidence.stream.first_pass import ImageIndex, Survey
 from interp.evidence.stream.negatives import (
     Candidates,
+    Chosen,
     choose_hard,
     choose_silent,
+    choose_weak,
     find_candidates,
     find_neighbours,
     share_by_domain,
 )
 from interp.evidence.stream.top_k import concatenate
 from interp.evidence.tables import example_table, latent_table, write_table
+from interp.records.types import KINDS, Kind, Status
 from sae.core.errors import UserError
 from sae.core.files import package_version, read_config, write_json
 from sae.core.progress import Progress
@@ -67,8 +70,10 @@ def collect(
     """
     config = config or CollectConfig()
     require_match(model.config, store.info)
+    n_tokens = _tokens_counted(store, config.pool)
     expected = {
         **dataclasses.asdict(config),
+        "dense_by": "images" if n_tokens == 1 else "tokens",
         "store_identity": store.info.identity,
         "sae_identity": sae_identity(model),
     }
@@ -76,16 +81,17 @@ def collect(
     if not overwrite and (done := _read_finished(run_dir / FOLDER, expected)):
         return _update_place(done, run_dir, place)
     (run_dir / FOLDER / INFO).unlink(missing_ok=True)
-    encoded = EncodedStore.of(store, model, device, n_images)
+    encoded = EncodedStore.of(store, model, device, n_images, config.pool)
     index = ImageIndex.of(store.images, tuple(store.domains))
     survey = Survey(index, model.n_latents, config.n_top, config.n_sample, config.reservoir)
     for seen in encoded.batches(progress=progress):
         survey.update(seen)
-    picks, heat = _choose_examples(encoded, survey, config, progress)
-    latents = latent_table(survey.tally, index, survey.sample.result(), config.dense_above)
+    picks, look = _choose_examples(encoded, survey, config, progress)
+    sample = survey.sample.result()
+    latents = latent_table(survey.tally, index, sample, n_tokens, config.dense_above)
     write_table(run_dir / FOLDER / LATENTS, latents)
-    write_table(run_dir / FOLDER / EXAMPLES, example_table(picks, heat, store.images))
-    status = latents["status"].to_pylist()
+    examples = example_table(picks, look.heat, look.peaks, store.images)
+    write_table(run_dir / FOLDER / EXAMPLES, examples)
     info = CollectInfo(
         **expected,
         store=place,
@@ -93,15 +99,34 @@ def collect(
         domains=list(store.domains),
         grid=list(store.info.grid),
         n_images=store.info.n_images,
-        n_latents=len(status),
-        n_live=status.count("live"),
-        n_dead=status.count("dead"),
-        n_dense=status.count("dense"),
-        n_examples=len(picks.rows),
+        **_count(latents["status"].to_pylist(), picks),
         exact_classes=survey.tally.classes is not None,
     )
     write_json(run_dir / FOLDER / INFO, info)
     return info
+
+
+def _count(status: list[Status], picks: Picks) -> dict[str, Any]:
+    """The numbers of collect.json."""
+    weak = np.unique(picks.latents[picks.kinds == KINDS.index("weak")])
+    return {
+        "n_latents": len(status),
+        **{f"n_{name}": status.count(name) for name in get_args(Status)},
+        "n_weak": sum(status[latent] == "live" for latent in weak),
+        "n_examples": len(picks.rows),
+    }
+
+
+def _tokens_counted(store: EmbeddingStore, pool: str) -> int:
+    """Tokens of an image that the pooling looks at. Raises `UserError` for cls without CLS."""
+    if pool != "cls":
+        return store.info.tokens_per_image
+    if store.info.tokens == "patch":
+        raise UserError(
+            f"--pool cls: {store.path} holds patches alone; choose max, mean or sum, "
+            f"or embed with CLS: `sae embed --tokens all`"
+        )
+    return 1
 
 
 def _read_finished(folder: Path, expected: dict[str, object]) -> CollectInfo | None:
@@ -129,8 +154,9 @@ def _update_place(info: CollectInfo, run_dir: Path, place: str) -> CollectInfo:
 
 def _choose_examples(
     encoded: EncodedStore, survey: Survey, config: CollectConfig, progress: Progress | None
-) -> tuple[Picks, NDArray[np.uint8]]:
-    """All examples, and heat maps of the active ones; progress counts on from the first pass."""
+) -> tuple[Picks, Look]:
+    """All examples, and the look that has the heat maps of the positives; progress counts on from
+    the first pass."""
     n_active = survey.tally.n_active  # (n_latents, 2, n_domains)
     top, reservoir = survey.top.result(), survey.reservoir.result()
     near = find_neighbours(encoded.model.W_dec, n_active.sum((1, 2)) > 0, config.n_neighbours)
@@ -150,18 +176,22 @@ def _choose_examples(
     drawn = reservoir.rows[reservoir.rows >= 0]
     look = look_again(encoded, hard.pairs(), heat, drawn, count_on)
     negative = _choose_negatives(survey, hard, positive, look, config)
-    return concatenate([positive, *negative]).sorted(), look.heat
+    return concatenate([positive, *negative]).sorted(), look
 
 
 def _choose_negatives(
     survey: Survey, found: Candidates, positive: Picks, look: Look, config: CollectConfig
-) -> tuple[Picks, Picks]:
+) -> list[Picks]:
     n_active = survey.tally.n_active
     # In another batch an activation at the edge of the k kept may round the other way: an image
     # that was active in the first pass must not become a negative in the second.
     silent = (look.acts == 0) & ~contains(found.pairs(), positive.pairs())
     hard = choose_hard(found, silent, share_by_domain(n_active, config.n_hard))
-    taken = concatenate([look.active, positive.pairs(), Pairs(hard.rows, hard.latents)])
+    active = Pairs(look.active.rows, look.active.latents)
+    taken = concatenate([active, positive.pairs(), Pairs(hard.rows, hard.latents)])
     wanted = share_by_domain(n_active, config.n_silent)
     drawn = choose_silent(survey.reservoir.result(), taken, wanted)
-    return pick_negatives("silent", drawn), pick_negatives("hard", hard)
+    np.subtract.at(wanted, (drawn.latents, drawn.sides, survey.index.domains[drawn.rows]), 1)
+    weak = choose_weak(survey.reservoir.result(), look.active, wanted)
+    kinds: dict[Kind, Chosen] = {"silent": drawn, "hard": hard, "weak": weak}
+    return [pick_negatives(kind, chosen) for kind, chosen in kinds.items()]

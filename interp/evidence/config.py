@@ -12,8 +12,9 @@ from typing import Annotated
 import typer
 
 from sae.core.errors import UserError, quote
-from sae.core.files import FORMAT, read_config
+from sae.core.files import FORMAT, did_you_mean, read_config
 
+POOLS = ("max", "mean", "sum", "cls")
 FOLDER, INFO, LATENTS, EXAMPLES = "collect", "collect.json", "latents.parquet", "examples.parquet"
 
 
@@ -35,8 +36,13 @@ class CollectConfig:
     """Nearest latents, by cosine of the decoder rows, that give hard images."""
     reservoir: int = 2048
     """Images per side and domain from which the silent ones are drawn."""
-    dense_above: Annotated[float, typer.Option(help="Share of images that makes it dense.")] = 0.1
+    dense_above: Annotated[float, typer.Option(help="Share of tokens that makes it dense.")] = 0.1
     """From which on an active latent counts as dense."""
+    pool: Annotated[
+        str,
+        typer.Option(help="An image's activation: the max, mean or sum of its tokens', or cls."),
+    ] = "max"
+    """One of `POOLS`; cls: that of CLS alone, and no other token counts."""
 
     def __post_init__(self) -> None:
         for name in ("n_top", "n_sample", "n_strata", "n_neighbours", "reservoir"):
@@ -49,6 +55,9 @@ class CollectConfig:
             raise UserError(f"n_silent {self.n_silent} is larger than reservoir {self.reservoir}")
         if not 0 < self.dense_above <= 1:
             raise UserError(f"dense_above is {self.dense_above}; it must be in (0, 1]")
+        if self.pool not in POOLS:
+            hint = did_you_mean(self.pool, POOLS)
+            raise UserError(f"pool is {self.pool!r}; choose one of {', '.join(POOLS)}{hint}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +78,11 @@ class CollectInfo(CollectConfig):
     n_live: int
     n_dead: int
     n_dense: int
+    n_weak: int = 0
+    """Live latents that are silent on too few images: some of their negatives are weak ones."""
+    dense_by: str = "images"
+    """What `dense_above` is a share of: "images" where there is one token an image, and in evidence
+    of before tokens were counted; else "tokens"."""
     n_examples: int
     exact_classes: bool
     """False when classes were too many to count: then they come from the even samples only."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -39,8 +40,8 @@ class EvidenceReader:
         self.info = read_info(self.run_dir)
         self.looked_at: dict[str, str] = {}
         """Ids of the images that were read -> path and reason of those that could not be, or ""."""
-        require_table(self.run_dir / FOLDER / LATENTS, LATENT_COLUMNS, REMEDY)
-        require_table(self.run_dir / FOLDER / EXAMPLES, EXAMPLE_COLUMNS, REMEDY)
+        require_table(self.run_dir / FOLDER / LATENTS, LATENT_COLUMNS, REMEDY, ADDED)
+        require_table(self.run_dir / FOLDER / EXAMPLES, EXAMPLE_COLUMNS, REMEDY, ADDED)
 
     @cached_property
     def latents(self) -> pd.DataFrame:
@@ -122,14 +123,14 @@ class EvidenceReader:
     @cached_property
     def _latents(self) -> pa.Table:
         path, n = self.run_dir / FOLDER / LATENTS, self.info.n_latents
-        table = read_table(path, LATENT_COLUMNS, REMEDY)
+        table = read_table(path, LATENT_COLUMNS, REMEDY, added=ADDED)
         _require(len(table) == n, path, f"{len(table)} lines of {n} latents")
         latents = _numbers(table["latent"].combine_chunks())
         _require(bool((latents == np.arange(n)).all()), path, "latents out of order")
         classes = table.schema.field("top_classes").type.value_type
         holds = pa.types.is_struct(classes) and classes.names == ["label", "n"]
         _require(holds, path, "top_classes of another kind")
-        rates, shares = table["domain_rate"].combine_chunks(), table["frequency"].combine_chunks()
+        rates = table["domain_rate"].combine_chunks()
         _require(rates.type.names == self.info.domains, path, "other domains")
         parts = [*rates.flatten(), table["hist"].combine_chunks().flatten()]
         parts += table["top_classes"].combine_chunks().flatten().flatten()
@@ -137,8 +138,11 @@ class EvidenceReader:
         _require(len(parts[len(rates.type.names)]) == n * N_BINS, path, "other bins")
         holds = pa.types.is_string(parts[-2].type) and pa.types.is_integer(parts[-1].type)
         _require(holds, path, "top_classes of another kind")
-        frequency = _numbers(shares)
-        _require(bool(((frequency >= 0) & (frequency <= 1)).all()), path, "frequency beyond 0..1")
+        for name in ("frequency", "token_frequency"):
+            share = _numbers(table[name].combine_chunks())
+            share = share if name == "frequency" else np.nan_to_num(share)
+            holds = bool(((share >= 0) & (share <= 1)).all())
+            _require(holds, path, f"{name} beyond 0..1")
         known = set(table["status"].to_pylist()) <= {*get_args(Status)}
         _require(known, path, "a status that is not known")
         return table
@@ -146,11 +150,13 @@ class EvidenceReader:
     @cached_property
     def _examples(self) -> pa.Table:
         path = self.run_dir / FOLDER / EXAMPLES
-        table = read_table(path, EXAMPLE_COLUMNS, REMEDY, may_be_null=("heat",))
-        for name, end in (("latent", self.info.n_latents), ("row", self.info.n_images)):
+        table = read_table(path, EXAMPLE_COLUMNS, REMEDY, ("heat",), ADDED)
+        ends = {"latent": (0, self.info.n_latents), "row": (0, self.info.n_images)}
+        ends["peak"] = (-1, math.prod(self.info.grid) if self.info.grid else 0)
+        for name, (first, end) in ends.items():
             numbers = _numbers(table[name].combine_chunks())
-            holds = not len(numbers) or (numbers.min() >= 0 and numbers.max() < end)
-            _require(bool(holds), path, f"{name} beyond 0..{end - 1}")
+            holds = not len(numbers) or (numbers.min() >= first and numbers.max() < end)
+            _require(bool(holds), path, f"{name} beyond {first}..{end - 1}")
         owners = _numbers(table["latent"].combine_chunks())
         _require(bool((np.diff(owners) >= 0).all()), path, "latents out of order")
         for name, words in (("side", SIDES), ("kind", KINDS)):
@@ -181,7 +187,15 @@ REMEDY = "run `interp collect` again with --overwrite"
 LATENT_COLUMNS: dict[str, Kind] = {
     **dict.fromkeys(("latent", "n_active"), "whole"),
     **dict.fromkeys(
-        ("frequency", "mean_act", "max_act", "sketch_share", "class_entropy"), "number"
+        (
+            "frequency",
+            "token_frequency",
+            "mean_act",
+            "max_act",
+            "sketch_share",
+            "class_entropy",
+        ),
+        "number",
     ),
     "status": "text",
     "hist": "list",
@@ -189,11 +203,13 @@ LATENT_COLUMNS: dict[str, Kind] = {
     "top_classes": "list",
 }
 EXAMPLE_COLUMNS: dict[str, Kind] = {
-    **dict.fromkeys(("latent", "rank", "stratum", "row"), "whole"),
+    **dict.fromkeys(("latent", "rank", "stratum", "row", "peak"), "whole"),
     **dict.fromkeys(("side", "kind", "image_id", "domain", "label", "path"), "text"),
     "act": "number",
     "heat": "bytes",
 }
+ADDED = {"token_frequency": math.nan, "peak": -1}
+"""Columns that older tables lack, and what stands in them there."""
 Values = Callable[[slice], list[Any]]
 """The Python values in a part of a column."""
 

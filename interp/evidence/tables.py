@@ -35,6 +35,7 @@ EXAMPLE_SCHEMA = pa.schema(
         ("path", _TEXT),
         ("act", pa.float32()),
         ("heat", pa.binary()),
+        ("peak", pa.int32()),
     ]
 )
 
@@ -47,6 +48,7 @@ def latent_schema(domains: Sequence[str]) -> pa.Schema:
             ("status", pa.string()),
             ("n_active", pa.int64()),
             ("frequency", pa.float64()),
+            ("token_frequency", pa.float64()),
             ("mean_act", pa.float64()),
             ("max_act", pa.float64()),
             ("hist", pa.list_(pa.int64(), N_BINS)),
@@ -58,19 +60,26 @@ def latent_schema(domains: Sequence[str]) -> pa.Schema:
     )
 
 
-def latent_table(tally: Tally, index: ImageIndex, sample: Kept, dense_above: float) -> pa.Table:
-    """One row per latent. Classes are counted in `sample` when the tally holds none."""
+def latent_table(
+    tally: Tally, index: ImageIndex, sample: Kept, n_tokens: int, dense_above: float
+) -> pa.Table:
+    """One row per latent. Classes are counted in `sample` when the tally holds none.
+
+    `n_tokens` of each image were counted.
+    """
     n_active = tally.n_active.sum((1, 2))  # (n_latents,)
     frequency = n_active / len(index.digits)
+    token_frequency = tally.n_tokens / (len(index.digits) * n_tokens)
     counts = index.domain_counts()
     rates = tally.n_active.sum(1) / np.maximum(counts, 1)  # (n_latents, n_domains)
     sketch = index.domain_names.index("sketch") if "sketch" in index.domain_names else 0
     entropy, top_classes = _classes(tally, index, sample)
     columns = {
         "latent": np.arange(len(n_active), dtype=np.int32),
-        "status": [_status(f, dense_above) for f in frequency],
+        "status": [_status(f, dense_above) for f in token_frequency],
         "n_active": n_active,
         "frequency": frequency,
+        "token_frequency": token_frequency,
         "mean_act": _ratio(tally.sum_acts, n_active),
         "max_act": tally.max_acts.astype(np.float64),
         "hist": list(tally.histogram()),
@@ -82,8 +91,11 @@ def latent_table(tally: Tally, index: ImageIndex, sample: Kept, dense_above: flo
     return pa.table(columns, schema=latent_schema(index.domain_names))
 
 
-def example_table(picks: Picks, maps: NDArray[np.uint8], images: pd.DataFrame) -> pa.Table:
-    """One row per example, in the order of `picks`; `maps` (n, patches) are the heat maps."""
+def example_table(
+    picks: Picks, maps: NDArray[np.uint8], peaks: Ints, images: pd.DataFrame
+) -> pa.Table:
+    """One row per example, in the order of `picks`; `maps` (n, patches) are the heat maps, `peaks`
+    (n,) their most active patches."""
     rows, where = np.unique(picks.rows, return_inverse=True)
     shown = images.loc[rows]
     columns = {
@@ -96,6 +108,7 @@ def example_table(picks: Picks, maps: NDArray[np.uint8], images: pd.DataFrame) -
         **{n: _texts(shown[n], where) for n in ("image_id", "domain", "label", "path")},
         "act": picks.acts,
         "heat": [maps[place].tobytes() if place >= 0 else None for place in picks.maps],
+        "peak": [peaks[place] if place >= 0 else -1 for place in picks.maps],
     }
     return pa.table(columns, schema=EXAMPLE_SCHEMA)
 
@@ -106,10 +119,10 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, part, compression="zstd")
 
 
-def _status(frequency: float, dense_above: float) -> Status:
-    if frequency == 0:
+def _status(token_frequency: float, dense_above: float) -> Status:
+    if token_frequency == 0:
         return "dead"
-    return "dense" if frequency > dense_above else "live"
+    return "dense" if token_frequency > dense_above else "live"
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64] | Ints) -> NDArray[np.float64]:

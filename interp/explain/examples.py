@@ -37,7 +37,8 @@ class ShowConfig:
     min_positives: int = 3
     """With fewer there is nothing to share: the latent is not explained."""
     n_negatives: int = 11
-    """Of the same domains: half silent at random, half on which the nearest latents are active."""
+    """Of the same domains: half silent at random, half on which the nearest latents are active;
+    weak ones where a latent is silent on too few."""
     min_negatives: int = 8
     """With fewer there is no contrast set."""
 
@@ -63,8 +64,8 @@ def choose_shown(evidence: Evidence, config: ShowConfig) -> Shown:
     """Choose and shuffle. Raises `LeakError` when an example is not on the explain side."""
     rng = np.random.default_rng([evidence.stats.latent])
     mix = evidence.stats.domain_rate
-    top = _mixed(_unique(evidence.of("explain", "top"), ()), config.n_top, mix)
-    weaker = _unique(_middle_first(evidence.of("explain", "quantile"), rng), top)
+    top = _mixed(_unique(evidence.positives("explain", "top"), ()), config.n_top, mix)
+    weaker = _unique(_middle_first(evidence.positives("explain", "quantile"), rng), top)
     positives = [*top, *_mixed(weaker, config.n_quantile, mix)]
     negatives = _negatives(evidence, positives, config)
     check_side((*positives, *negatives), "explain")
@@ -110,6 +111,8 @@ def _negatives(
     n_hard = max(config.n_negatives // 2, config.n_negatives - len(silent))
     some_hard = _mixed(hard, n_hard, mix)
     chosen = [*some_hard, *_mixed(silent, config.n_negatives - len(some_hard), mix)]
+    weak = [e for e in _unique(evidence.of("explain", "weak"), positives) if e.domain in mix]
+    chosen += _mixed(weak, config.n_negatives - len(chosen), mix)
     return chosen if len(chosen) >= config.min_negatives else []
 
 

@@ -36,6 +36,8 @@ class Page:
     codes: dict[str, str]
     """Letter -> image_id of the positives."""
     neg_codes: dict[str, str]
+    neg_weak: tuple[str, ...]
+    """Letters of the negatives on which the latent is active after all, at its weakest."""
     strong: frozenset[str]
     medium: Medium
     domain: str
@@ -66,6 +68,7 @@ class Page:
             medium=self.medium,
             bound=self._bound(),
             neg_codes=self.neg_letters,
+            neg_weak=self.neg_weak,
             patch_map=self.outlined,
         )
         return (text, *self.drawn, "Now answer with the JSON object.")
@@ -119,6 +122,7 @@ def draw_page(
     return Page(
         codes=dict(zip(FIRST, (e.image_id for e in read), strict=False)),
         neg_codes=dict(zip(SECOND, (e.image_id for e in read_neg), strict=False)),
+        neg_weak=tuple(c for c, e in zip(SECOND, read_neg, strict=False) if e.kind == "weak"),
         strong=shown.strong,
         medium=medium,
         domain=domain,

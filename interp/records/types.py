@@ -9,22 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
+from interp.records.figure import Figure
 from sae.core.files import sha256_hex
-
-if TYPE_CHECKING:
-    from pydantic import GetCoreSchemaHandler
-    from pydantic_core import CoreSchema
 
 Side = Literal["explain", "score"]
 """Which half of the images: what the explainer may see, or what the label is tested on."""
 
-Kind = Literal["top", "quantile", "silent", "hard"]
-"""Why an image was kept for a latent; `top` and `quantile` are active, the others are not."""
+Kind = Literal["top", "quantile", "silent", "hard", "weak"]
+"""Why an image was kept for a latent. `top` and `quantile` are its positives; `silent` and `hard`
+leave it at 0; `weak` fire it least, where it is silent on too few."""
 
 Status = Literal["live", "dead", "dense"]
-"""`dead`: never active; `dense`: active on more than `CollectConfig.dense_above` of the images."""
+"""`dead`: never active; `dense`: active on more than `CollectConfig.dense_above` of the tokens."""
 
 TOO_FEW = "too_few_images"
 """Failure: the latent was not active, or silent, on enough images to be named or tested."""
@@ -32,38 +30,12 @@ UNREADABLE = "unreadable_images"
 """Failure: of enough images too many are gone, changed or unreadable; done again once they are
 back."""
 SIDES: tuple[Side, Side] = ("explain", "score")
-KINDS: tuple[Kind, ...] = ("top", "quantile", "silent", "hard")
+KINDS: tuple[Kind, ...] = ("top", "quantile", "silent", "hard", "weak")
+POSITIVE: tuple[Kind, ...] = ("top", "quantile")
 BOUND_SHARE = 0.9
 """Share of a latent's rates in one domain from which on it is bound to it."""
 N_BINS = 32
 """Bins of `LatentStats.hist`, equal in width over [0, max_act]."""
-
-
-class _NanIsNull:
-    """Tells pydantic how JSON shows a number that cannot be given."""
-
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        from pydantic_core import core_schema as schema
-
-        return schema.union_schema(
-            [
-                handler(source),
-                schema.no_info_after_validator_function(lambda _: math.nan, schema.none_schema()),
-            ],
-            mode="left_to_right",
-            custom_error_type="figure",
-            custom_error_message="Input should be a finite number or null",
-            serialization=schema.plain_serializer_function_ser_schema(
-                lambda figure: None if math.isnan(figure) else figure,
-                return_schema=schema.nullable_schema(schema.float_schema()),
-            ),
-        )
-
-
-Figure = Annotated[float, _NanIsNull()]
-"""A number of a stored record: NaN here where it cannot be given, null in JSON."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +47,8 @@ class Example:
     kind: Kind
     rank: int
     """From 0. `top`: by activation within the side, over all domains. `quantile`: likewise within
-    the sample. `hard`: the neighbours' strongest images first. `silent`: a fixed shuffle. The first
-    few of the last two have the domain mix of the whole."""
+    the sample. `hard`: the neighbours' strongest images first. `silent`: a fixed shuffle. `weak`:
+    the least active first. The first few of the last three have the domain mix of the whole."""
     stratum: int
     """`quantile` only: 0 = weakest fifth of the sample, n_strata - 1 = strongest; otherwise -1."""
     row: int
@@ -89,9 +61,17 @@ class Example:
     path: str
     """Relative to the domain's root, posix."""
     act: float
-    """Largest activation over the image's tokens, in the SAE's units; 0 for silent and hard."""
+    """The image's activation, of its tokens' as `CollectConfig.pool` says, in the SAE's units; 0
+    for silent and hard."""
     heat: bytes | None = None
     """(t,) uint8 per patch in row-major order, 255 = this image's largest; None without patches."""
+    peak: int = -1
+    """Place of the most active patch in row-major order; -1 where none is active or known."""
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether the image stands for what the latent answers to."""
+        return self.kind in POSITIVE
 
 
 @dataclass(frozen=True)
@@ -105,7 +85,7 @@ class LatentStats:
     frequency: float
     """n_active as a share of all images, in [0, 1]."""
     mean_act: float
-    """Mean over the active images of the image's largest activation; NaN when dead."""
+    """Mean over the active images of the image's activation; NaN when dead."""
     max_act: float
     """0 when dead."""
     hist: tuple[int, ...]
@@ -119,6 +99,8 @@ class LatentStats:
     """Bits, of the active images' labels; 0 = one class only; NaN when dead or without labels."""
     top_classes: tuple[tuple[str, int], ...]
     """Up to 5 (label, active images), most frequent first; without the empty label."""
+    token_frequency: float = math.nan
+    """Share of the tokens on which it is active; NaN in evidence of before it was counted."""
 
     @property
     def domain_share(self) -> dict[str, float]:
@@ -144,6 +126,24 @@ class Evidence:
     def of(self, side: Side, kind: Kind) -> tuple[Example, ...]:
         """The examples of one side and kind, by rank."""
         return tuple(e for e in self.examples if e.side == side and e.kind == kind)
+
+    def positives(self, side: Side, kind: Kind) -> tuple[Example, ...]:
+        """Those of `of` that may stand against the side's negatives.
+
+        Where some of these are weak: the stronger half of each domain, all above its weak ones.
+        """
+        weak = self.of(side, "weak")
+        floors = dict.fromkeys(sorted({e.domain for e in weak}), 0.0)
+        for domain in floors:
+            acts = [e.act for e in self.of(side, "quantile") if e.domain == domain]
+            floors[domain] = max([e.act for e in weak if e.domain == domain] + _middle(acts))
+        taken = {e.image_id for e in weak}
+        clear = (e for e in self.of(side, kind) if e.act > floors.get(e.domain, -1.0))
+        return tuple(e for e in clear if e.image_id not in taken)
+
+
+def _middle(values: list[float]) -> list[float]:
+    return sorted(values)[(len(values) - 1) // 2 :][:1]
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class Verdict:
     image_id: str
     row: int
     truth: bool
-    """Whether the latent is active on the image."""
+    """Whether the image is a positive: the latent is active on it, and not at its weakest."""
     act: Figure
     stratum: int
     """As in `Example`."""
@@ -250,7 +250,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Score:
-    """How well a label tells held-out active images from silent ones."""
+    """How well a label tells held-out active images from silent (or the weakest) ones."""
 
     latent: int
     label: str
@@ -286,7 +286,8 @@ class Score:
     reason: str = ""
     """What was said about most of the answers that are missing; "" where none is."""
     note: str = ""
-    """Why the score may say little: a label that tells the judge what to answer; else ""."""
+    """Why the score may say little: a label that tells the judge what to answer, negatives on which
+    the latent is weakly active; else ""."""
     server: str = ""
     """Of the scorer, as in `Explanation`."""
 

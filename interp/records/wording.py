@@ -16,6 +16,11 @@ ADDRESSES_JUDGE = "addresses_judge"
 SPEAKS_TO_JUDGE = "the label or its description tells the judge what to answer"
 """Note on the score of such a label."""
 
+WEAK_NEGATIVES = (
+    "the latent is silent on too few images: negatives are those of its least activation"
+)
+"""Note on a score whose negatives are not all silent."""
+
 _BETWEEN = (
     "it|this|that|them|these|those|all|every|each|any|both|everything|the|a|an|with|as|of|at|to|is|"
     "always|only|just|exactly|least|pictures?|images?|letters?|ones?|grades?|scores?|numbers?|"

@@ -96,13 +96,17 @@ class Sheet:
     explanation: Explanation | None
     score: Score | None
     domains: list[str]
+    pool: str
+    """How an image's activation comes of its tokens'; "" where it is that of one."""
 
 
 def _sheet(run: Run, latent: int) -> Sheet:
     explanation, score = run.results.explanation(latent), None
     if run.results.score(latent) is not None:  # one of an earlier label is not drawn
         score = run.results.score_with_verdicts(latent)
-    return Sheet(run.evidence.of(latent), explanation, score, list(run.evidence.store.domains))
+    evidence, tokens = run.evidence, run.evidence.store.info.tokens
+    pool = "" if "cls" in (tokens, evidence.info.pool) else evidence.info.pool
+    return Sheet(evidence.of(latent), explanation, score, list(evidence.store.domains), pool)
 
 
 def _png(reader: EvidenceReader, sheet: Sheet, per_side: int) -> bytes:
@@ -170,7 +174,7 @@ def _figures(canvas: Canvas, sheet: Sheet) -> None:
     columns = [MARGIN + i * (width + 0.5) for i in range(3)]
     _score_column(canvas, sheet.score, columns[0], width)
     if sheet.evidence.stats.status != "dead":
-        _histogram_column(canvas, sheet.evidence, columns[1], width)
+        _histogram_column(canvas, sheet, columns[1], width)
         _domain_column(canvas, sheet, columns[2], width)
     canvas.y += 1.62
 
@@ -197,11 +201,12 @@ def _score_column(canvas: Canvas, score: Score | None, x: float, width: float) -
         canvas.text(x + width * share, track + 0.2, words, 7, color=SOFT, ha=side)
 
 
-def _histogram_column(canvas: Canvas, evidence: Evidence, x: float, width: float) -> None:
+def _histogram_column(canvas: Canvas, sheet: Sheet, x: float, width: float) -> None:
     from matplotlib.patches import Rectangle
 
-    stats, y = evidence.stats, canvas.y
-    canvas.text(x, y, "Activation", 9, weight="bold")
+    stats, y = sheet.evidence.stats, canvas.y
+    pool = f", {sheet.pool} of an image's tokens" if sheet.pool else ""
+    canvas.text(x, y, f"Activation{pool}", 9, weight="bold")
     heights = np.log1p(stats.hist) / np.log1p(max(*stats.hist, 1)) * 0.78  # (32,)
     base, bar = y + 1.08, width / len(heights)
     for i, height in enumerate(heights):
@@ -211,7 +216,9 @@ def _histogram_column(canvas: Canvas, evidence: Evidence, x: float, width: float
     for share, side in ((0.0, "left"), (0.5, "center"), (1.0, "right")):
         value = act(share * stats.max_act)
         canvas.text(x + width * share, base + 0.06, value, 7, color=SOFT, ha=side)
-    fact = f"{stats.n_active:,} active images ({percent(stats.frequency)}); logarithmic"
+    is_known = sheet.pool and not math.isnan(stats.token_frequency)
+    of_tokens = f", {percent(stats.token_frequency)} of tokens" if is_known else ""
+    fact = f"{stats.n_active:,} active images ({percent(stats.frequency)}){of_tokens}; logarithmic"
     canvas.text(x, base + 0.22, fact, 7, color=SOFT)
 
 
@@ -265,7 +272,9 @@ def _quantile_row(canvas: Canvas, evidence: Evidence) -> None:
 
 def _test_rows(canvas: Canvas, evidence: Evidence, score: Score, per_side: int) -> None:
     held_out = {e.image_id: e for e in evidence.examples if e.side == "score"}
-    for truth, name in ((True, "Unseen, active"), (False, "Unseen, silent")):
+    weak = any(v.kind == "weak" for v in score.verdicts)
+    silent = "Unseen, silent or weak" if weak else "Unseen, silent"
+    for truth, name in ((True, "Unseen, active"), (False, silent)):
         verdicts = [v for v in score.verdicts if v.truth == truth and v.image_id in held_out]
         right = sum(_right(v) for v in verdicts)
         canvas.heading(name, f"judge's answer 0 to 100; {right} of {len(verdicts)} right")
@@ -282,8 +291,8 @@ def _right(v: Verdict) -> bool:
 def _verdict(v: Verdict) -> tuple[str, str, str]:
     """(words, their colour, the frame's colour)."""
     words = "no answer" if v.score is None else f"{'✓' if _right(v) else '✗'} {whole(v.score)}"
-    hard = "  look-alike" if v.kind == "hard" else ""
-    return words + hard, GOOD if _right(v) else BAD, LINE if _right(v) else BAD
+    kind = {"hard": "  look-alike", "weak": "  weak"}.get(v.kind, "")
+    return words + kind, GOOD if _right(v) else BAD, LINE if _right(v) else BAD
 
 
 def _row(canvas: Canvas, cells: Sequence[tuple[Example, str, str, str]], per_side: int) -> None:

@@ -23,7 +23,7 @@ from interp.records.types import (
     Score,
     Verdict,
 )
-from interp.records.wording import SPEAKS_TO_JUDGE, addresses_judge
+from interp.records.wording import SPEAKS_TO_JUDGE, WEAK_NEGATIVES, addresses_judge
 from interp.score.judge import Judge, Judgement, VlmJudge
 from interp.score.metrics import auroc, auroc_interval, balanced_accuracy, spearman
 from interp.score.sampling import Sample, SampleConfig, check_held_out, deal, draw_sample, is_enough
@@ -170,7 +170,7 @@ def _verdict(example: Example, score: float | None) -> Verdict:
     return Verdict(
         image_id=example.image_id,
         row=example.row,
-        truth=example.act > 0,
+        truth=example.is_positive,
         act=example.act,
         stratum=example.stratum,
         kind=example.kind,
@@ -221,7 +221,10 @@ def _score(
     judgements: Sequence[Judgement] = (),
     failure: str | None = None,
 ) -> Score:
-    description = test.explanation.description
+    notes = {
+        SPEAKS_TO_JUDGE: addresses_judge(f"{test.label}. {test.explanation.description}"),
+        WEAK_NEGATIVES: any(verdict.kind == "weak" for verdict in verdicts),
+    }
     figures = _Figures() if failure else _figures(verdicts)
     return Score(
         latent=test.latent,
@@ -239,6 +242,6 @@ def _score(
         usd=sum(judgement.usd for judgement in judgements),
         control=test.control,
         reason=next((j.reason for j in judgements if j.reason), ""),
-        note=SPEAKS_TO_JUDGE if addresses_judge(f"{test.label}. {description}") else "",
+        note="; ".join(note for note, holds in notes.items() if holds),
         server=getattr(test.judge, "server", ""),
     )

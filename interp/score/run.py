@@ -22,6 +22,7 @@ from interp.records.types import (
     Status,
     digest_of,
 )
+from interp.records.wording import SPEAKS_TO_JUDGE, WEAK_NEGATIVES
 from interp.score.nulls import shuffle_labels
 from interp.score.sampling import SampleConfig, draw_sample, is_enough, n_grids
 from sae.core.errors import UserError
@@ -59,7 +60,9 @@ class ScoreSummary:
     reasons: tuple[Reason, ...] = ()
     """The commonest, of latents without a score or without some of the answers."""
     n_noted: int = 0
-    """Scores with a note."""
+    """Scores with a note that the label speaks to the judge."""
+    n_weak: int = 0
+    """Scores with a note that some negatives are weak ones."""
 
 
 def pending_tests(
@@ -126,7 +129,8 @@ def summarise(
         balanced_accuracy=_mean([score.balanced_accuracy for score in scored]),
         usd=sum(score.usd for score in last.values()),
         reasons=tuple(commonest(_reasons(last.values()))),
-        n_noted=sum(score.note != "" for score in scored),
+        n_noted=sum(SPEAKS_TO_JUDGE in score.note for score in scored),
+        n_weak=sum(WEAK_NEGATIVES in score.note for score in scored),
     )
 
 

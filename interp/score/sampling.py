@@ -29,7 +29,7 @@ class SampleConfig:
     n_positive: int = 20
     """Active images. 20 + 20 give a 95% half-width of about .14 at an AUROC of .8."""
     n_negative: int = 20
-    """Silent images, half of them hard."""
+    """Silent images, half of them hard; weak ones where a latent is silent on too few."""
     n_least: int = 5
     """With fewer of either no score is given."""
     grey: float = 0.05
@@ -58,7 +58,8 @@ def draw_sample(evidence: Evidence, config: SampleConfig) -> Sample:
     """Choose the test images of a latent; fewer than asked for where there are not enough.
 
     Positives: as many from every stratum of the uniform sample, the top list fills up what lacks.
-    Negatives: half silent, half hard, in the positives' mix of domains. Raises `LeakError`.
+    Negatives: half silent, half hard, in the positives' mix of domains; weak ones make up for what
+    both lack, and then only the stronger half of the active images is positive. Raises `LeakError`.
     """
     positives = _positives(evidence, config)
     mix = Counter(example.domain for example in positives)
@@ -120,30 +121,33 @@ _POSITIVES, _DEAL = 1, 2
 def _positives(evidence: Evidence, config: SampleConfig) -> tuple[Example, ...]:
     rng = np.random.default_rng([_POSITIVES, evidence.stats.latent])
     floor = config.grey * evidence.stats.max_act
-    clear = [e for e in evidence.of("score", "quantile") if e.act > 0 and e.act >= floor]
+    clear = [e for e in evidence.positives("score", "quantile") if e.act > 0 and e.act >= floor]
     strata: dict[int, list[Example]] = {}
     for example in _shuffled(_distinct(clear), rng):
         strata.setdefault(example.stratum, []).append(example)
     from_strata = _round_robin([strata[stratum] for stratum in sorted(strata, reverse=True)])
-    from_top = [e for e in evidence.of("score", "top") if e.act >= floor]
+    from_top = [e for e in evidence.positives("score", "top") if e.act >= floor]
     return tuple(_distinct([*from_strata, *from_top])[: config.n_positive])
 
 
 def _negatives(evidence: Evidence, mix: Mapping[str, int], n: int) -> tuple[Example, ...]:
-    """Up to `n`; a domain that has no more silent images is left short, never made up for by
-    another: otherwise the medium alone would tell positives from negatives."""
+    """Up to `n`; a domain that has no more silent or weak images is left short, never made up for
+    by another: otherwise the medium alone would tell positives from negatives."""
     silent = _distinct(evidence.of("score", "silent"))
     hard = _distinct(evidence.of("score", "hard"))
+    weak = _distinct(evidence.of("score", "weak"))
     chosen: list[Example] = []
     shares = apportion(n, np.array([*mix.values()], dtype=int)).tolist()
     for domain, share in zip(mix, shares, strict=True):
         taken = {example.image_id for example in chosen}
-        chosen += _half_and_half(
+        of_domain = _half_and_half(
             [e for e in silent if e.domain == domain and e.image_id not in taken],
             [e for e in hard if e.domain == domain and e.image_id not in taken],
             share,
             extra_hard=len(chosen) % 2 == 0,
         )
+        weakest = [e for e in weak if e.domain == domain and e.image_id not in taken]
+        chosen += _distinct([*of_domain, *weakest])[:share]
     return tuple(chosen)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,16 +26,23 @@ IMAGE_COLUMNS: Mapping[str, Kind] = {
 
 
 def read_table(
-    path: Path, columns: Mapping[str, Kind], remedy: str, may_be_null: tuple[str, ...] = ()
+    path: Path,
+    columns: Mapping[str, Kind],
+    remedy: str,
+    may_be_null: tuple[str, ...] = (),
+    added: Mapping[str, Any] = MappingProxyType({}),
 ) -> pa.Table:
     """The table, checked value by value as far as Arrow can; columns in the order of the file.
 
-    Raises `UserError`, with `remedy`, when it is missing, damaged or has other columns.
+    `added` are columns that older files lack, and what stands in them there. Raises `UserError`,
+    with `remedy`, when it is missing, damaged or has other columns.
     """
     with _damage_of(path, remedy), pq.ParquetFile(path) as file:
-        _require_columns(file.schema_arrow, columns)
+        _require_columns(file.schema_arrow, columns, added)
         table = file.read().unify_dictionaries().combine_chunks()
         table.validate(full=True)
+        for name in sorted({*added} & {*columns} - {*table.column_names}):
+            table = table.append_column(name, pa.array([added[name]]).take([0] * len(table)))
         for name in columns:
             if name not in may_be_null and table[name].null_count:
                 raise ValueError(f"the column {name} has empty cells")
@@ -49,13 +57,19 @@ def read_frame(path: Path, columns: Mapping[str, Kind], remedy: str) -> pd.DataF
     return frame
 
 
-def require_table(path: Path, columns: Mapping[str, Kind], remedy: str) -> None:
+def require_table(
+    path: Path, columns: Mapping[str, Kind], remedy: str, added: Iterable[str] = ()
+) -> None:
     """Look at the columns alone. Raises what `read_table` does."""
     with _damage_of(path, remedy), pq.ParquetFile(path) as file:
-        _require_columns(file.schema_arrow, columns)
+        _require_columns(file.schema_arrow, columns, added)
 
 
-def _require_columns(schema: pa.Schema, columns: Mapping[str, Kind]) -> None:
+def _require_columns(
+    schema: pa.Schema, columns: Mapping[str, Kind], added: Iterable[str] = ()
+) -> None:
+    lacking = {*added} - {*schema.names}
+    columns = {name: kind for name, kind in columns.items() if name not in lacking}
     for name in sorted({*schema.names} ^ {*columns}):
         raise ValueError(f"the column {name!r} is {'missing' if name in columns else 'unknown'}")
     if len(schema.names) != len(columns):

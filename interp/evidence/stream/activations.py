@@ -41,7 +41,8 @@ class ImageActs(NamedTuple):
 
     images: Ints  # (n,), place in the batch
     latents: Ints  # (n,)
-    acts: Acts  # (n,), > 0: largest over the image's tokens
+    acts: Acts  # (n,), > 0: of the image's tokens as the pooling says
+    n_tokens: Ints  # (n,), > 0: tokens that are active
 
 
 class Seen(NamedTuple):
@@ -60,12 +61,21 @@ class Pairs(NamedTuple):
     latents: Ints  # (n,)
 
 
+class Active(NamedTuple):
+    """(image, latent) pairs that are active, in any order."""
+
+    rows: Ints  # (n,)
+    latents: Ints  # (n,)
+    acts: Acts  # (n,), > 0
+
+
 class Look(NamedTuple):
     """Answers of `look_again`."""
 
     acts: Acts  # (n,) activation of each asked pair, 0 where silent
     heat: NDArray[np.uint8]  # (m, patches) map of each heat pair, 255 = the image's largest token
-    active: Pairs  # every active pair of the drawn rows
+    peaks: Ints  # (m,) the most active patch of each heat pair, -1 where none is active
+    active: Active  # every active pair of the drawn rows
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,8 @@ class EncodedStore:
     device: torch.device
     n_images: int | None = None
     """A batch; changes speed and memory, not the result. None: as many as fit the SAE."""
+    pool: str = "max"
+    """One of `POOLS`: an image's activation of its tokens'."""
 
     @classmethod
     def of(
@@ -85,11 +97,12 @@ class EncodedStore:
         model: Encoder,
         device: str | torch.device,
         n_images: int | None = None,
+        pool: str = "max",
     ) -> EncodedStore:
         """Move the model, if it has weights, to the device."""
         device = torch.device(device)
         model = model.to(device).eval() if isinstance(model, SAE) else model
-        return cls(store, model, device, n_images)
+        return cls(store, model, device, n_images, pool)
 
     def batches(self, rows: Ints | None = None, progress: Progress | None = None) -> Iterator[Seen]:
         """Run the SAE over the store (or ascending `rows` of it); `progress` counts images."""
@@ -101,23 +114,35 @@ class EncodedStore:
                 codes = self.model.encode(batch.x.to(self.device).flatten(0, 1).float())
                 acts = codes.acts.reshape(-1, t, codes.acts.shape[1])
                 latents = codes.latents.reshape(acts.shape)
-                images = reduce_to_images(acts, latents, n_latents)
+                images = reduce_to_images(acts, latents, n_latents, self.pool)
             yield Seen(batch.rows, images, acts, latents)
             n_done += len(batch.rows)
             if progress is not None:
                 progress(n_done, n_rows)
 
 
-def reduce_to_images(acts: Tensor, latents: Tensor, n_latents: int) -> ImageActs:
-    """Reduce codes (b, t, k) to each image's largest activation per latent."""
+def reduce_to_images(acts: Tensor, latents: Tensor, n_latents: int, pool: str = "max") -> ImageActs:
+    """Reduce codes (b, t, k) to one activation per image and latent.
+
+    `pool` takes the max, mean or sum over all t tokens, or that of the first, which is CLS. What is
+    not above 0 counts as 0.
+    """
+    n_tokens = acts.shape[1]
+    if pool == "cls":
+        acts, latents = acts[:, :1], latents[:, :1]
     image, token, place = torch.nonzero(acts > 0, as_tuple=True)
     pairs = image * n_latents + latents[image, token, place]
-    distinct, where = torch.unique(pairs, return_inverse=True)
-    largest = acts.new_zeros(len(distinct)).scatter_reduce(
-        0, where, acts[image, token, place], "amax"
-    )
+    distinct, where, counts = torch.unique(pairs, return_inverse=True, return_counts=True)
+    pooled = torch.zeros(len(distinct), dtype=torch.float32, device=acts.device)
+    of_tokens = acts[image, token, place].float()
+    if pool in ("mean", "sum"):
+        pooled.index_add_(0, where, of_tokens)
+        pooled /= n_tokens if pool == "mean" else 1
+    else:
+        pooled.scatter_reduce_(0, where, of_tokens, "amax")
     flat = distinct.cpu().numpy()
-    return ImageActs(flat // n_latents, flat % n_latents, largest.float().cpu().numpy())
+    images, found = flat // n_latents, flat % n_latents
+    return ImageActs(images, found, pooled.cpu().numpy(), counts.cpu().numpy())
 
 
 def look_again(
@@ -134,14 +159,16 @@ def look_again(
     n_latents, grid = encoded.model.n_latents, encoded.store.info.grid
     n_patches = math.prod(grid) if grid else 0
     maps = np.zeros((len(heat.rows), n_patches), np.uint8)
-    active = [Pairs(*np.zeros((2, 0), np.int64))]
+    peaks = np.full(len(heat.rows), -1)
+    nothing = np.zeros(0, np.int64)
+    active = [Active(nothing, nothing, np.zeros(0, np.float32))]
     for seen in encoded.batches(rows, progress):
         here = _find_rows(asked.rows, asked_order, seen.rows)
         acts[here] = _find_acts(seen, asked.rows[here], asked.latents[here], n_latents)
         here = _find_rows(heat.rows, heat_order, seen.rows)
-        maps[here] = _draw_heat(seen, heat.rows[here], heat.latents[here], n_patches)
+        maps[here], peaks[here] = _draw_heat(seen, heat.rows[here], heat.latents[here], n_patches)
         active.append(_find_active(seen, drawn))
-    return Look(acts, maps, concatenate(active))
+    return Look(acts, maps, peaks, concatenate(active))
 
 
 def _find_rows(rows: Ints, order: Ints, batch_rows: Ints) -> Ints:
@@ -159,9 +186,14 @@ def _find_acts(seen: Seen, rows: Ints, latents: Ints, n_latents: int) -> Acts:
     return np.where(known[places] == wanted, seen.images.acts[places], np.float32(0))
 
 
-def _draw_heat(seen: Seen, rows: Ints, latents: Ints, n_patches: int) -> NDArray[np.uint8]:
-    """Maps (n, patches) of the pairs; a leading CLS token counts for the scale, unseen."""
-    maps = np.zeros((len(rows), n_patches), np.uint8)
+def _draw_heat(
+    seen: Seen, rows: Ints, latents: Ints, n_patches: int
+) -> tuple[NDArray[np.uint8], Ints]:
+    """Maps (n, patches) of the pairs, and the most active patch of each, the first of equal ones.
+
+    A leading CLS token counts for the scale, unseen.
+    """
+    maps, peaks = np.zeros((len(rows), n_patches), np.uint8), np.full(len(rows), -1)
     for start in range(0, len(rows), 1024):  # bounds the (pairs, t, k) block
         part = slice(start, start + 1024)
         images = torch.from_numpy(np.searchsorted(seen.rows, rows[part])).to(seen.acts.device)
@@ -170,10 +202,12 @@ def _draw_heat(seen: Seen, rows: Ints, latents: Ints, n_patches: int) -> NDArray
         token_acts = (seen.acts[images] * hits).sum(2)  # (n, t)
         scaled = 255 * token_acts / token_acts.amax(1, keepdim=True).clamp_min(1e-12)
         maps[part] = scaled[:, -n_patches:].round().to(torch.uint8).cpu().numpy()
-    return maps
+        patches = token_acts[:, -n_patches:].cpu().numpy()
+        peaks[part] = np.where(patches.max(1) > 0, patches.argmax(1), -1)
+    return maps, peaks
 
 
-def _find_active(seen: Seen, drawn: Ints) -> Pairs:
+def _find_active(seen: Seen, drawn: Ints) -> Active:
     rows = seen.rows[seen.images.images]
     here = np.isin(rows, drawn)
-    return Pairs(rows[here], seen.images.latents[here])
+    return Active(rows[here], seen.images.latents[here], seen.images.acts[here])

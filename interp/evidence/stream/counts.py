@@ -20,6 +20,8 @@ class Tally:
     def __init__(self, n_latents: int, n_domains: int, n_classes: int) -> None:
         self.n_active = np.zeros((n_latents, 2, n_domains), np.int64)
         """Active images per latent, side and domain."""
+        self.n_tokens = np.zeros(n_latents, np.int64)
+        """Active tokens."""
         self.sum_acts = np.zeros(n_latents)
         self.max_acts = np.zeros(n_latents, np.float32)
         self.classes: NDArray[np.uint32] | None = None
@@ -31,6 +33,7 @@ class Tally:
     def update(self, found: ImageActs, sides: Ints, domains: Ints, classes: Ints) -> None:
         """Add a batch's active pairs; the arrays (n,) tell of each pair's image (class or -1)."""
         np.add.at(self.n_active, (found.latents, sides, domains), 1)
+        np.add.at(self.n_tokens, found.latents, found.n_tokens)
         # One by one and in row order: the float sum does not depend on where batches end.
         np.add.at(self.sum_acts, found.latents, found.acts)
         np.maximum.at(self.max_acts, found.latents, found.acts)

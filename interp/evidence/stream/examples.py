@@ -23,7 +23,7 @@ class Picks(NamedTuple):
     strata: Ints
     rows: Ints
     acts: Acts
-    maps: Ints  # place of the heat map, -1 where there is none
+    maps: Ints  # place of the heat map and its peak, -1 where there is none
 
     def pairs(self) -> Pairs:
         """Each example's image and latent."""
@@ -52,11 +52,11 @@ def pick_quantiles(sample: Kept, n_strata: int) -> Picks:
 
 
 def pick_negatives(kind: Kind, chosen: Chosen) -> Picks:
-    """Silent or hard images: no activation, no stratum, no map."""
+    """Silent, hard or weak images: no stratum, no map."""
     none = np.full(len(chosen.rows), -1)
     kinds = np.full(len(chosen.rows), KINDS.index(kind))
-    acts = np.zeros(len(chosen.rows), np.float32)
-    return Picks(chosen.latents, chosen.sides, kinds, chosen.ranks, none, chosen.rows, acts, none)
+    latents, sides, rows, ranks, acts = chosen
+    return Picks(latents, sides, kinds, ranks, none, rows, acts, none)
 
 
 def contains(pairs: Pairs, known: Pairs) -> NDArray[np.bool_]:

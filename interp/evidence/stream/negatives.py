@@ -1,7 +1,11 @@
-"""What a pass kept -> images that leave a latent at zero: drawn evenly, or nearly firing it."""
+"""What a pass kept -> a latent's negatives: images that leave it at zero, or fire it least.
+
+Silent ones are drawn evenly, hard ones nearly fire it; weak ones stand in where silent ones lack.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interp.evidence.stream.activations import Pairs
-from interp.evidence.stream.top_k import Ints, Kept, concatenate, rank_within, splitmix64
+from interp.evidence.stream.activations import Active, Pairs
+from interp.evidence.stream.top_k import Acts, Ints, Kept, concatenate, rank_within, splitmix64
 from sae.core.shares import apportion
 
 _DEPTH = 8
@@ -26,6 +30,7 @@ class Chosen(NamedTuple):
     sides: Ints
     rows: Ints
     ranks: Ints
+    acts: Acts
 
 
 class Candidates(NamedTuple):
@@ -123,24 +128,41 @@ def choose_silent(reservoir: Kept, taken: Pairs, wanted: Ints) -> Chosen:
     return _mix(Candidates(*columns), places, wanted)
 
 
+def choose_weak(reservoir: Kept, active: Active, wanted: Ints) -> Chosen:
+    """Images of the reservoir that fire a latent least, up to the number `wanted` of each domain.
+
+    All lie below the median of the reservoir's images of that side and domain, silent ones counted
+    as 0: there are none for a latent that is silent on half of them. `active`: every active pair of
+    the reservoir's images.
+    """
+    parts = [(*np.zeros((5, 0), np.int64), np.zeros(0, np.float32))]
+    for group, (side, domain) in enumerate(np.ndindex(wanted.shape[1:])):
+        pool = reservoir.rows[group]
+        pool = pool[pool >= 0]
+        latents = np.flatnonzero(wanted[:, side, domain]) if len(pool) else np.zeros(0, np.int64)
+        for block, row, place, pair in _blocks(pool, latents, active.rows, active.latents):
+            acts = np.zeros((len(block), len(pool)), np.float32)
+            acts[row, place] = active.acts[pair]
+            order = np.argsort(acts, axis=1, kind="stable")
+            below = (acts > 0) & (acts < np.median(acts, axis=1, keepdims=True))
+            below = np.take_along_axis(below, order, axis=1)
+            rank = np.cumsum(below, axis=1) - 1
+            where, step = np.nonzero(below & (rank < wanted[block, side, domain][:, None]))
+            found, same = order[where, step], np.zeros_like(where)
+            weak = (block[where], same + side, same + domain, pool[found], rank[where, step])
+            parts.append((*weak, acts[where, found]))
+    *columns, places, acts = map(np.concatenate, zip(*parts, strict=True))
+    return _mix(Candidates(*columns), places, wanted, acts)
+
+
 def _walk(
     pool: Ints, taken: Pairs, latents: Ints, starts: NDArray[np.uint64], wanted: Ints
 ) -> tuple[Ints, Ints, Ints]:
     """Latents, places in the pool and ranks of the first free images from each latent's start."""
-    order = np.argsort(pool)
-    at = np.searchsorted(pool, taken.rows, sorter=order).clip(max=max(len(pool) - 1, 0))
-    ours = pool[order[at]] == taken.rows if len(pool) else np.zeros(len(at), bool)
-    by_latent = np.argsort(taken.latents[ours], kind="stable")
-    busy_latents = taken.latents[ours][by_latent]
-    busy_places = order[at[ours]][by_latent]
     parts = [(np.zeros(0, np.int64),) * 3]
-    for start in range(0, len(latents), _BLOCK):
-        block = latents[start : start + _BLOCK]
+    for block, row, place, _ in _blocks(pool, latents, *taken):
         free = np.ones((len(block), len(pool)), bool)
-        span = slice(*np.searchsorted(busy_latents, [block[0], block[-1] + 1]))
-        row = np.searchsorted(block, busy_latents[span]).clip(max=len(block) - 1)
-        known = block[row] == busy_latents[span]
-        free[row[known], busy_places[span][known]] = False
+        free[row, place] = False
         first = (starts[block] % np.uint64(len(pool))).astype(np.int64)
         walk = (first[:, None] + np.arange(len(pool))) % len(pool)
         free = np.take_along_axis(free, walk, axis=1)
@@ -151,9 +173,31 @@ def _walk(
     return mine, places, ranks
 
 
-def _mix(found: Candidates, places: Ints, wanted: Ints) -> Chosen:
+def _blocks(
+    pool: Ints, latents: Ints, rows: Ints, owners: Ints
+) -> Iterator[tuple[Ints, Ints, Ints, Ints]]:
+    """Of every 1,024 `latents`: these, and the pairs (image, owner) that are of them and the pool.
+
+    Of each such pair its place in the block, its image's place in the pool and its own number.
+    """
+    order = np.argsort(pool)
+    at = np.searchsorted(pool, rows, sorter=order).clip(max=max(len(pool) - 1, 0))
+    ours = np.flatnonzero(pool[order[at]] == rows) if len(pool) else np.zeros(0, np.int64)
+    ours = ours[np.argsort(owners[ours], kind="stable")]
+    owner, place = owners[ours], order[at[ours]]
+    for start in range(0, len(latents), _BLOCK):
+        block = latents[start : start + _BLOCK]
+        span = slice(*np.searchsorted(owner, [block[0], block[-1] + 1]))
+        row = np.searchsorted(block, owner[span]).clip(max=len(block) - 1)
+        known = block[row] == owner[span]
+        yield block, row[known], place[span][known], ours[span][known]
+
+
+def _mix(found: Candidates, places: Ints, wanted: Ints, acts: Acts | None = None) -> Chosen:
     """Rank so that the first few of a (latent, side) have the domain mix of the whole."""
+    acts = np.zeros(len(places), np.float32) if acts is None else acts
     evenly = (places + 0.5) / wanted[found.latents, found.sides, found.domains]
     order = np.lexsort((found.domains, evenly, found.sides, found.latents))
     latents, sides = found.latents[order], found.sides[order]
-    return Chosen(latents, sides, found.rows[order], rank_within(latents * 2 + sides))
+    ranks = rank_within(latents * 2 + sides)
+    return Chosen(latents, sides, found.rows[order], ranks, acts[order])

@@ -19,6 +19,8 @@
   G.index = (columns) => {
     index = columns;
     index.shares ??= earlierShares(columns);
+    index.token_frequency ??= index.label.map(() => null); // an older gallery does not know it, nor
+    index.meta = { pool: "max", dense_by: "images", ...index.meta }; // any other way
     index.lower = index.label.map((label) => (label === null ? "" : label.toLowerCase()));
     begin();
   };

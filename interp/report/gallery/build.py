@@ -67,6 +67,8 @@ def _meta(reader: EvidenceReader, run_dir: Path) -> dict[str, Any]:
         "clip": info.clip,
         "layer": info.layer,
         "tokens": info.tokens,
+        "pool": reader.info.pool,
+        "dense_by": reader.info.dense_by,
         "grid": list(info.grid),
         "n_images": info.n_images,
         "domains": domains,
@@ -108,7 +110,10 @@ def _write_shards(
     return {**columns, "shares": [list(column) for column in by_domain]}
 
 
-_COLUMNS = ("label", "state", "status", "score", "low", "high", "frequency", "shares", "thumb")
+_COLUMNS = (
+    *("label", "state", "status", "score", "low", "high"),
+    *("frequency", "token_frequency", "shares", "thumb"),
+)
 
 
 def _row(
@@ -127,6 +132,7 @@ def _row(
         "low": number(score.auroc_low) if score else None,
         "high": number(score.auroc_high) if score else None,
         "frequency": number(stats.frequency, 3),
+        "token_frequency": number(stats.token_frequency, 3),
         "shares": [number(share, 3) for share in stats.domain_share.values()],
         # 43 signs instead of 64: the index is read as a whole.
         "thumb": _base64(tops[0].image_id) if tops else None,

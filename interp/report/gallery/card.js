@@ -25,7 +25,7 @@
       el("div.eyebrow", {},
         el("a.back", { href: G.href(null), "aria-label": "Back to the list" }, "‹ All latents"),
         el("span.number", { title: "The latent's number in the SAE" }, `#${card.id}`),
-        badges(card),
+        badges(card, meta),
         el("span.source", { title: "The CLIP model, the layer and the tokens that the SAE reads" },
           G.source(meta)),
         el("span.steps", {}, step(before, "‹", "Previous latent in the list (k)"), step(after, "›", "Next latent in the list (j)"))),
@@ -42,9 +42,16 @@
   /** Model, layer and tokens in words. */
   G.source = (meta) => {
     const layer = meta.layer === "projected" ? "projected embedding" : `block ${meta.layer}`;
-    const tokens = { cls: "class token", patch: "patch tokens", all: "all tokens" }[meta.tokens];
+    const named = { cls: "class token", patch: "patch tokens", all: "all tokens" }[meta.pool === "cls" ? "cls" : meta.tokens];
+    const tokens = G.hasTokens(meta) ? `${named}, ${meta.pool} of an image's` : named;
     return [text(meta.clip), " · ", text(layer), " · ", tokens];
   };
+
+  /** Whether an image has several tokens that count. */
+  G.hasTokens = (meta) => meta.tokens !== "cls" && meta.pool !== "cls";
+
+  /** How an image's activation comes of its tokens'. */
+  const pooled = ({ pool }) => ({ max: "is the largest of its tokens", mean: "is the mean over its tokens", sum: "is the sum over its tokens", cls: "is that of the class token" })[pool];
 
   function title({ explanation: said, stats }) {
     const label = said && said.label;
@@ -52,10 +59,10 @@
     return label ? el(`h1${label.length > 48 ? ".long" : ""}`, { id: "title" }, text(label)) : el("h1.none", { id: "title" }, none);
   }
 
-  function badges({ stats, explanation: said }) {
+  function badges({ stats, explanation: said }, meta) {
     const meaning = {
-      live: "Active on some images, and not on too many",
-      dense: "Active on so many images that a single label seldom fits",
+      live: `Active on some ${meta.dense_by}, and not on too many`,
+      dense: `Active on so many ${meta.dense_by} that a single label seldom fits`,
       dead: "Not active on any image of the store",
     };
     return [
@@ -111,7 +118,8 @@
     const found = scored && `${scored.n_positive} + ${scored.n_negative}`;
     const facts = [
       ["Active on", G.percent(stats.frequency), `${G.count(stats.n_active)} of ${G.count(meta.n_images)} images`],
-      ["Mean activation", G.act(stats.mean), "Over the active images; an image's activation is the largest of its tokens"],
+      G.hasTokens(meta) && stats.token_frequency !== null && ["Of the tokens", G.percent(stats.token_frequency), "Share of all tokens of all images on which it is active"],
+      ["Mean activation", G.act(stats.mean), `Over the active images; an image's activation ${pooled(meta)}`],
       ["Largest activation", G.act(stats.max), "Over all images, in the SAE's units"],
       ["Class entropy", stats.entropy === null ? "–" : `${G.fixed(stats.entropy, 1)} bits`, "Of the active images' classes: 0 is one class only; n bits are like 2ⁿ equally frequent classes"],
       scored && ["Balanced accuracy", G.fixed(scored.balanced_accuracy), "At a fixed score of 50; 0.5 is guessing"],
@@ -196,26 +204,29 @@
     if (!card.verdicts.length) return null;
     const answers = card.verdicts.map(([at, truth, act, kind, score, heat]) => {
       const right = score === null ? null : (score >= 50) === Boolean(truth); // as balanced accuracy counts
-      return { at, truth, act, score, heat, hard: kind === "hard", right, title: said(truth, act, kind, score) };
+      return { at, truth, act, score, heat, kind, hard: kind === "hard", right, title: said(truth, act, kind, score) };
     });
     const half = (name, meaning, chosen) => {
       const right = chosen.filter((answer) => answer.right).length;
       return el("div.half", {}, el("h3", { title: meaning }, name, el("span.tally", {}, `${right} of ${chosen.length} right`)),
         el("div.tiles.small", {}, chosen.map((answer) => judged(answer, pictures, meta))));
     };
-    const silent = answers.filter(({ truth }) => !truth);
+    const negatives = answers.filter(({ truth }) => !truth);
+    const of = (wanted) => negatives.filter(({ kind }) => kind === wanted);
+    const half_of = (wanted, name, meaning) => (of(wanted).length ? half(name, meaning, of(wanted)) : null);
     return el("section.images", {}, el("h2", {}, el("span", { title: "Images that the explainer never saw; the judge knows only the label" }, "Test on unseen images")),
-      el("div.strip-box", {}, el("div.lanes", { "aria-hidden": true }, el("span", {}, "active"), el("span", {}, "silent")),
+      el("div.strip-box", {}, el("div.lanes", { "aria-hidden": true }, el("span", {}, "active"), el("span", {}, of("weak").length ? "silent or weak" : "silent")),
         el("div", {}, G.strip(answers), G.axis([[0, "0"], [0.5, "50"], [1, "100"]]),
           el("p.caption", {}, "the judge’s answer, from 0 (the label does not fit) to 100 (it fits); ",
             el("span.key.hard", {}, "look-alikes"), ", ", el("span.key.random", {}, "random images")))),
       half("Active: the label should fit", "The latent is active on these images; strongest first", answers.filter(({ truth }) => truth)),
-      silent.some(({ hard }) => hard) ? half("Silent look-alikes: it should not", "Strongest images of neighbouring latents, on which this one is silent", silent.filter(({ hard }) => hard)) : null,
-      silent.some(({ hard }) => !hard) ? half("Silent, drawn at random", "Random images on which this latent is silent", silent.filter(({ hard }) => !hard)) : null);
+      half_of("hard", "Silent look-alikes: it should not", "Strongest images of neighbouring latents, on which this one is silent"),
+      half_of("weak", "Weakest: it should fit these less", "The latent is silent on too few images; these are those of its least activation"),
+      half_of("silent", "Silent, drawn at random", "Random images on which this latent is silent"));
   }
 
   function said(truth, act, kind, score) {
-    const fact = truth ? `active (${G.act(act)})` : kind === "hard" ? "silent, a look-alike" : "silent, random";
+    const fact = truth ? `active (${G.act(act)})` : { hard: "silent, a look-alike", weak: `weak (${G.act(act)})` }[kind] || "silent, random";
     return `${fact}; judge: ${score === null ? "no answer" : `${score} of 100`}`;
   }
 

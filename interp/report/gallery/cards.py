@@ -97,6 +97,7 @@ def _stats(stats: LatentStats, domains: Sequence[str]) -> dict[str, Json]:
         "status": stats.status,
         "n_active": stats.n_active,
         "frequency": number(stats.frequency),
+        "token_frequency": number(stats.token_frequency),
         "mean": number(stats.mean_act),
         "max": number(stats.max_act),
         "hist": list(stats.hist),
@@ -170,7 +171,7 @@ def _heat(e: Example) -> str | None:
 
 
 def _verdicts(evidence: Evidence, score: Score | None, place: Mapping[str, int]) -> list[Json]:
-    """Held-out images: active ones first by activation, then the hard and the random silent."""
+    """Held-out images: positives first by activation, then the hard and the other negatives."""
     if score is None:
         return []
     judged = zip(score.verdicts, _judged(evidence, score), strict=True)
@@ -189,5 +190,5 @@ def _verdicts(evidence: Evidence, score: Score | None, place: Mapping[str, int])
 
 
 def _order(v: Verdict) -> tuple[bool, bool, float, float, str]:
-    """The judge's clearest mistakes among the silent ones come first."""
+    """The judge's clearest mistakes among the negatives come first."""
     return (not v.truth, v.kind != "hard", -v.act, -(v.score or 0.0), v.image_id)

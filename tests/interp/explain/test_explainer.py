@@ -1,15 +1,17 @@
 """What an explainer is asked, and what becomes of its answer."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from interp.explain.examples import ShowConfig
 from interp.explain.explainer import ExplainConfig, VlmExplainer
+from interp.llm.prompts import list_letters
 from interp.pictures.grid import FIRST, SECOND
 from interp.records.split import split_of
-from interp.records.types import UNREADABLE, Example, Explanation
+from interp.records.types import UNREADABLE, Evidence, Example, Explanation
 from sae.data.images import BadImage
 from tests.support.interp.explaining import ColourSource, draw
 from tests.support.interp.scripted_model import Scripted, answer
@@ -52,6 +54,23 @@ def test_separate_pictures_are_named_by_the_letters_that_the_explanation_keeps()
     assert [text[-2] for text in texts] == list(explanation.codes) == [*FIRST, *SECOND]
     assert {picture.size for picture in model.questions[0].pictures} == {(224, 224)}
     assert model.questions[0].about == "explain 0"
+
+
+@pytest.mark.parametrize("n_weak", [0, 14, 20])
+def test_the_question_says_which_negatives_are_weak(n_weak: int):
+    source = ColourSource()
+    latent = source.of(0)
+    changed = [e for e in latent.examples if not e.is_positive][:n_weak]
+    examples = (replace(e, kind="weak", act=0.01) if e in changed else e for e in latent.examples)
+    source.of = lambda _: Evidence(latent.stats, tuple(examples))
+    model = Scripted()
+    codes = explained(model, source).codes
+    weak = {e.image_id for e in changed}
+    letters = [letter for letter, image_id in codes.items() if image_id in weak]
+    said = model.questions[0].parts[0].partition("the same detector gives ")[2].partition(".")[0]
+    some = f"no response or, to {list_letters(letters)}, only its weakest"
+    assert said == {0: "no response", 14: some, 20: "only its weakest responses"}[n_weak]
+    assert bool(letters) == bool(n_weak)
 
 
 def test_neither_class_nor_file_name_nor_activation_is_told():

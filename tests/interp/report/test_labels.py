@@ -19,6 +19,7 @@ from interp.report.labels import COLUMNS, columns_of, read_labels, write_labels
 from interp.run.run import Run
 from sae.core.errors import UserError
 from sae.core.files import append_jsonl
+from tests.support.interp.latents import weakened
 from tests.support.interp.synthetic_run import (
     explanation,
     make_evidence,
@@ -38,6 +39,19 @@ def run_dir(tmp_path: Path) -> Path:
         tmp_path / "images", images, N_LATENTS, special={4: "dead", 5: "dense"}
     )
     return write_run(tmp_path / "run", tmp_path / "images", images, evidence)
+
+
+def test_the_share_of_tokens_stands_beside_that_of_images_and_is_empty_where_unknown(
+    tmp_path: Path,
+) -> None:
+    images = make_images(tmp_path / "images", per_class=6)
+    known, unknown = make_evidence(tmp_path / "images", images, 2)
+    known = weakened(known)
+    run_dir = write_run(tmp_path / "run", tmp_path / "images", images, [known, unknown])
+    rows = rows_of(run_dir)
+    assert [row["frequency"] for row in rows] == ["1", "0.013"]
+    assert [row["token_frequency"] for row in rows] == ["0.0234", ""]
+    assert read_labels(run_dir / "labels.csv")["token_frequency"].tolist()[0] == 0.0234
 
 
 def explain(run_dir: Path, *explanations: Explanation) -> None:

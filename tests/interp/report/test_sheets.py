@@ -18,6 +18,8 @@ from interp.report.sheets import choose_telling, sheet_png, write_sheets
 from interp.run.run import Run
 from sae.core.errors import UserError
 from tests.support.interp import synthetic_run as synthetic
+from tests.support.interp.galleries import small_run
+from tests.support.interp.latents import weakened
 
 N_LATENTS = 16
 DEAD, FAILED, UNSCORED = 13, 14, 15
@@ -130,6 +132,19 @@ def test_a_sheet_says_what_there_is_and_what_is_missing(
     words = words_drawn(monkeypatch, run_dir, latent)
     assert set(expected) <= set(words)
     assert ("0.50" in words) is False
+
+
+def test_a_sheet_of_patches_says_their_share_the_pooling_and_which_negatives_are_weak(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = words_drawn(monkeypatch, small_run(tmp_path / "cls"), 0)
+    assert {"Activation", "Unseen, silent"} <= set(usual)
+    assert not any("of tokens" in words or "  weak" in words for words in usual)
+    run = small_run(tmp_path / "patch", grid=(7, 7), change=weakened)
+    words = words_drawn(monkeypatch, run, 0)
+    assert {"Activation, max of an image's tokens", "Unseen, silent or weak"} <= set(words)
+    assert any("active images (100%), 2.3% of tokens; logarithmic" in said for said in words)
+    assert sum(said.endswith("  weak") for said in words) > 1
 
 
 def test_any_label_can_be_drawn(run_dir: Path) -> None:

@@ -14,6 +14,7 @@ from interp.local.models import LocalJudge
 from interp.records.codec import from_json, to_json
 from interp.records.split import LeakError, split_of
 from interp.records.types import UNREADABLE, Example, Score
+from interp.records.wording import WEAK_NEGATIVES
 from interp.score.judge import Judge, VlmJudge
 from interp.score.latent import score_latent
 from sae.data.images import BadImage
@@ -23,8 +24,26 @@ from tests.support.interp.latents import (
     make_evidence,
     paint,
     plain_with_ids,
+    weakened,
 )
 from tests.support.interp.scoring import FakeModel, Scripted, pixel, redness, score
+
+
+def test_weak_negatives_are_negatives_and_the_score_says_so() -> None:
+    usual = score(Scripted(redness))
+    assert usual.note == ""
+    evidence = weakened(make_evidence())
+    weak = score(Scripted(redness), evidence, images=lambda e: paint(e))
+    kinds = [(v.kind, v.truth, v.act > 0) for v in weak.verdicts]
+    assert kinds.count(("weak", False, True)) == weak.n_negative == 20
+    assert all(kind == ("quantile", True, True) for kind in kinds if kind[0] != "weak")
+    assert weak.note == WEAK_NEGATIVES
+    assert weak.auroc == 1  # the palest red of all is the least active
+    assert math.isnan(weak.auroc_easy)
+    assert math.isnan(weak.auroc_hard)
+    middle = sorted(e.act for e in evidence.of("score", "quantile"))[29]
+    assert min(v.act for v in weak.verdicts if v.truth) > middle
+
 
 GREYS = {"top": 255, "quantile": 255, "hard": 128, "silent": 0}
 

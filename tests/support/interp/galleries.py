@@ -68,7 +68,8 @@ def small_run(tmp_path: Path, **options: Any) -> Path:
     domains = options.pop("domains", ("sketch", "photo"))
     painter = options.pop("painter", synthetic.paint)
     images = synthetic.make_images(tmp_path / "images", domains, 6, painter)
-    evidence = synthetic.make_evidence(tmp_path / "images", images, 2, **options)
+    change = options.pop("change", lambda one: one)
+    evidence = [*map(change, synthetic.make_evidence(tmp_path / "images", images, 2, **options))]
     grid = options.get("grid", ())
     said = [synthetic.explanation(i, f"label {i}") for i in range(2)]
     scores = [synthetic.scored(one, f"label {i}") for i, one in enumerate(evidence)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -82,6 +83,17 @@ def make_evidence(
         examples += [make("silent", n, 0.0, next(fresh), next(domain)) for n in range(n_silent)]
         examples += [make("hard", n, 0.0, next(fresh), next(domain)) for n in range(n_hard)]
     return Evidence(make_stats(latent, status, max_act), tuple(examples))
+
+
+def weakened(evidence: Evidence, act: float = 0.01) -> Evidence:
+    """The same latent, silent on no image: on those that were, it is active at its weakest."""
+    examples = (
+        replace(e, kind="weak", act=act) if e.kind == "silent" else e
+        for e in evidence.examples
+        if e.kind != "hard"
+    )
+    stats = replace(evidence.stats, frequency=1.0, token_frequency=0.0234)
+    return Evidence(stats, tuple(examples))
 
 
 def make_stats(latent: int, status: Status = "live", max_act: float = MAX_ACT) -> LatentStats:

@@ -197,10 +197,11 @@ def scored(evidence: Evidence, label: str, auroc: float = 0.9, **changes: Any) -
     verdicts = []
     positives = evidence.of("score", "quantile")[:20]
     negatives = evidence.of("score", "hard")[:10] + evidence.of("score", "silent")[:10]
+    negatives += evidence.of("score", "weak")[:10]
     for e in positives + negatives:
-        centre = 78 if e.act > 0 else 34 if e.kind == "hard" else 16
+        centre = 78 if e.is_positive else 34 if e.kind == "hard" else 16
         answer = None if rng.random() < 0.03 else min(100.0, max(0.0, rng.gauss(centre, 20)))
-        truth = e.act > 0
+        truth = e.is_positive
         verdicts.append(
             Verdict(e.image_id, e.row, truth, e.act, e.stratum, e.kind, e.domain, answer)
         )

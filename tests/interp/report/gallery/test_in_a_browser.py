@@ -34,6 +34,7 @@ from tests.support.interp.galleries import (
     cards_of,
     small_run,
 )
+from tests.support.interp.latents import weakened
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +184,23 @@ def test_heat_maps_are_drawn_and_can_be_hidden(browser: Any, tmp_path: Path) -> 
     assert shown.faults == []
 
 
+def test_a_patch_latent_shows_its_share_of_tokens_its_pooling_and_its_weak_negatives(
+    browser: Any, tmp_path: Path
+) -> None:
+    run = small_run(tmp_path, grid=(7, 7), change=weakened)
+    build_gallery(Run(run))
+    shown = Watched(browser, run, "#/0")
+    assert "2.3% of tokens" in shown.page.inner_text(".row >> nth=0")
+    card = shown.page.inner_text("article.card")
+    assert "patch tokens, max of an image's" in card
+    assert "OF THE TOKENS\n2.3%" in card.upper()
+    assert "Weakest: it should fit these less" in card
+    assert "Silent, drawn at random" not in card
+    weak = shown.page.locator(".tile[title*='weak (0.01']").count()
+    assert weak == sum(kind == "weak" for *_, kind, _, _ in cards_of(run)[0]["verdicts"]) > 1
+    assert shown.faults == []
+
+
 def test_a_missing_shard_is_told_to_the_reader(browser: Any, run_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(run_dir / "gallery", tmp_path / "gallery")
     (tmp_path / "gallery/data/c0000.js").unlink()
@@ -325,6 +343,8 @@ def test_the_data_of_an_older_gallery_is_shown_by_the_newer_page(
     data = run / "gallery/data/index.js"
     columns = json.loads(data.read_text()[8:-3])
     (columns["share"], _) = columns.pop("shares")  # as b6fd069 wrote it
+    columns.pop("token_frequency")
+    columns["meta"] = {k: v for k, v in columns["meta"].items() if k not in ("pool", "dense_by")}
     data.write_text(f"G.index({json.dumps(columns)});\n")
     shown = Watched(browser, run)
     assert shown.page.locator(".where svg.distribution").count() == 1
