@@ -22,6 +22,7 @@ from sae.clip.config import SourceConfig
 from sae.core.errors import UserError, quote
 from sae.core.progress import bar
 from sae.data.folders import FolderConfig
+from sae.evaluation.config import EvalConfig
 from sae.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -35,14 +36,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-CalibrateOption = Annotated[
-    bool,
-    typer.Option(
-        "--calibrate",
-        help="First set the threshold of a BatchTopK on half of the held-out images, and save it; "
-        "the other half is evaluated.",
-    ),
-]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Throw away what is there and start anew.")
@@ -206,27 +199,11 @@ def train(
 
 
 @app.command(name="eval")
+@spread
 def evaluate(
     model: Annotated[Path, typer.Argument(help="SAE folder.")],
     store: Annotated[Path, typer.Argument(help="EmbeddingStore.")],
-    against: Annotated[
-        Path | None,
-        typer.Option(help="Another SAE, e.g. of another seed: are the latents the same?"),
-    ] = None,
-    k: Annotated[
-        str, typer.Option(help="Other numbers of latents per token to try: 8,16,32.")
-    ] = "",
-    plots: Annotated[
-        bool, typer.Option("--plots", help="Also draw the figures, as PNG beside eval.json.")
-    ] = False,
-    zeroshot: Annotated[
-        bool, typer.Option(help="Also classify images with and without the SAE in the way.")
-    ] = True,
-    templates: Annotated[
-        int, typer.Option(help="1, or 80: also with the 80 templates of CLIP's authors.")
-    ] = 1,
-    calibrate: CalibrateOption = False,
-    n_zeroshot: Annotated[int, typer.Option(help="Images per domain for that, at most.")] = 2000,
+    asked: EvalConfig,
     images: ImagesOption = None,
     follow_links: LinksOption = False,
     device: DeviceOption = "auto",
@@ -247,8 +224,8 @@ def evaluate(
     confirm(store, images or [], follow_links)
     opened, sae = EmbeddingStore.open(store), load(model)
     folder = model if is_ours(model) else None
-    if (plots or calibrate) and folder is None:
-        does = "--plots are drawn beside" if plots else "--calibrate changes"
+    if (asked.plots or asked.calibrate) and folder is None:
+        does = "--plots are drawn beside" if asked.plots else "--calibrate changes"
         place = quote(model)
         raise UserError(f"{does} an SAE of ours; `sae import {place} --out DIR` makes it one")
     with bar("evaluate") as progress:
@@ -257,14 +234,15 @@ def evaluate(
             opened,
             folder,
             resolve_device(device),
-            n_zeroshot * zeroshot,
+            asked.n_zeroshot * asked.zeroshot,
             progress,
-            templates=templates,
-            ks=whole_numbers("--k", k),
-            against=load(against) if against else None,
-            set_threshold=calibrate,
+            templates=asked.templates,
+            own_templates=asked.template or [],
+            ks=whole_numbers("--k", asked.k),
+            against=load(asked.against) if asked.against else None,
+            set_threshold=asked.calibrate,
         )
-    wrote = reports.report_evaluation(report, folder, plots, json)
+    wrote = reports.report_evaluation(report, folder, asked.plots, json)
     console.finish(wrote, [f"interp collect {quote(model)} {quote(store)}"])
 
 

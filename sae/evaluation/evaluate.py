@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,9 +24,12 @@ from sae.evaluation.dictionary import Stability, coherence, stability
 from sae.evaluation.reconstruction import FitSums
 from sae.evaluation.report import EvalReport
 from sae.evaluation.threshold import calibrate
-from sae.evaluation.zeroshot import TEMPLATES, openai_templates, zeroshot
+from sae.evaluation.zeroshot import template_sets, zeroshot
 from sae.model.match import require_match
 from sae.model.sae import SAE
+
+if TYPE_CHECKING:
+    from sae.clip.model import Clip
 
 REPORT = "eval.json"
 TOKENS_AT_ONCE = 2048
@@ -40,6 +44,7 @@ def evaluate_run(
     progress: Progress | None = None,
     *,
     templates: int = 1,
+    own_templates: Sequence[str] = (),
     ks: Sequence[int] = (),
     against: SAE | None = None,
     set_threshold: bool = False,
@@ -47,19 +52,19 @@ def evaluate_run(
     """Evaluate on the held-out images and write `folder`/eval.json, where there is a folder.
 
     Zero-shot classification takes up to `n_zeroshot` images of each domain; 0 leaves it out. It is
-    done with one template, and if `templates` is 80 with CLIP's 80 as well. `ks` are other numbers
+    done with one template, if `templates` is 80 with CLIP's 80 as well, and with the mean of
+    `own_templates` where there are any; sketches also as "a sketch of a {}". `ks` are other numbers
     of latents per token to try; `against` is another SAE to compare the latents with. With
     `set_threshold` that of a BatchTopK is first set on half of the held-out images, and saved.
     """
-    if templates not in (1, 80):
-        raise UserError(f"--templates is {templates}; it must be 1 or 80")
+    texts = template_sets(store.domains, templates, own_templates)
     with closing(hold(folder / LOCK)) if folder else nullcontext():
         if set_threshold:
             if not calibrate(model, store, device):
                 raise UserError(f"{store.path} has too few held-out images to calibrate on")
             if folder is not None:
                 model.save(folder)
-        report = _report(model, store, device, n_zeroshot, progress, templates, ks, against)
+        report = _report(model, store, device, n_zeroshot, progress, texts, ks, against)
         if folder is not None:
             origin = {"format": FORMAT, "store": store.info.identity}
             write_json(folder / REPORT, origin | report.flat())
@@ -72,24 +77,33 @@ def _report(
     device: torch.device,
     n_zeroshot: int,
     progress: Progress | None,
-    templates: int,
+    texts: Mapping[str, Sequence[str]],
     ks: Sequence[int],
     against: SAE | None,
 ) -> EvalReport:
     rows = held_out_rows(model, store)
+    # First, so that what it lacks is said before the work.
+    clip = _clip_of(store, device) if n_zeroshot else None
     report = evaluate(model, store, rows, device, progress, ks)
     if against is not None:
         report = replace(report, stability=_compare(model, report, against, store, rows, device))
-    # Of other labs' embeddings nobody knows the weights, and the labels may be numbers.
-    known = n_zeroshot > 0 and store.info.clip_sha != ""
-    if known and len(class_names(store.images["label"].unique())) > 1:
-        from sae.clip.model import load_clip
-
-        clip = load_clip(store.info.clip, str(device))
-        texts = TEMPLATES | ({"80": openai_templates()} if templates == 80 else {})
+    if clip is not None:
         results = zeroshot(model, store, clip, rows, texts, n_zeroshot, progress)
         report = replace(report, zeroshot=results)
     return report
+
+
+def _clip_of(store: EmbeddingStore, device: torch.device) -> Clip | None:
+    """What made the store, which tells images from texts; None where it cannot tell classes."""
+    # Of other labs' embeddings nobody knows the weights, and the labels may be numbers.
+    if store.info.clip_sha == "" or len(class_names(store.images["label"].unique())) < 2:
+        return None
+    from sae.clip.model import load_clip
+
+    try:
+        return load_clip(store.info.clip, str(device))
+    except UserError as error:
+        raise UserError(f"{error}; or add --no-zeroshot", error.exit_code) from None
 
 
 def held_out_rows(model: SAE, store: EmbeddingStore) -> NDArray[np.int64]:

@@ -40,8 +40,8 @@ class EvalReport:
     stability: Stability | None = None
     """Against another SAE; None when there was none."""
     zeroshot: dict[str, dict[str, ZeroShot]] = field(default_factory=dict)
-    """By templates ("1", "80"), then domain, "" for all; empty when it was not asked for or there
-    are no classes."""
+    """By templates ("1", "80", "sketch", "own"), then domain, "" for all; empty when it was not
+    asked for or there are no classes."""
     frequency: dict[str, NDArray[np.float64]] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -74,7 +74,7 @@ class EvalReport:
         """Rows and header to print: a line per figure, a column per domain."""
         flat = self.flat()
         columns = ["", *self.domains]
-        names = [key for key in flat if "/" not in key and "_at_" not in key]
+        names = list(dict.fromkeys(k.rpartition("/")[2] for k in flat if "_at_" not in k))
         # What the SAE keeps of chance says nothing, and there is no delta.
         for key in self._untold():
             flat.pop(key, None)
@@ -97,7 +97,7 @@ class EvalReport:
             f"images are named right without the SAE, not above chance (1 in {result.n_classes}): "
             "no loss can be told; are the classes words that CLIP knows? `sae embed --classes FILE`"
             for templates, domain, result in self._at_chance()
-            if not domain or not math.isnan(self.zeroshot[templates][""].delta_top1)
+            if not domain or not self._is_at_chance(templates)
         ]
 
     def _drift(self) -> list[str]:
@@ -111,6 +111,11 @@ class EvalReport:
             "not fit images that it was not learned on, and the FVU is that of another L0; "
             "`sae eval ... --calibrate` sets it on half of the held-out images"
         ]
+
+    def _is_at_chance(self, templates: str) -> bool:
+        """Whether that is said of all domains together already."""
+        overall = self.zeroshot[templates].get("")
+        return overall is not None and math.isnan(overall.delta_top1)
 
     def _at_chance(self) -> Iterator[tuple[str, str, ZeroShot]]:
         for templates, results in self.zeroshot.items():
@@ -173,7 +178,9 @@ def _named(figures: Mapping[str, float], domain: str = "", prefix: str = "") -> 
 
 
 def _prefix(templates: str) -> str:
-    return f"zeroshot{'' if templates == '1' else templates}_"
+    """ "zeroshot_", "zeroshot80_", "zeroshot_sketch_"."""
+    name = "" if templates == "1" else templates if templates.isdecimal() else f"_{templates}"
+    return f"zeroshot{name}_"
 
 
 def _key(domain: str, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sae.clip.class_vectors import class_vectors
+from sae.clip.class_vectors import class_vectors, fill_template
 from sae.clip.store_images import read_store_image, require_same_weights
+from sae.core.errors import UserError
 from sae.core.progress import Progress
 from sae.data.classes.names import class_name, class_names
 from sae.data.store import EmbeddingStore
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from sae.clip.model import Clip
 
 TEMPLATES = {"1": ("a photo of a {}",)}
-"""By name; "80" are those of CLIP's authors, see `openai_templates`."""
+"""By name; `template_sets` has the others."""
+SKETCH = "sketch"
+"""The set of the one template that only domains of sketches are classified with."""
 BATCH_IMAGES = 64
 
 
@@ -71,7 +74,8 @@ def zeroshot(
 ) -> dict[str, dict[str, ZeroShot]]:
     """Classify up to `n_max` labelled images of each domain among `rows`.
 
-    Comes back by the name of the templates, then by domain, "" for all; empty when there are fewer
+    Comes back by the name of the templates, then by domain, "" for all (of the set "sketch" only
+    domains of sketches); empty when there are fewer
     than two classes or no labelled images. The candidates are all classes of the store: its
     folders' names. What comes after the SAE's layer is computed from the images, which are read
     again; of the projected layer there is nothing after. Raises `UserError` when `clip` has other
@@ -97,10 +101,37 @@ def zeroshot(
         if progress is not None:
             progress(min(first + BATCH_IMAGES, len(chosen)), len(chosen))
     domains = images["domain"].to_numpy()
-    return {
+    found = {
         key: _by_domain(Hits(*map(np.concatenate, zip(*part, strict=True))), domains, len(names))
         for key, part in parts.items()
     }
+    if SKETCH in found:
+        found[SKETCH] = {name: shares for name, shares in found[SKETCH].items() if is_sketch(name)}
+    return found
+
+
+def template_sets(
+    domains: Iterable[str], templates: int = 1, own: Sequence[str] = ()
+) -> dict[str, tuple[str, ...]]:
+    """The sets to classify with, by name: "1", "80" (of CLIP's authors), "sketch", "own".
+
+    Raises `UserError` for a template that holds no {}.
+    """
+    if templates not in (1, 80):
+        raise UserError(f"--templates is {templates}; it must be 1 or 80")
+    for text in own:
+        fill_template(text, "cup")
+    sets: dict[str, tuple[str, ...]] = dict(TEMPLATES)
+    if templates == 80:
+        sets["80"] = openai_templates()
+    if any(map(is_sketch, domains)):
+        sets[SKETCH] = ("a sketch of a {}",)
+    return sets | ({"own": tuple(own)} if own else {})
+
+
+def is_sketch(domain: str) -> bool:
+    """Whether a domain is of sketches, by its name."""
+    return "sketch" in domain.lower()
 
 
 def openai_templates() -> tuple[str, ...]:

@@ -65,6 +65,7 @@ def test_the_command_line_writes_report_figures_and_plots(
         (("--k", "1,many"), "--k '1,many' is not a list of whole numbers such as 8,16,32"),
         (("--k", "0"), "--k 0 is not in 1..20, the SAE's latents"),
         (("--templates", "7"), "--templates is 7; it must be 1 or 80"),
+        (("--template", "a photo"), "the template 'a photo' must hold {} once"),
         (("--against", "nowhere"), "nowhere does not exist"),
     ],
 )

@@ -25,6 +25,7 @@ from sae.evaluation.report import EvalReport
 from sae.evaluation.zeroshot import (
     ZeroShot,
     openai_templates,
+    template_sets,
     zeroshot,
 )
 from sae.model.intervene import error_kept
@@ -264,6 +265,30 @@ def test_several_sets_of_templates_are_tried_on_the_same_images(store: Embedding
     assert results["not"][""].n_images == 5
 
 
+def test_sketches_are_also_classified_as_sketches_and_with_templates_of_the_user_s(
+    store: EmbeddingStore,
+) -> None:
+    own = ("not {}", "a {}")
+    sets = template_sets(["photo", "ImageNet-Sketch"], 80, own)
+    assert list(sets) == ["1", "80", "sketch", "own"]
+    assert (sets["sketch"], sets["own"]) == (("a sketch of a {}",), own)
+    assert list(template_sets(["photo"])) == ["1"]
+    clip = ColourClip()
+    sets = {"1": ("a {}",), "sketch": ("not {}",), "own": ("not {}",)}
+    results = zeroshot(sae_to(None), store, clip, np.arange(6), sets)  # type: ignore[arg-type]
+    assert list(results["sketch"]) == ["sketch"]
+    assert results["sketch"]["sketch"] == results["own"]["sketch"] != results["1"]["sketch"]
+    assert set(results["own"]) == set(results["1"]) == {"", "sketch", "photo"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"), [(["a cup"], "'a cup'"), (["a {}", "{} {}"], "'{} {}'")]
+)
+def test_a_template_without_a_place_for_the_class_is_refused(texts: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(f"the template {said} must hold {{}} once")):
+        template_sets(["photo"], 1, texts)
+
+
 def test_top_5_counts_the_first_five() -> None:
     classes = torch.eye(7)
     features = torch.tensor([[0.1, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]]).repeat(3, 1)
@@ -329,3 +354,21 @@ def test_the_report_of_a_run_holds_zero_shot_results(
     flat = evaluate.evaluate_run(model, store, tmp_path, cpu, 100, templates=80).flat()
     assert flat["zeroshot_raw_top1"] == flat["zeroshot80_raw_top1"] == 0.8
     assert flat["photo/zeroshot_n_images"] == 2
+    assert flat["sketch/zeroshot_sketch_raw_top1"] == flat["sketch/zeroshot_raw_top1"]
+    assert {key for key in flat if "zeroshot_sketch_n" in key} == {
+        "sketch/zeroshot_sketch_n_images",
+        "sketch/zeroshot_sketch_n_classes",
+    }
+
+
+def test_a_clip_that_cannot_be_loaded_is_told_before_the_work(
+    store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str, device: str) -> None:
+        raise UserError("no library")
+
+    monkeypatch.setattr("sae.clip.model.load_clip", fail)
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_: 1 / 0)
+    monkeypatch.setattr(evaluate, "held_out_rows", lambda model, store: np.arange(6))
+    with pytest.raises(UserError, match="no library; or add --no-zeroshot"):
+        evaluate.evaluate_run(sae_to(None), store, None, torch.device("cpu"))
