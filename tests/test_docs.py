@@ -21,6 +21,8 @@ from sae.data.store_writer import Plan
 from sae.evaluation.reconstruction import Fit
 from sae.evaluation.zeroshot import ZeroShot
 from sae.model.sae import SAEConfig
+from sae.steering.edit.report import EditReport
+from sae.steering.probe import ProbeInfo
 from sae.training.checkpoint import CheckpointInfo
 from sae.training.loop import TrainRow
 from sae.training.lr_search import LrChoice
@@ -102,6 +104,8 @@ def test_every_heading_that_a_guide_links_to_exists(page: Path) -> None:
         ("checkpoints/", CheckpointInfo),
         ("eval.json", Fit),
         ("eval.json", ZeroShot),
+        ("probe.json", ProbeInfo),
+        ("edit.json", EditReport),
         ("run.json", RunInfo),
         ("collect/collect.json", CollectInfo),
         ("collect/latents.parquet", LatentStats),

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sae.cli import adopt, console, hub, interchange, reports, steering
+from sae.cli import adopt, console, edits, hub, interchange, probe, reports, steering
 from sae.cli.console import (
     ConfigOption,
     DebugOption,
+    DeviceOption,
     ImagesOption,
     JsonOption,
     LinksOption,
@@ -36,7 +37,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Throw away what is there and start anew.")
 ]
@@ -250,6 +250,8 @@ app.command(name="import")(interchange.import_sae)
 app.command(name="export")(interchange.export_sae)
 app.command()(adopt.adopt)
 app.command()(steering.classes)
+app.command()(probe.probe)
+steering.steer.command()(edits.edit)
 app.add_typer(steering.steer, name="steer")
 for _command in (hub.push, hub.pull):
     app.command()(_command)

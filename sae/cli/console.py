@@ -218,6 +218,7 @@ ImagesOption = Annotated[
         show_default=False,
     ),
 ]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 LinksOption = Annotated[
     bool,
     typer.Option("--follow-links", help="Also read what links out of the images' folders lead to."),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sae.cli import console
-from sae.cli.console import ConfigOption, ImagesOption, JsonOption, LinksOption
+from sae.cli.console import ConfigOption, DeviceOption, ImagesOption, JsonOption, LinksOption
 from sae.cli.options import spread, whole_numbers
 from sae.core.errors import quote
 from sae.core.progress import bar
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from sae.evaluation.plots import Recalls
 
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 ModelArgument = Annotated[
     Path, typer.Argument(metavar="SAE", help="SAE folder, or any file that import reads.")
 ]

@@ -8,9 +8,11 @@ import stat
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from sae.core.files import sha256_hex
@@ -83,6 +85,15 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[str, Image.Ima
     return content_id(data), decode(data, max_pixels)
 
 
+def read_numbers(path: Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """A mask (h, w): the number of each pixel's class, in 8-bit grey or as places in a palette.
+
+    Raises `BadImage` and nothing else.
+    """
+    numbers: NDArray[np.uint8] = np.asarray(_decode(_read_file(path), max_pixels, _to_numbers))
+    return numbers
+
+
 def read_known(path: Path, image_id: str) -> bytes:
     """The bytes of a file whose content had this id when it was embedded.
 
@@ -102,6 +113,12 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises `BadImage` and nothing else. It is no integrity check: of 1,000 JPEGs with five changed
     bytes 966 decode without complaint.
     """
+    return _decode(data, max_pixels, _to_rgb)
+
+
+def _decode(
+    data: bytes, max_pixels: int, convert: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
     if not data:
         raise BadImage("the file is empty")
     max_pixels = min(max_pixels, MOST_PIXELS)
@@ -111,7 +128,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image, max_pixels)
                 image.load()
-                upright = _upright(image, _to_rgb(image))
+                upright = _upright(image, convert(image))
                 upright.info = {}  # whoever turns by EXIF again would turn twice
                 return upright
         except UnidentifiedImageError:
@@ -167,6 +184,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         canvas.paste(rgba, mask=rgba.getchannel("A"))
         return canvas
     return _in_mode(image, "RGB")
+
+
+def _to_numbers(image: Image.Image) -> Image.Image:
+    if image.format == "JPEG":
+        raise BadImage("JPEG changes the numbers of a mask's pixels; save it as PNG")
+    if image.mode not in ("L", "P", "1"):
+        raise BadImage(
+            f"its pixels are of mode {image.mode}; a mask has one number a pixel, from 0 to 255 "
+            "(8-bit grey or a palette)"
+        )
+    # Of two colours Pillow makes 0 and 255, but the second is class 1.
+    return image.point(lambda bit: bit and 1, "L") if image.mode == "1" else image
 
 
 def _in_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sae.core.shares import wilson_interval
+from sae.core.shares import Interval, wilson_interval
 
 
 class Difference(NamedTuple):
@@ -48,6 +48,18 @@ def paired_difference(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> Di
         _join_halves(p_high - p, q - q_low, phi),
     )
     return Difference(p - q, p - q - below, p - q + above)
+
+
+def mean_interval(values: NDArray[np.float64]) -> Interval:
+    """95% interval of the mean of values (n,) by Student's t; NaN for fewer than two."""
+    from scipy.stats import t
+
+    n = len(values)
+    if n < 2:
+        return Interval(math.nan, math.nan)
+    mean = float(values.mean())
+    half = float(t.ppf(0.975, n - 1) * values.std(ddof=1) / math.sqrt(n))
+    return Interval(mean - half, mean + half)
 
 
 def _join_halves(a: float, b: float, phi: float) -> float:

@@ -30,6 +30,7 @@ def write_store(
     roots: Mapping[str, str] | None = None,
     clip_sha: str = "0" * 16,
     layer: str = "projected",
+    tokens: str = "",
 ) -> EmbeddingStore:
     n, t, d = x.shape
     domains = domains or ["photo"] * n
@@ -37,7 +38,7 @@ def write_store(
         clip="fake",
         clip_sha=clip_sha,
         layer=layer,
-        tokens="cls" if t == 1 else "patch",
+        tokens=tokens or ("cls" if t == 1 else "patch"),
         dtype=dtype,
         d=d,
         tokens_per_image=t,

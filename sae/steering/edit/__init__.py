@@ -1,0 +1,1 @@
+"""Images and edits of latents -> what a network says before and after them."""
