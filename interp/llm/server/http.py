@@ -20,7 +20,7 @@ from interp.llm.server.errors import failure
 from interp.llm.server.wire import (
     MOST_BYTES,
     UNSENT,
-    BodyTooLong,
+    BadBody,
     connect,
     find_proxy,
     of_proxy,
@@ -136,7 +136,7 @@ class Transport:
             wrong = failure(error.status_code, said, error.response.headers, self.config.model)
         except UserError as error:
             wrong = UserError(str(error), error.exit_code)  # without the frames that hold the key
-        except BodyTooLong as error:
+        except BadBody as error:
             wrong = ReplyError("broken_body", str(error))
         except openai.APIConnectionError as error:
             wrong = self._of_connection(error.__cause__ or error)

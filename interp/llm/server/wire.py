@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 MOST_BYTES = 8_000_000
 """Of a body, as it comes and as it is unpacked: real answers have a thousandth of it."""
 _MOST_OF_ERROR = 1_000_000
+_UNPACKED = ("gzip", "x-gzip", "deflate")
+_PACKED = (*_UNPACKED, "br", "zstd", "compress", "x-compress")
+"""Names of the ways to pack a body."""
 _MOST_REDIRECTS = 5
 UNSENT = ("ConnectError", "ConnectTimeout", "ProxyError")
 """Names of the errors after which the server cannot have seen the request."""
@@ -78,7 +81,10 @@ def connect(
         max_retries=0,
         timeout=timeout,
         http_client=httpx2.AsyncClient(
-            transport=_Guarded(inner, most), trust_env=False, timeout=timeout
+            transport=_Guarded(inner, most),
+            headers={"Accept-Encoding": "gzip, deflate"},
+            trust_env=False,
+            timeout=timeout,
         ),
     )
 
@@ -106,7 +112,7 @@ async def _get_json(base_url: str, path: str, key: str, seconds: float) -> Any:
             wrong = of_tls(cause, base_url) or by_proxy
             if wrong is None:
                 raise
-        except BodyTooLong as error:
+        except BadBody as error:
             wrong = UserError(f"{public_url(base_url)}: {error}; check --base-url")
         except UserError as error:
             wrong = UserError(str(error), error.exit_code)  # without the frames that hold the key
@@ -196,8 +202,8 @@ def _set(name: str) -> str:
     return os.environ.get(name, "")
 
 
-class BodyTooLong(Exception):
-    """A body without an end."""
+class BadBody(Exception):
+    """A body without an end, or packed in a way that was not asked for."""
 
 
 class _Guarded(httpx2.AsyncBaseTransport):
@@ -230,8 +236,7 @@ class _Guarded(httpx2.AsyncBaseTransport):
     async def _read(self, request: httpx2.Request, response: httpx2.Response) -> httpx2.Response:
         is_error = response.status_code >= 400
         most = min(self._most, _MOST_OF_ERROR) if is_error else self._most
-        packed = response.headers.get("content-encoding", "").strip().lower()
-        unpack = zlib.decompressobj(47) if packed in ("gzip", "x-gzip", "deflate") else None
+        unpack = _unpacker(response.headers.get("content-encoding", ""))
         body, n_raw = bytearray(), 0
         async for chunk in response.stream:  # type: ignore[union-attr]
             n_raw += len(chunk)
@@ -239,17 +244,22 @@ class _Guarded(httpx2.AsyncBaseTransport):
             if max(len(body), n_raw) > most:
                 if is_error:
                     break
-                raise BodyTooLong(f"the body has no end within {most / 1e6:g} MB")
+                raise BadBody(f"the body has no end within {most / 1e6:g} MB")
             await asyncio.sleep(0)  # a deadline must also end what never waits
-        kept = [
-            (name, value)
-            for name, value in response.headers.raw
-            if name.lower() not in (b"content-encoding", b"content-length", b"transfer-encoding")
-            or (name.lower() == b"content-encoding" and unpack is None)
-        ]
+        told = (b"content-encoding", b"content-length", b"transfer-encoding")
+        kept = [pair for pair in response.headers.raw if pair[0].lower() not in told]
         return httpx2.Response(
             response.status_code, headers=kept, content=bytes(body[:most]), request=request
         )
+
+
+def _unpacker(told: str) -> Any:
+    """By the Content-Encoding of a body; None for a plain one, also where it is no known name."""
+    packed = [name for name in map(str.strip, told.lower().split(",")) if name in _PACKED]
+    if len(packed) > 1 or not {*packed} <= {*_UNPACKED}:
+        # The library would unpack it whole: a body packed twice gets a million times as large.
+        raise BadBody(f"the body is packed as {told[:40]!r}, which was not asked for")
+    return zlib.decompressobj(47) if packed else None
 
 
 def _unpacked(unpack: Any, chunk: bytes, most: int) -> bytes:

@@ -1,15 +1,9 @@
 """Bodies without an end, redirects, proxies and certificates."""
 
-import gzip
-import json
 import shutil
-import socketserver
 import ssl
 import subprocess
-import threading
-import time
 import warnings
-from contextlib import contextmanager
 
 import pytest
 
@@ -17,6 +11,16 @@ from interp.llm.cost.model_list import fetch_models
 from interp.llm.server.wire import connect, find_proxy
 from sae.core.errors import Notice, UserError
 from tests.support.servers.client_questions import KEY, ask, error_of
+from tests.support.servers.raw import (
+    ANSWER,
+    drop_by_drop,
+    for_ever,
+    gzip_answer,
+    gzip_bomb,
+    head,
+    raw,
+    send_packed,
+)
 from tests.support.servers.socks import closed_port
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -28,72 +32,6 @@ def plain_environment(monkeypatch, tmp_path):
     for name in (*PROXIES, *map(str.lower, PROXIES), "SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "lists"))
-
-
-class Raw(socketserver.ThreadingTCPServer):
-    """Sends each caller what `send` writes, after it has read the request's head."""
-
-    daemon_threads, allow_reuse_address = True, True
-
-    def __init__(self, send, context=None):
-        self.send, self.context, self.heads = send, context, []
-        super().__init__(("127.0.0.1", 0), None)
-
-    def finish_request(self, request, client_address):
-        head = b""
-        try:
-            if self.context is not None:
-                request = self.context.wrap_socket(request, server_side=True)
-            while b"\r\n\r\n" not in head:
-                got = request.recv(65536)
-                if not got:
-                    return
-                head += got
-            self.heads.append(head.split(b"\r\n")[0].decode())
-            self.send(request)
-        except OSError:
-            pass
-
-    def handle_error(self, request, client_address):
-        """A client that went away is part of the tests."""
-
-
-@contextmanager
-def raw(send, context=None):
-    with Raw(send, context) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        server.base_url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-        yield server
-        server.shutdown()
-
-
-def head(status=200, *more):
-    lines = [f"HTTP/1.1 {status} X", "Content-Type: application/json", *more, "", ""]
-    return "\r\n".join(lines).encode()
-
-
-def for_ever(request):
-    request.sendall(head(200, "Connection: close"))
-    while True:
-        request.sendall(b" " * 65536)
-
-
-def drop_by_drop(request):
-    request.sendall(head(200, "Connection: close"))
-    for _ in range(600):
-        request.sendall(b" ")
-        time.sleep(0.05)
-
-
-def gzip_bomb(request):
-    body = gzip.compress(b" " * 200_000_000, 1)
-    request.sendall(head(200, "Content-Encoding: gzip", f"Content-Length: {len(body)}") + body)
-
-
-def gzip_answer(request):
-    said = {"choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}]}
-    body = gzip.compress(json.dumps(said).encode())
-    request.sendall(head(200, "Content-Encoding: gzip", f"Content-Length: {len(body)}") + body)
 
 
 @pytest.mark.parametrize("send", [for_ever, gzip_bomb])
@@ -115,6 +53,21 @@ def test_the_deadline_holds_from_the_first_byte_to_the_last(ledger):
 
 def test_packed_answers_are_unpacked(ledger):
     with raw(gzip_answer) as server:
+        assert ask(server, ledger).text == "fine"
+
+
+@pytest.mark.parametrize("how", ["gzip, gzip", "br", "Zstd"])
+def test_what_is_packed_as_was_not_asked_for_is_refused_unopened(ledger, how):
+    with raw(lambda request: send_packed(request, how, b"?")) as server:
+        found = error_of(server, ledger, n_tries=2)
+        said = f"the body is packed as '{how}', which was not asked for"
+        assert (found.kind, found.message) == ("broken_body", said)
+        with pytest.raises(UserError, match=f"{said}; check --base-url"):
+            fetch_models(server.base_url, None)
+
+
+def test_a_name_that_is_no_way_to_pack_means_a_plain_body(ledger):
+    with raw(lambda request: send_packed(request, "utf-8, identity", ANSWER)) as server:
         assert ask(server, ledger).text == "fine"
 
 
