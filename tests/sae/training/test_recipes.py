@@ -135,7 +135,7 @@ def step_patchsae(peer: Peer, x: Tensor, step: int) -> None:
     peer.silent = torch.where((acts > 0).any(0), 0, peer.silent + N)
 
 
-def step_sparsify(peer: Peer, x: Tensor, step: int) -> None:
+def step_sparsify(peer: Peer, x: Tensor, step: int, k_aux: int = 7) -> None:
     pre = ((x - peer.b_dec) @ peer.W_enc.T + peer.b_enc).relu()
     acts = kept(pre, 3)
     error = x - (acts @ peer.W_dec + peer.b_dec)
@@ -143,9 +143,9 @@ def step_sparsify(peer: Peer, x: Tensor, step: int) -> None:
     loss = (error**2).sum() / variance
     dead = peer.silent >= 2 * N
     if n_dead := int(dead.sum()):
-        rebuilt = kept(pre[:, dead], min(7, n_dead)) @ peer.W_dec[dead]
+        rebuilt = kept(pre[:, dead], min(k_aux, n_dead)) @ peer.W_dec[dead]
         auxk = ((rebuilt - error.detach()) ** 2).sum() / variance
-        loss = loss + 0.03125 * min(n_dead / 7, 1) * auxk
+        loss = loss + 0.03125 * min(n_dead / k_aux, 1) * auxk
     rate = min((step + 1) / WARMUP, (N_STEPS - step) / (N_STEPS - WARMUP))
     peer.move(loss, rate, clip=1.0, unit=True)
     peer.silent = torch.where((acts > 0).any(0), 0, peer.silent + N)
@@ -155,17 +155,21 @@ def cls_mask() -> Tensor:
     return torch.arange(N) % 5 == 0
 
 
-STEPS: dict[str, Callable[[Peer, Tensor, int], None]] = {
+STEPS: dict[str, Callable[..., None]] = {
     "ttt": step_ttt,
     "sketch": step_sketch,
     "patchsae": step_patchsae,
     "sparsify": step_sparsify,
 }
+MANY_AUX = ("sparsify", {"k_aux": 25})
+"""More than there are dead latents: AuxK then weighs less."""
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_takes_the_steps_of_a_plain_loop_of_that_lab(name: str) -> None:
-    config = recipe(name)
+@pytest.mark.parametrize(("name", "more"), [*((name, {}) for name in RECIPES), MANY_AUX])
+def test_a_recipe_takes_the_steps_of_a_plain_loop_of_that_lab(
+    name: str, more: dict[str, int]
+) -> None:
+    config = recipe(name, **more)
     model = begun(config)
     peer = Peer(model, config.lr, config.weight_decay)
     before = model.W_dec.detach().clone()
@@ -173,7 +177,7 @@ def test_a_recipe_takes_the_steps_of_a_plain_loop_of_that_lab(name: str) -> None
     assert trainer.engine.name == "plain"
     for step, x in enumerate(data()):
         trainer.step(x, cls_mask())
-        STEPS[name](peer, x, step)
+        STEPS[name](peer, x, step, **more)
     b_enc = peer.b_enc
     if name in ("ttt", "sketch"):  # their encoders leave b_dec in
         b_enc = b_enc + peer.W_enc @ peer.b_dec

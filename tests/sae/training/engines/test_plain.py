@@ -72,6 +72,21 @@ def test_a_step_reports_what_it_saw_before_its_update(x: Tensor) -> None:
     assert not result.loss.requires_grad
 
 
+def test_how_often_a_latent_fired_counts_what_is_above_0_alone(x: Tensor) -> None:
+    model, seen = model_of("signed_topk"), []
+    model.b_enc.data -= 3
+    acts = model.sparsity.keep(model.pre_of_centred(x)).dense(L)
+
+    def judge(n_positive: Tensor) -> Tensor:
+        seen.append(n_positive)
+        return n_positive < 2
+
+    result = PlainEngine(model, PLAIN).step(x, k=K, lr=0.1, dead=judge)
+    assert (acts < 0).any()
+    assert torch.equal(seen[0], (acts > 0).double().sum(0))
+    assert result.n_positive is seen[0]
+
+
 def test_k_of_the_step_decides_in_training(x: Tensor) -> None:
     for activation in ("topk", "batch_topk"):
         result = PlainEngine(model_of(activation), PLAIN).step(x, k=1, lr=0.0, dead=NONE_DEAD)
