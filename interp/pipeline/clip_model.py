@@ -56,17 +56,19 @@ def background(reader: EvidenceReader) -> Iterator[tuple[str, Image.Image]]:
 def background_examples(reader: EvidenceReader) -> list[Example]:
     """An even sample of the explain side, the same whenever it is asked for.
 
-    Raises `UserError` when there is none: every latent is active on nearly every image.
+    Images that leave some latent silent; where each latent is active on all, those drawn evenly of
+    the active ones. Raises `UserError` when no latent is active on any.
     """
-    examples = reader.examples
-    silent = examples[(examples["side"] == "explain") & (examples["kind"] == "silent")]
-    chosen = silent.drop_duplicates("image_id").sort_values("image_id")[:N_BACKGROUND]
-    if chosen.empty:
-        raise UserError(
-            f"{reader.run_dir} has no silent image to compare with: its latents are active on all; "
-            "train a sparser SAE (--k), or collect from more images"
-        )
-    return [Example(*values) for values in chosen.itertuples(index=False)]
+    examples = reader.examples[reader.examples["side"] == "explain"]
+    for kind in ("silent", "quantile"):
+        drawn = examples[examples["kind"] == kind].drop_duplicates("image_id")
+        if not drawn.empty:
+            chosen = drawn.sort_values("image_id")[:N_BACKGROUND]
+            return [Example(*values) for values in chosen.itertuples(index=False)]
+    raise UserError(
+        f"{reader.run_dir} has no image to compare with: none of its latents is active; "
+        "train another SAE, or collect from more images"
+    )
 
 
 def warn_of_misfit(run: Run, clip: str, words: Sequence[str], images: Tensor) -> None:
