@@ -43,7 +43,13 @@ _WORDS = {
     "empty": "is an empty folder",
     "other": "holds nothing that is known here",
 }
-_WANTED = {"store": "an EmbeddingStore", "SAE": "an SAE", "run": "a run", "images": "images"}
+_WANTED = {
+    "store": "an EmbeddingStore",
+    "embeddings": "embeddings of another lab",
+    "SAE": "an SAE",
+    "run": "a run",
+    "images": "images",
+}
 _TENSORS = (".pt", ".pth", ".safetensors", ".npy", ".bin", ".gz")
 """Beside them a picture is a plot of another lab's."""
 _LOOKED_AT = 2000
@@ -66,7 +72,9 @@ def kind_of(path: Path) -> Kind:
     return "other" if files or any(path.iterdir()) else "empty"
 
 
-def refuse_place(path: Path, wanted: Literal["store", "SAE", "run", "images"]) -> UserError:
+def refuse_place(
+    path: Path, wanted: Literal["store", "embeddings", "SAE", "run", "images"]
+) -> UserError:
     """The error of a command that wanted something else at `path`."""
     kind = kind_of(path)
     not_that = "" if kind == "missing" else f", not {_WANTED[wanted]}"
@@ -103,9 +111,12 @@ def _way_out(path: Path, kind: Kind, wanted: str) -> str:
     if kind == "images":
         domain = quote(f"photo={path}")
         return f"`sae embed --domain {domain} --out work/store` makes a store of it"
-    out = place if kind in ("missing", "empty") else "DIR"
+    if path.name == "gallery" and wanted == "run":
+        return f"a gallery lies in its run: {path.parent}"
+    out = place if kind in ("missing", "empty") and wanted != "embeddings" else "DIR"
     return {
         "store": f"`sae embed --domain photo=IMAGES --out {out}` makes one",
+        "embeddings": f"`sae embed --domain photo=IMAGES --out {out}` makes a store of images",
         "SAE": f"`sae train STORE --out {out}` makes one",
         "run": f"`interp collect SAE STORE --run {out}` makes one",
         "images": "name a folder of images",

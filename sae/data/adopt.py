@@ -44,8 +44,8 @@ def adopt(
     place, suffix = split_choice(Path(source))
     choice = Choice(*(a or b for a, b in zip(choice or Choice(), suffix, strict=True)))
     out, layout = Path(out), find_layout(place, choice)
-    if layout is None and kind_of(place) not in ("file", "other", "store"):
-        raise refuse_place(place, "store")
+    if layout is None and kind_of(place) not in ("file", "other"):
+        raise refuse_place(place, "embeddings")
     if layout is None:
         raise UserError(
             f"{source} is none of {', '.join(form.NAME for form in FORMATS)}; "

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from sae.core.errors import UserError, quote
 from sae.core.files import FORMAT, build_strictly, parse_object, sha256_of, without_place
-from sae.core.places import require_sae
+from sae.core.places import kind_of, refuse_place, require_sae
 from sae.interchange.hub.scrub import cut_places, require_no_key
 from sae.model.sae import CONFIG, SAE, WEIGHTS, SAEConfig, is_ours
 
@@ -108,6 +108,8 @@ def _labels(folder: Path, run: Path | None) -> Path | None:
         return folder / LABELS if (folder / LABELS).exists() else None
     _require_same_sae(folder, run)
     if not (run / LABELS).exists():
+        if kind_of(run) != "run":
+            raise refuse_place(run, "run")
         raise UserError(f"{run} has no {LABELS}; `interp cards --run {quote(run)}` writes it")
     return run / LABELS
 

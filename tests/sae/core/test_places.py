@@ -63,6 +63,22 @@ RUNS = {
     "images": "is a folder of images, not a run; `sae embed",
     "empty": "is an empty folder, not a run; `interp collect SAE STORE --run {}`",
 }
+EMBEDDINGS = {
+    "missing": "does not exist; `sae embed --domain photo=IMAGES --out DIR`",
+    "images": "is a folder of images, not embeddings of another lab; `sae embed --domain photo={} ",
+    "world": "is a drawn world, not embeddings of another lab; `sae embed --domain sketch=",
+    "store": "is an EmbeddingStore, not embeddings of another lab; `interp collect SAE {}`",
+    "SAE": "is an SAE, not embeddings of another lab; it goes with a store: `sae eval {} STORE`",
+    "run": "is a run, not embeddings of another lab; its SAE is {}/sae, its store ",
+    "empty": "is an empty folder, not embeddings of another lab; `sae embed",
+    "other": "is none of saev shards, embedding chunks",
+    "file": "is none of saev shards, embedding chunks",
+}
+GALLERIES = {
+    "missing": "does not exist; `interp collect SAE STORE --run {}`",
+    "file": "is a file, not a run; `interp collect SAE STORE --run DIR`",
+    "run": "has no labels.csv; `interp cards --run {}` writes it",
+}
 IMAGES = {
     "missing": "does not exist; name a folder of images",
     "store": "is an EmbeddingStore, not images; `interp collect SAE {}`",
@@ -83,6 +99,8 @@ IMAGES = {
             (SAES, ("sae import @ --out new",)),
             (RUNS, ("interp cards --run @", "interp ledger --run @", "interp show --run @")),
             (RUNS, ("interp explain --model local --run @", "interp score --model m --run @")),
+            (RUNS | GALLERIES, ("sae push SAE me/it --gallery @ --dry-run",)),
+            (EMBEDDINGS, ("sae adopt @ --out new",)),
             (IMAGES, ("sae embed --domain p=@ --out new",)),
         )
         for kind, words in table.items()
@@ -108,3 +126,13 @@ def test_a_wrong_path_names_what_it_is_and_the_command_that_fits(
         assert said.count("\n") == 1
         assert f"{place} {words.format(place)}" in said, command
     assert not (tmp_path / "new").exists()
+
+
+def test_a_gallery_named_without_its_run_is_told_where_the_run_is(
+    walk: Walk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run" / "gallery").mkdir(parents=True)
+    (tmp_path / "run" / "gallery" / "index.html").touch()
+    words = ("push", walk.sae, "me/it", "--dry-run", "--gallery", tmp_path / "run" / "gallery")
+    assert sae(*words) == 2
+    assert f"a gallery lies in its run: {tmp_path / 'run'}\n" in capsys.readouterr().err

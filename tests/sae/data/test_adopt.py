@@ -62,7 +62,7 @@ def test_no_other_store_is_overwritten(tmp_path: Path, shards: Path) -> None:
         adopt(CHUNKS, tmp_path / "store")
     with pytest.raises(UserError, match="other embeddings are there"):
         adopt(shards, shards)
-    with pytest.raises(UserError, match="is none of"):
+    with pytest.raises(UserError, match="is an EmbeddingStore, not embeddings"):
         adopt(tmp_path / "store", tmp_path / "twice")
 
 
