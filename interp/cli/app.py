@@ -189,15 +189,30 @@ def show(
     ] = None,
     out: Annotated[Path, console.declare_out("Folder for the PNG sheets.")] = Path("sheets"),
     n: Annotated[int, typer.Option(help="How many to choose automatically.", min=1)] = 12,
+    heat: Annotated[
+        bool,
+        typer.Option("--heat/--no-heat", help="Draw where on the images a latent of patches is."),
+    ] = True,
+    masks: Annotated[
+        bool,
+        typer.Option(
+            "--masks",
+            help="Also write a 1-bit PNG for each active image: white where the latent is at least "
+            "half as strong as at its strongest there.",
+        ),
+    ] = False,
     run: RunOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Draw latents as PNG sheets: top images by domain, quantiles, histogram, held-out test."""
+    from interp.report.masks import write_masks
     from interp.report.sheets import choose_telling, write_sheets
 
     opened = ask.open_run(run)
-    written = write_sheets(opened, latents or choose_telling(opened, n), out)
-    console.finish({"sheets": out}, [f"open {quote(written[0])}"] if written else [])
+    chosen = latents or choose_telling(opened, n)
+    wrote = {"masks": write_masks(opened, chosen, out)} if masks else {}
+    written = write_sheets(opened, chosen, out, heat=heat)
+    console.finish({"sheets": out, **wrote}, [f"open {quote(written[0])}"] if written else [])
 
 
 def _name_of(sae: Path) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -19,6 +20,7 @@ from interp.records.types import KINDS, N_BINS, SIDES, Evidence, Example, Latent
 from sae.core.errors import UserError
 from sae.data.images import BadImage, decode, read_known
 from sae.data.table import Kind, read_table, require_table
+from sae.data.view import Heat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,6 +103,23 @@ class EvidenceReader:
         """
         return self._noted(example, lambda: self._decode(example))
 
+    def heat(self, example: Example) -> Heat | None:
+        """Where on the example's image the latent answers; None without patches."""
+        if example.heat is None:
+            return None
+        return Heat.of(example.heat, self.store.view, tuple(self.info.grid))
+
+    def size(self, example: Example) -> tuple[int, int]:
+        """(w, h) of the example's upright image, in pixels. Raises what `image` does where the
+        store does not tell."""
+        width, height = map(int, self._sizes[example.row])
+        return (width, height) if width and height else self.image(example).size
+
+    @cached_property
+    def _sizes(self) -> NDArray[np.int64]:
+        """(n_images, 2) as the store has them: width, height; 0 where they are not known."""
+        return self.store.images[["width", "height"]].to_numpy(np.int64)
+
     def check_image(self, example: Example) -> None:
         """Read the file without decoding it. Raises what `image` does."""
         self._noted(example, lambda: self._content(example))
@@ -162,6 +181,9 @@ class EvidenceReader:
         for name, words in (("side", SIDES), ("kind", KINDS)):
             known = set(table[name].unique().to_pylist()) <= {*words}
             _require(known, path, f"a {name} that is not known")
+        sizes = set(pc.unique(pc.binary_length(table["heat"])).to_pylist()) - {None}
+        n_patches = math.prod(self.info.grid) if self.info.grid else -1
+        _require(sizes <= {n_patches}, path, "heat of another grid")
         acts = _numbers(table["act"].combine_chunks())
         _require(bool(((acts >= 0) & (acts < np.inf)).all()), path, "act is no activation")
         for name in (name for name, kind in EXAMPLE_COLUMNS.items() if kind == "text"):

@@ -15,7 +15,7 @@ from interp.llm.failures import scrub
 from interp.llm.prompts import fingerprint, render
 from interp.llm.repair import Answered, Asker
 from interp.llm.types import Question, ReplyError, VisionModel
-from interp.pictures.cache import Images
+from interp.pictures.cache import HeatOf, Images
 from interp.pictures.grid import FIRST, SECOND
 from interp.pictures.painter import Layout, Painter
 from interp.records.types import TOO_FEW, UNREADABLE, AnsweredBy, Evidence, Explanation
@@ -63,19 +63,19 @@ class VlmExplainer(Asker):
         self,
         model: VisionModel,
         config: ExplainConfig | None = None,
-        patch_grid: tuple[int, int] | None = None,
+        heat_of: HeatOf = lambda example: None,
         *,
         again: bool = False,
         server: str = "",
     ) -> None:
-        """`patch_grid`: (rows, columns) of a patch store's heat maps; square when not given.
+        """`heat_of`: what is outlined on a patch store's images.
 
         `again`: ask anew what was answered in an unusable way before. `server`: as in
         `Explanation`.
         """
         super().__init__(model, again=again)
         self.config = config or ExplainConfig()
-        self._patch_grid = patch_grid
+        self._heat_of = heat_of
         self._painter = Painter(self.config.layout, COLUMNS, self.config.cell)
         self.name = model.name
         self.prompt = explain_prompt(self.config)
@@ -108,7 +108,7 @@ class VlmExplainer(Asker):
     def _page(self, evidence: Evidence, images: Images) -> Page:
         shown = choose_shown(evidence, self.config.show)
         domain = evidence.stats.bound_domain
-        return draw_page(shown, images, self.config.show, self._painter, self._patch_grid, domain)
+        return draw_page(shown, images, self.config.show, self._painter, self._heat_of, domain)
 
     def _shows_too_little(self, page: Page) -> bool:
         return len(page.codes) < self.config.show.min_positives

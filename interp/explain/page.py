@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, TypedDict
-
-import numpy as np
-from numpy.typing import NDArray
 
 from interp.explain.answer import ExplainAnswer, explain_schema, parse_explain
 from interp.explain.examples import Medium, ShowConfig, Shown, medium_of
 from interp.llm.prompts import mark_data, render
 from interp.llm.types import Picture
-from interp.pictures.cache import Images, read_images
+from interp.pictures.cache import HeatOf, Images, read_images
 from interp.pictures.grid import FIRST, SECOND, Tile, is_low_resolution
 from interp.pictures.painter import Painter
 
@@ -97,7 +93,7 @@ def draw_page(
     images: Images,
     config: ShowConfig,
     painter: Painter,
-    patch_grid: tuple[int, int] | None = None,
+    heat_of: HeatOf,
     domain: str = "",
 ) -> Page:
     """Read the images, give them letters and draw them; unreadable images are left out.
@@ -110,7 +106,7 @@ def draw_page(
         read_neg = {}
     medium = medium_of(sorted({example.domain for example in read}))
     tiles = [
-        Tile(letter, image, _heat_map(example.heat, patch_grid), example.image_id)
+        Tile(letter, image, heat_of(example), example.image_id)
         for letter, (example, image) in zip(FIRST, read.items(), strict=False)
     ]
     neg_tiles = [
@@ -133,11 +129,3 @@ def draw_page(
         outlined=any(tile.heat is not None for tile in tiles),
         low_resolution=2 * n_low > len(read),
     )
-
-
-def _heat_map(heat: bytes | None, grid: tuple[int, int] | None) -> NDArray[np.uint8] | None:
-    """(rows, columns) uint8, from the patches in row-major order."""
-    if heat is None:
-        return None
-    side = math.isqrt(len(heat))
-    return np.frombuffer(heat, dtype=np.uint8).reshape(grid or (side, side))

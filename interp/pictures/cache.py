@@ -13,12 +13,15 @@ from PIL import Image
 from interp.pictures.grid import shrink
 from interp.records.types import Evidence, Example
 from sae.data.images import BadImage
+from sae.data.view import Heat
 
 CACHE_BYTES = 256_000_000
 """What one cache holds at most: about 320 decoded images, or 5,000 encoded single pictures."""
 
 Images = Callable[[Example], Image.Image]
 """Gives an example's picture (`EvidenceReader.image`); raises `BadImage`."""
+HeatOf = Callable[[Example], Heat | None]
+"""Gives where a latent answers on an example (`EvidenceReader.heat`); None without patches."""
 
 Value = TypeVar("Value")
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from interp.llm.types import Picture
 from interp.pictures.heatmap import outline
+from sae.data.view import Heat
 
 FIRST = "ABCDEFGHJKLM"
 """Letters of the first set: 12, without I (a stroke) and O (a circle)."""
@@ -45,8 +45,7 @@ class Tile(NamedTuple):
     letter: str
     image: Image.Image
     """RGB."""
-    heat: NDArray[np.uint8] | None = None
-    """(rows, columns) of patches over the image's central square; 255 = its largest."""
+    heat: Heat | None = None
     image_id: str = ""
     """Equal ids are equal pixels; "" when it is not known."""
 

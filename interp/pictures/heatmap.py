@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sae.data.view import Heat
+
 MAGENTA = (255, 0, 255)
-_THRESHOLD = 0.5
-"""Of the image's largest response."""
 _SMALLEST = 0.015
 """Share of the picture; smaller regions are dropped as noise."""
 _FADED = 160
@@ -17,7 +17,7 @@ _LINE = 2
 Mask = NDArray[np.bool_]
 
 
-def outline(image: Image.Image, heat: NDArray[np.uint8]) -> Image.Image:
+def outline(image: Image.Image, heat: Heat) -> Image.Image:
     """A 2-px magenta outline around the region at half the maximum; the rest is half faded to grey.
 
     Grey, not black or blur: black strokes and thin lines stay visible.
@@ -31,19 +31,12 @@ def outline(image: Image.Image, heat: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(drawn.astype(np.uint8))
 
 
-def region(heat: NDArray[np.uint8], size: tuple[int, int]) -> Mask:
+def region(heat: Heat, size: tuple[int, int]) -> Mask:
     """(h, w) bool for an image of `size` (w, h): where the response is at least half its maximum.
 
-    The heat map lies over the central square, the part of the image that CLIP sees. Regions under
-    1.5% of the picture are dropped, unless nothing would be left.
+    Regions under 1.5% of the picture are dropped, unless nothing would be left.
     """
-    width, height = size
-    side = min(size)
-    square = np.asarray(Image.fromarray(heat).resize((side, side), Image.Resampling.BILINEAR))
-    mask = np.zeros((height, width), dtype=bool)
-    top, left = (height - side) // 2, (width - side) // 2
-    mask[top : top + side, left : left + side] = square >= max(1.0, _THRESHOLD * int(square.max()))
-    return _without_specks(mask, _SMALLEST * width * height)
+    return _without_specks(heat.mask(size), _SMALLEST * size[0] * size[1])
 
 
 def _without_specks(mask: Mask, least: float) -> Mask:

@@ -69,7 +69,7 @@ class Painter:
     def _single(self, tile: Tile, background: int | None) -> Picture:
         if not tile.image_id:
             return single(tile, self._cell, background)
-        heat = None if tile.heat is None else (tile.heat.shape, tile.heat.tobytes())
+        heat = tile.heat and (tile.heat.values.shape, tile.heat.values.tobytes(), tile.heat.view)
         key = (tile.image_id, heat, background)
         return self._encoded.get(key, lambda: single(tile, self._cell, background))
 

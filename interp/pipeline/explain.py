@@ -100,10 +100,9 @@ class ExplainStage(Stage[int, Explanation, ExplainSummary]):
         return namer
 
     def _paid_answerer(self, model: VisionModel) -> VlmExplainer:
-        grid = self._run.evidence.info.grid
-        patch_grid = (grid[0], grid[1]) if grid else None
         again, server = self._work.retry_failed, self._settings.server
-        return VlmExplainer(model, self._config, patch_grid, again=again, server=server)
+        heat_of = self._run.evidence.heat
+        return VlmExplainer(model, self._config, heat_of, again=again, server=server)
 
     def _worker(
         self, answerer: Explainer, source: EvidenceSource

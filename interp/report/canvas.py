@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,15 @@ import numpy as np
 
 from interp.records.types import Example
 from interp.report.gallery.thumbs import ImageSource
+from sae.data.view import Heat
 
 WIDTH, MARGIN, DPI = 11.0, 0.55, 130
 """Inches, inches, dots per inch."""
 INK, SOFT, LINE, BAR = "#22262b", "#646b73", "#dcd7ce", "#8aa2b9"
 BACKGROUND, ACCENT, GOOD, BAD = "#fffefc", "#2f5d8a", "#23784f", "#b83a32"
 SERIF, SANS = "DejaVu Serif", "DejaVu Sans"  # come with matplotlib: the same everywhere
+HOT, HEAVIEST = (225, 40, 90), 0.72
+"""Colour and opacity of heat where it is largest: the gallery's."""
 _SOURCE_PIXELS = 320
 
 
@@ -25,6 +28,8 @@ class Canvas:
 
     axes: Any
     source: ImageSource
+    heat_of: Callable[[Example], Heat | None] | None = None
+    """Where a latent answers on an image; None: it is not drawn."""
     y: float = MARGIN
 
     def text(self, x: float, y: float, words: str, size: float = 8.5, **style: Any) -> None:
@@ -53,7 +58,11 @@ class Canvas:
         w, h = picture.width * scale, picture.height * scale
         left, top = x + (side - w) / 2, self.y + (side - h) / 2
         extent = (left, left + w, top + h, top)
-        self.axes.imshow(np.asarray(picture), extent=extent, aspect="auto", zorder=2)
+        pixels, heat = np.asarray(picture), self.heat_of and self.heat_of(example)
+        if heat is not None:
+            share = HEAVIEST / 255 * heat.spread(picture.size)[..., None]  # (h, w, 1)
+            pixels = (pixels + share * (np.array(HOT) - pixels)).round().astype(np.uint8)
+        self.axes.imshow(pixels, extent=extent, aspect="auto", zorder=2)
 
     def heading(self, words: str, note: str = "") -> None:
         self.text(MARGIN, self.y, words, 10, weight="bold")

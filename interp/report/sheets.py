@@ -45,11 +45,14 @@ _MOST_DOMAINS = 5
 _DOMAIN_COLOURS = ("#3d6ea8", "#c9772b", "#4d8c6a", "#8d5a9c", "#7b7f6d")
 
 
-def write_sheets(run: Run, latents: Sequence[int], out: Path, per_side: int = 8) -> list[Path]:
+def write_sheets(
+    run: Run, latents: Sequence[int], out: Path, per_side: int = 8, heat: bool = True
+) -> list[Path]:
     """Write `out/latent-00017.png` for each latent and return the paths.
 
     `per_side` images stand in a row: the strongest of each domain, and of the held-out test the
-    active and the silent ones. Equal inputs give equal bytes. Raises `UserError` when the run is
+    active and the silent ones; with `heat` red lies where a latent of patches answers. Equal inputs
+    give equal bytes. Raises `UserError` when the run is
     not collected or has no such latent, and with exit code 4, the sheets written, when over 1% of
     the images are not as they were embedded.
     """
@@ -58,15 +61,15 @@ def write_sheets(run: Run, latents: Sequence[int], out: Path, per_side: int = 8)
         for latent in latents:
             path = out / f"latent-{latent:05d}.png"
             with replacing(path) as part:
-                part.write_bytes(sheet_png(run, latent, per_side))
+                part.write_bytes(sheet_png(run, latent, per_side, heat))
             paths.append(path)
     report_bad_images(run.evidence, f"they are marked as missing in {out}")
     return paths
 
 
-def sheet_png(run: Run, latent: int, per_side: int = 8) -> bytes:
+def sheet_png(run: Run, latent: int, per_side: int = 8, heat: bool = True) -> bytes:
     """One latent's sheet as a PNG file's content; errors as `write_sheets`."""
-    return _png(run.evidence, _sheet(run, latent), per_side)
+    return _png(run.evidence, _sheet(run, latent), per_side, heat and bool(run.evidence.info.grid))
 
 
 def choose_telling(run: Run, n: int = 12) -> list[int]:
@@ -109,14 +112,15 @@ def _sheet(run: Run, latent: int) -> Sheet:
     return Sheet(evidence.of(latent), explanation, score, list(evidence.store.domains), pool)
 
 
-def _png(reader: EvidenceReader, sheet: Sheet, per_side: int) -> bytes:
+def _png(reader: EvidenceReader, sheet: Sheet, per_side: int, heat: bool) -> bytes:
     """The canvas is cut where the drawing ended; no date and no version go into the file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(dpi=DPI, facecolor=BACKGROUND)
     FigureCanvasAgg(figure)
-    canvas = Canvas(figure.add_axes((0.0, 0.0, 1.0, 1.0)), reader)
+    heat_of = reader.heat if heat else None
+    canvas = Canvas(figure.add_axes((0.0, 0.0, 1.0, 1.0)), reader, heat_of)
     _draw(canvas, sheet, per_side)
     height = math.ceil((canvas.y + MARGIN - 0.15) * DPI) / DPI
     figure.set_size_inches(WIDTH, height)
@@ -244,7 +248,8 @@ def _domain_column(canvas: Canvas, sheet: Sheet, x: float, width: float) -> None
 
 def _top_row(canvas: Canvas, evidence: Evidence, domain: str, per_side: int) -> None:
     examples = [e for e in evidence.of("explain", "top") if e.domain == domain][:per_side]
-    canvas.heading(f"Strongest: {domain}", "activation below each image")
+    where = "; red: where in the image" if canvas.heat_of else ""
+    canvas.heading(f"Strongest: {domain}", f"activation below each image{where}")
     if not examples:
         canvas.text(MARGIN, canvas.y, "Active on none of them.", 9, color=SOFT)
         canvas.y += 0.4

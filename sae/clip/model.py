@@ -100,6 +100,7 @@ class Clip:
         self.preprocess = Preprocess(parts.transform)
         self.d_embed = parts.d_embed
         self.image_size = parts.image_size
+        self.view = parts.view
         self.n_blocks = 0 if self._tower is None else len(self._tower.blocks)
         self.logit_scale = float(self._model.logit_scale.exp())
 

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from sae.clip.hub_names import find_same_weights
 from sae.core.errors import UserError
 from sae.core.files import did_you_mean
+from sae.data.view import VIEWS, View, find_view
 
 TINY = Path(__file__).resolve().parents[1] / "world" / "tiny_clip" / "weights"
 RANDOM = "random"
@@ -54,6 +55,7 @@ class Parts(NamedTuple):
     """It may need more libraries and files than the images do: made when texts are embedded."""
     d_embed: int
     image_size: int
+    view: View
 
 
 class Request(NamedTuple):
@@ -139,6 +141,11 @@ def _by_schema(name: str, schema: str, place: str) -> Request:
         raise UserError(
             f"{place} has no open_clip_config.json; name a folder in open_clip's format"
         )
+    if schema == "local-dir" and find_view(name) is None:  # open_clip fails without a word
+        raise UserError(
+            f"cannot load the CLIP model {name!r}: its open_clip_config.json tells no resize_mode "
+            f"that is known ({', '.join(VIEWS)})"
+        )
     return Request(name, name, None, False)
 
 
@@ -183,7 +190,7 @@ def _load(request: Request) -> Parts:
 
 
 def _parts(request: Request, model: Any, transform: Any) -> Parts:
-    size = model.visual.preprocess_cfg["size"]
+    size, mode = (model.visual.preprocess_cfg[key] for key in ("size", "resize_mode"))
     return Parts(
         name=request.name,
         model=model,
@@ -191,6 +198,7 @@ def _parts(request: Request, model: Any, transform: Any) -> Parts:
         make_tokenizer=partial(_make_tokenizer, request, getattr(model, "vocab_size", None)),
         d_embed=int(_open_clip().get_model_config(request.model)["embed_dim"]),
         image_size=int(size if isinstance(size, int) else size[0]),
+        view=VIEWS[mode],
     )
 
 

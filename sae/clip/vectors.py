@@ -64,6 +64,7 @@ def vectors_of(clip: Clip, source: Source, dtype: str) -> Vectors:
         tokens_per_image=clip.tokens_per_image(layer, source.tokens),
         grid=list(clip.grid()) if source.tokens != "cls" else [],
         normalised=source.normalised,
+        view=clip.view,
     )
 
 

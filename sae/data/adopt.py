@@ -16,8 +16,8 @@ from sae.core.files import replacing_folder, write_json
 from sae.core.output import is_new, require_own
 from sae.core.places import kind_of, refuse_place
 from sae.core.progress import Progress
-from sae.data import foreign, image_folder
-from sae.data.formats import saev
+from sae.data import foreign
+from sae.data.formats import image_folder, saev
 from sae.data.formats.find import FORMATS, find_layout, split_choice
 from sae.data.formats.layout import Choice, Layout
 from sae.data.roots import remember

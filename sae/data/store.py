@@ -13,6 +13,7 @@ Other labs' embeddings are stores too, read where they lie: formats/.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sae.core.errors import UserError, quote
+from sae.core.errors import Notice, UserError, quote
 from sae.core.files import read_config
 from sae.core.places import refuse_place
 from sae.data import foreign
@@ -31,6 +32,7 @@ from sae.data.formats.layout import Choice, Layout
 from sae.data.roots import follows_links, locate, name_images, require_inside
 from sae.data.store_format import ImageRow, StoreInfo, torch_dtype
 from sae.data.table import IMAGE_COLUMNS, read_frame
+from sae.data.view import View, find_view
 from sae.untrusted.damage import errors_in_one_line
 from sae.untrusted.finite import has_finite_sum
 
@@ -106,6 +108,16 @@ class EmbeddingStore:
     def domains(self) -> list[str]:
         """In the order in which they were given."""
         return list(self.info.roots)
+
+    @cached_property
+    def view(self) -> View:
+        """Which part of an image the model saw; where nothing tells, `crop`, which is said."""
+        found = self.info.view or find_view(self.info.clip)
+        if found is None:
+            told = f"{self.path} does not say how {self.info.clip} cuts images"
+            guess = "heat is drawn on the centred square; `sae embed` writes it down"
+            warnings.warn(f"{told}: {guess}", Notice, stacklevel=2)
+        return found or "crop"
 
     def batches(
         self, n_images: int = 4096, rows: NDArray[np.int64] | None = None

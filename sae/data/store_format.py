@@ -11,6 +11,7 @@ from sae.core.csv_cells import read_cell
 from sae.core.errors import UserError
 from sae.data.images import MAX_PIXELS
 from sae.data.tokens import Tokens
+from sae.data.view import StoredView
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +48,9 @@ class Vectors:
     """[h, w] of the patches; [] without patches."""
     normalised: bool = False
     """Each row has length 1; False: they are as the model gives them."""
+    view: StoredView = ""
+    """Which part of an image the model saw; "" in other labs' and older stores
+    (`EmbeddingStore.view` finds it by `clip`)."""
 
     @property
     def rows(self) -> str:

@@ -193,7 +193,7 @@ def relative_roots(roots: Mapping[str, Path], store: Path) -> dict[str, str]:
 def _refuse_difference(path: Path, old: Plan, new: Plan) -> None:
     for name in [f.name for f in fields(Plan)]:
         was, now = getattr(old, name), getattr(new, name)
-        if was == now:
+        if was == now or (name == "view" and not was):
             continue
         what = "another list of images (names or sizes)" if name == "files" else f"{name} {was!r}"
         asked = "" if name == "files" else f", and now {now!r} is asked for"

@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.evidence.bad_images import report_bad_images
-from interp.records.types import Evidence, Explanation, Score
+from interp.records.types import Evidence, Example, Explanation, Score
 from interp.report.figures import number
-from interp.report.gallery.cards import collect_images, is_stale, make_card
+from interp.report.gallery.cards import collect_images, frame_box, is_stale, make_card
 from interp.report.gallery.thumbs import Thumbs
 from interp.run.results import Results
 from interp.run.run import Run
@@ -95,10 +96,14 @@ def _write_shards(
             (reader.of(latent), results.explanation(latent), results.score_with_verdicts(latent))
             for latent in latents
         ]
-        shown = (collect_images(one, score, domains) for one, _, score in known)
-        thumbs.ensure(example for images in shown for example in images.values())
-        gone = frozenset(thumbs.missing)
-        cards = [make_card(one, said, score, domains, gone, clip) for one, said, score in known]
+        shown = [
+            example
+            for one, _, score in known
+            for example in collect_images(one, score, domains).values()
+        ]
+        thumbs.ensure(shown)
+        gone, boxes = frozenset(thumbs.missing), _boxes(reader, shown, thumbs)
+        cards = [make_card(*one, domains, gone, clip, boxes) for one in known]
         k = start // SHARD_CARDS
         text = f"G.shard({k},{script_json(cards)});\n"
         (folder / f"c{k:04d}.js").write_text(text, encoding="ascii")
@@ -108,6 +113,17 @@ def _write_shards(
     columns = {name: [row[name] for row in rows] for name in _COLUMNS}
     by_domain = zip(*columns["shares"], strict=True) if rows else [()] * len(domains)
     return {**columns, "shares": [list(column) for column in by_domain]}
+
+
+def _boxes(
+    reader: EvidenceReader, shown: Iterable[Example], thumbs: Thumbs
+) -> dict[str, list[float]]:
+    """By image id: where the patches lie in its frame, of images that are there and have a map."""
+    return {
+        example.image_id: frame_box(reader.size(example), heat)
+        for example in shown
+        if example.image_id in thumbs.there and (heat := reader.heat(example)) is not None
+    }
 
 
 _COLUMNS = (

@@ -237,29 +237,28 @@
   }
 
   /** One image with an optional line below it. The whole image is shown, on white. */
-  function tile([id, domain, label, path, there], meta, heat, fact, caption = null, state = "") {
+  function tile([id, domain, label, path, there, box], meta, heat, fact, caption = null, state = "") {
     const about = [meta.domains[domain], label, path].filter(Boolean).join(" · ");
     const frame = el(`span.frame.${tone(domain)}`, {});
     if (there) {
       const image = el("img", { src: G.thumb(id), alt: `${label || meta.domains[domain]}, ${fact}`, loading: "lazy", decoding: "async" });
-      if (heat) image.addEventListener("load", () => frame.append(heatMap(heat, meta.grid, image)), { once: true });
       frame.append(image);
+      if (heat) frame.append(heatMap(heat, meta.grid, box));
     } else {
       frame.append(el("span.gone", {}, "image missing"));
     }
     return el(`figure.tile${state ? `.${state}` : ""}`, { title: `${about}\n${fact}` }, frame, caption ? el("figcaption", {}, caption) : null);
   }
 
-  /** Patch activations over the centred square that CLIP sees; white is 0, red the image's largest. */
-  function heatMap(packed, [rows, columns], image) {
+  /** Patch activations over the part of the frame that CLIP sees, in per cent; clear is 0, red the image's largest. */
+  function heatMap(packed, [rows, columns], [left, top, width, height]) {
     const values = Uint8Array.from(atob(packed), (c) => c.charCodeAt(0));
     const canvas = el("canvas.heat", { width: columns, height: rows, "aria-hidden": true });
     const context = canvas.getContext("2d");
     const pixels = context.createImageData(columns, rows);
     values.forEach((value, i) => pixels.data.set([225, 40, 90, Math.round(value * 0.72)], 4 * i));
     context.putImageData(pixels, 0, 0);
-    const { naturalWidth: w, naturalHeight: h } = image;
-    canvas.style.width = `${(100 * Math.min(w, h)) / Math.max(w, h)}%`;
+    Object.entries({ left, top, width, height }).forEach(([side, share]) => { canvas.style[side] = `${share}%`; });
     return canvas;
   }
 

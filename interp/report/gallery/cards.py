@@ -14,6 +14,7 @@ from typing import Any
 from interp.records.circular import is_circular
 from interp.records.types import Evidence, Example, Explanation, LatentStats, Score, Verdict
 from interp.report.figures import number, whole
+from sae.data.view import Heat, view_box
 
 N_TOP = 8
 """Strongest images shown per domain."""
@@ -42,9 +43,10 @@ def make_card(
     domains: Sequence[str],
     missing: frozenset[str] = frozenset(),
     clip: str = "",
+    boxes: Mapping[str, Sequence[float]] | None = None,
 ) -> dict[str, Json]:
     """The card of one latent; `missing` are the image ids that cannot be shown any more, `clip` is
-    what the SAE is made of."""
+    what the SAE is made of, `boxes` by image id what `frame_box` gives."""
     images = collect_images(evidence, score, domains)
     place = {image_id: index for index, image_id in enumerate(images)}
     return {
@@ -52,11 +54,19 @@ def make_card(
         "stats": _stats(evidence.stats, domains),
         "explanation": _explanation(explanation),
         "score": _score(score, explanation, clip),
-        "images": [_image(e, domains, missing) for e in images.values()],
+        "images": [_image(e, domains, missing, boxes or {}) for e in images.values()],
         "top": [[_shown(e, place) for e in row] for row in _tops(evidence, domains)],
         "quantiles": [[_shown(e, place) for e in row] for row in _quantiles(evidence)],
         "verdicts": _verdicts(evidence, score, place),
     }
+
+
+def frame_box(size: tuple[int, int], heat: Heat) -> list[float]:
+    """Where the patches lie in the square frame that holds a whole image of `size` (w, h) in its
+    middle: left, top, width, height in per cent of the frame."""
+    box, side = view_box(size, heat.view, heat.aspect), max(size)
+    left, top = box.left + (side - size[0]) / 2, box.top + (side - size[1]) / 2
+    return [round(100 * length / side, 2) for length in (left, top, box.width, box.height)]
 
 
 def is_stale(score: Score, explanation: Explanation | None) -> bool:
@@ -158,8 +168,15 @@ def _score(s: Score | None, explanation: Explanation | None, clip: str) -> dict[
     }
 
 
-def _image(e: Example, domains: Sequence[str], missing: Iterable[str]) -> list[Json]:
-    return [e.image_id, domains.index(e.domain), e.label, e.path, int(e.image_id not in missing)]
+def _image(
+    e: Example,
+    domains: Sequence[str],
+    missing: Iterable[str],
+    boxes: Mapping[str, Sequence[float]],
+) -> list[Json]:
+    there = int(e.image_id not in missing)
+    box = [list(boxes[e.image_id])] if e.image_id in boxes else []
+    return [e.image_id, domains.index(e.domain), e.label, e.path, there, *box]
 
 
 def _shown(e: Example, place: Mapping[str, int]) -> list[Json]:

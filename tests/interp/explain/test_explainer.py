@@ -83,8 +83,8 @@ def test_neither_class_nor_file_name_nor_activation_is_told():
 
 def test_patch_latents_add_a_twin_grid_and_ask_for_the_region():
     model = Scripted()
-    heat = bytes([0] * 20 + [255] * 10 + [0] * 19)
-    explained(model, ColourSource(heat=heat), patch_grid=(7, 7))
+    source = ColourSource(heat=bytes([0] * 20 + [255] * 10 + [0] * 19))
+    explained(model, source, heat_of=source.heat)
     (question,) = model.questions
     pictures = [part for part in question.parts if not isinstance(part, str)]
     assert len(pictures) == 3

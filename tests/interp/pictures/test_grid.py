@@ -6,6 +6,7 @@ from PIL import Image, ImageDraw
 
 from interp.pictures.grid import FIRST, SECOND, Tile, compose, is_low_resolution
 from interp.pictures.heatmap import outline, region
+from sae.data.view import Heat
 from tests.support.paths import ROOT
 
 
@@ -126,7 +127,7 @@ def test_the_region_is_where_the_heat_is_at_least_half_its_maximum():
     heat = np.zeros((7, 7), np.uint8)
     heat[1:4, 1:4] = 200
     heat[5, 5] = 90  # under half
-    mask = region(heat, (196, 196))
+    mask = region(Heat(heat, "squash"), (196, 196))
     assert mask[70, 70]
     assert not mask[5 * 28 + 14, 5 * 28 + 14]
     assert 0.1 < mask.mean() < 0.25
@@ -136,25 +137,27 @@ def test_small_regions_are_dropped_unless_nothing_would_be_left():
     heat = np.zeros((14, 14), np.uint8)
     heat[2:8, 2:8] = 255
     heat[12, 12] = 140
-    assert not region(heat, (196, 196))[12 * 14 :, 12 * 14 :].any()
+    assert not region(Heat(heat, "squash"), (196, 196))[12 * 14 :, 12 * 14 :].any()
     alone = np.zeros((14, 14), np.uint8)
     alone[12, 12] = 255
-    assert region(alone, (196, 196)).any()
+    assert region(Heat(alone, "squash"), (196, 196)).any()
 
 
-def test_the_heat_map_lies_over_the_central_square_of_a_wide_image():
+def test_the_heat_map_lies_over_the_part_of_a_wide_image_that_the_model_saw():
     heat = np.full((7, 7), 255, np.uint8)
-    mask = region(heat, (300, 100))
+    mask = region(Heat(heat, "crop"), (300, 100))
     assert mask[:, 100:200].all()
     assert not mask[:, :100].any()
     assert not mask[:, 200:].any()
+    assert region(Heat(heat, "squash"), (300, 100)).all()
+    assert region(Heat(heat, "pad"), (300, 100)).all()
 
 
 def test_a_twin_has_a_magenta_outline_and_a_faded_outside_but_keeps_the_inside():
     heat = np.zeros((7, 7), np.uint8)
     heat[2:5, 2:5] = 255
     image = Image.new("RGB", (194, 194), (20, 120, 40))
-    pixels = np.asarray(outline(image, heat)).astype(int)
+    pixels = np.asarray(outline(image, Heat(heat, "squash"))).astype(int)
     assert tuple(pixels[97, 97]) == (20, 120, 40)
     assert tuple(pixels[5, 5]) == (90, 140, 100)
     row = (pixels[97] == (255, 0, 255)).all(axis=1)
@@ -162,7 +165,7 @@ def test_a_twin_has_a_magenta_outline_and_a_faded_outside_but_keeps_the_inside()
 
 
 def test_without_heat_or_without_twin_nothing_is_drawn_on_the_image():
-    heat = np.full((7, 7), 255, np.uint8)
+    heat = Heat(np.full((7, 7), 255, np.uint8), "squash")
     plain = compose([Tile("A", sketch())], 1).data
     assert compose([Tile("A", sketch(), heat)], 1).data == plain
     assert compose([Tile("A", sketch())], 1, twin=True).data == plain

@@ -21,15 +21,17 @@ from interp.llm.types import Picture
 from interp.pictures import painter as layouts
 from interp.pictures.grid import CELLS, FIRST, Tile, compose, single
 from interp.pictures.painter import Layout, Painter
+from sae.data.view import Heat
 from tests.support.interp.explaining import ColourSource, colour_of
 from tests.support.servers.loopback import Loopback
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)]
-HEAT = np.zeros((7, 7), np.uint8)
-HEAT[2:5, 2:5] = 255
+VALUES = np.zeros((7, 7), np.uint8)
+VALUES[2:5, 2:5] = 255
+HEAT = Heat(VALUES, "squash")
 
 
-def tiles(heat: NDArray[np.uint8] | None = None) -> list[Tile]:
+def tiles(heat: Heat | None = None) -> list[Tile]:
     return [
         Tile(letter, Image.new("RGB", (300, 300), colour), heat, f"image {letter}")
         for letter, colour in zip(FIRST, COLOURS, strict=False)
@@ -163,7 +165,8 @@ def test_the_same_image_is_encoded_once_whatever_its_letter(drawn: list[Tile]) -
 
 def test_other_margins_and_other_outlines_are_other_pictures(drawn: list[Tile]) -> None:
     painter, image = Painter("separate", 4, 224), Image.new("RGB", (300, 100), "red")
-    heats = [None, HEAT, HEAT // 2, np.roll(HEAT, 1), HEAT[:6], HEAT[:6].reshape(7, 6)]
+    others = (VALUES // 2, np.roll(VALUES, 1), VALUES[:6], VALUES[:6].reshape(7, 6))
+    heats = [None, HEAT, Heat(VALUES, "crop"), *(Heat(other, "squash") for other in others)]
     for heat in heats:
         for background in (255, 128, None):
             painter.parts([Tile("A", image, heat, "one")], background)
@@ -197,14 +200,14 @@ def test_threads_that_draw_at_once_get_what_one_gets() -> None:
 # A page of the explainer
 
 
-@pytest.mark.parametrize("heat", [None, HEAT.tobytes()], ids=["whole images", "patches"])
+@pytest.mark.parametrize("heat", [None, VALUES.tobytes()], ids=["whole images", "patches"])
 def test_both_layouts_of_a_page_have_the_same_letters_and_the_same_words(
     heat: bytes | None,
 ) -> None:
     source = ColourSource(heat=heat)
     shown = choose_shown(source.of(0), ShowConfig())
     grid, separate = (
-        draw_page(shown, source.image, ShowConfig(), Painter(layout, 4, 224), (7, 7))
+        draw_page(shown, source.image, ShowConfig(), Painter(layout, 4, 224), source.heat)
         for layout in ("grid", "separate")
     )
     assert (grid.codes, grid.neg_codes) == (separate.codes, separate.neg_codes)
@@ -220,7 +223,7 @@ def test_both_layouts_of_a_page_have_the_same_letters_and_the_same_words(
 def test_each_letter_of_a_page_stands_at_the_image_that_the_page_says() -> None:
     source = ColourSource()
     shown = choose_shown(source.of(0), ShowConfig())
-    page = draw_page(shown, source.image, ShowConfig(), Painter("separate", 4, 224))
+    page = draw_page(shown, source.image, ShowConfig(), Painter("separate", 4, 224), source.heat)
     images = {e.image_id: source.image(e) for e in (*shown.positives, *shown.negatives)}
     background = {"drawings": 255, "photos": 128, "mixed": None}[page.medium]
     for image_id, picture in zip(
@@ -238,10 +241,10 @@ def test_the_layout_is_part_of_the_fingerprint() -> None:
 def test_a_server_that_looks_sees_the_same_colour_in_separate_pictures(tmp_path: Path) -> None:
     with Loopback() as server, Ledger(tmp_path / "calls.sqlite") as ledger:
         model = ChatModel(ClientConfig("fake/vision", server.base_url), ledger, "sk-test")
-        config, source = ExplainConfig(layout="separate"), ColourSource(heat=HEAT.tobytes())
+        config, source = ExplainConfig(layout="separate"), ColourSource(heat=VALUES.tobytes())
 
         async def main() -> list[str | None]:
-            async with VlmExplainer(model, config) as explainer:
+            async with VlmExplainer(model, config, source.heat) as explainer:
                 return [
                     (await explainer.explain(source.of(n), source.image)).label for n in range(3)
                 ]

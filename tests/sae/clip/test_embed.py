@@ -229,6 +229,20 @@ def test_other_settings_are_refused_by_name(
         run(images, tmp_path / "store", clip, **change)  # type: ignore[arg-type]
 
 
+def test_a_store_begun_before_views_were_written_down_goes_on(
+    images: Images, clip: Clip, tmp_path: Path
+) -> None:
+    assert run(images, tmp_path / "store", clip).view == clip.view == "squash"
+    (tmp_path / "store" / "store.json").unlink()
+    plan = json.loads((tmp_path / "store" / "plan.json").read_text())
+    (tmp_path / "store" / "plan.json").write_text(json.dumps({**plan, "view": "crop"}))
+    with pytest.raises(UserError, match="begun with view 'crop', and now 'squash'"):
+        run(images, tmp_path / "store", clip)
+    del plan["view"]
+    (tmp_path / "store" / "plan.json").write_text(json.dumps(plan))
+    assert run(images, tmp_path / "store", clip).view == "squash"
+
+
 def test_another_list_of_images_is_refused(images: Images, clip: Clip, tmp_path: Path) -> None:
     run(images, tmp_path / "store", clip)
     fewer = Images(images.roots, images.files[:-1])

@@ -10,8 +10,8 @@ import torch
 
 from sae.core.errors import UserError
 from sae.data.adopt import adopt
+from sae.data.formats.image_folder import in_order
 from sae.data.formats.layout import Choice
-from sae.data.image_folder import in_order
 from sae.data.store import EmbeddingStore
 from tests.support.commands import sae
 from tests.support.sae.foreign_stores import (

@@ -19,6 +19,7 @@ from interp.llm.ledger.ledger import Ledger
 from interp.llm.server.client import ChatModel, ClientConfig
 from interp.records.split import split_of
 from interp.records.types import Evidence, Example, Kind, LatentStats, Side
+from sae.data.view import Heat
 from tests.support.interp.asking import explain_run
 from tests.support.interp.patient import give_time_to_end
 from tests.support.paths import ROOT
@@ -73,7 +74,7 @@ class ColourSource:
         share of each domain's images that are active.
         """
         self.rates = rates or {"sketch": 0.04, "photo": 0.04}
-        self.n_top, self.n_silent, self.heat = n_top, n_silent, heat
+        self.n_top, self.n_silent, self.packed = n_top, n_silent, heat
         self.side: Side = side
         self.claimed: Side = claimed or side
 
@@ -83,6 +84,9 @@ class ColourSource:
 
     def image(self, example: Example) -> Image.Image:
         return draw(example.path, example.image_id)
+
+    def heat(self, example: Example) -> Heat | None:
+        return None if example.heat is None else Heat.of(example.heat, "squash")
 
     def _examples(self, latent: int) -> Iterator[Example]:
         ids = image_ids(self.side)
@@ -113,7 +117,7 @@ class ColourSource:
             label=f"class {colour}",
             path=colour,
             act=act,
-            heat=self.heat,
+            heat=self.packed,
         )
 
 

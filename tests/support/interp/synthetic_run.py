@@ -300,7 +300,8 @@ def _write_store(
     ]
     store.mkdir(parents=True, exist_ok=True)
     frame = pd.DataFrame(rows, columns=["image_id", "path", "domain", "label"])
-    frame.assign(width=96, height=96).to_parquet(store / "images.parquet")
+    widths, heights = zip(*(Image.open(file.path).size for _, file in images), strict=True)
+    frame.assign(width=widths, height=heights).to_parquet(store / "images.parquet")
     info = StoreInfo(
         format=1,
         clip="ViT-B-32/openai",

@@ -28,7 +28,11 @@ PREPROCESS = {
 
 
 def small_clip(
-    folder: Path, vision: dict[str, Any] = VIT, seed: int = 0, siglip: bool = False
+    folder: Path,
+    vision: dict[str, Any] = VIT,
+    seed: int = 0,
+    siglip: bool = False,
+    preprocess: dict[str, Any] = PREPROCESS,
 ) -> str:
     """Write a model in open_clip's format into `folder`; return its name for `load_clip`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +52,7 @@ def small_clip(
         weights = (CustomTextCLIP if siglip else CLIP)(**config).half().state_dict()
     save_file(weights, folder / "open_clip_model.safetensors")
     config |= {"custom_text": True} if siglip else {}
-    whole = {"model_cfg": config, "preprocess_cfg": PREPROCESS}
+    whole = {"model_cfg": config, "preprocess_cfg": preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps(whole))
     return f"local-dir:{folder}"
 

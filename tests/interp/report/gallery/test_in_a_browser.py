@@ -7,7 +7,6 @@ import io
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from interp.report.sheets import _verdict
 from interp.run.run import Run
 from sae.core.files import append_jsonl, read_jsonl
 from tests.support.interp import synthetic_run as synthetic
+from tests.support.interp.browsers import LOADED, Watched
 from tests.support.interp.galleries import (
     DEAD,
     FAILED,
@@ -35,53 +35,6 @@ from tests.support.interp.galleries import (
     small_run,
 )
 from tests.support.interp.latents import weakened
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
-    if found is None:
-        pytest.skip("no Chromium on the PATH")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=flags)
-        yield chromium
-        chromium.close()
-
-
-class Watched:
-    """A page with all that it should not do written down."""
-
-    def __init__(self, browser: Any, run: Path, address: str = "", **options: Any) -> None:
-        self.faults: list[str] = []
-        self.page = browser.new_page(**options)
-        self.page.set_default_timeout(8000)
-        self.page.on("console", lambda m: self.faults.append(f"console: {m.text}"))
-        self.page.on("pageerror", lambda e: self.faults.append(f"error: {e}"))
-        self.page.on("dialog", self._dialog)
-        self.page.on("request", self._request)
-        self.page.goto((run / "gallery/index.html").as_uri() + address)
-        self.page.wait_for_selector("#title, .start")
-
-    def go(self, address: str) -> None:
-        latent = address.removeprefix("#/")
-        self.page.evaluate("(hash) => { location.hash = hash; }", address)
-        self.page.wait_for_selector(f"body[data-shown='{latent}']")
-
-    def _dialog(self, dialog: Any) -> None:
-        self.faults.append(f"dialog: {dialog.message}")
-        dialog.dismiss()
-
-    def _request(self, request: Any) -> None:
-        if not request.url.startswith(("file:", "data:,")):
-            self.faults.append(f"request: {request.url}")
-
-
-LOADED = """() => Promise.all([...document.querySelectorAll('main img')].map((image) => {
-  image.loading = 'eager';
-  return image.decode().then(() => image.naturalWidth, () => 0);
-}))"""
 
 
 def test_a_card_opens_from_its_address_with_images_that_load(browser: Any, run_dir: Path) -> None:

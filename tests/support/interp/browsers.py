@@ -1,0 +1,40 @@
+"""A gallery's page in Chromium, with all that it should not do written down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+class Watched:
+    """A page with all that it should not do written down."""
+
+    def __init__(self, browser: Any, run: Path, address: str = "", **options: Any) -> None:
+        self.faults: list[str] = []
+        self.page = browser.new_page(**options)
+        self.page.set_default_timeout(8000)
+        self.page.on("console", lambda m: self.faults.append(f"console: {m.text}"))
+        self.page.on("pageerror", lambda e: self.faults.append(f"error: {e}"))
+        self.page.on("dialog", self._dialog)
+        self.page.on("request", self._request)
+        self.page.goto((run / "gallery/index.html").as_uri() + address)
+        self.page.wait_for_selector("#title, .start")
+
+    def go(self, address: str) -> None:
+        latent = address.removeprefix("#/")
+        self.page.evaluate("(hash) => { location.hash = hash; }", address)
+        self.page.wait_for_selector(f"body[data-shown='{latent}']")
+
+    def _dialog(self, dialog: Any) -> None:
+        self.faults.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
+    def _request(self, request: Any) -> None:
+        if not request.url.startswith(("file:", "data:,")):
+            self.faults.append(f"request: {request.url}")
+
+
+LOADED = """() => Promise.all([...document.querySelectorAll('main img')].map((image) => {
+  image.loading = 'eager';
+  return image.decode().then(() => image.naturalWidth, () => 0);
+}))"""
