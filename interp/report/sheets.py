@@ -169,7 +169,8 @@ def _no_label(said: Explanation | None, status: str) -> str:
 
 def _why(record: Explanation | Score) -> str:
     """The kind of a failure and the server's words for it."""
-    return printable(f"{record.failure}: {record.reason}" if record.reason else f"{record.failure}")
+    kind = (record.failure or "").replace("_", " ")
+    return printable(f"{kind}: {record.reason}" if record.reason else kind)
 
 
 def _figures(canvas: Canvas, sheet: Sheet) -> None:

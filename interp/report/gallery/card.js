@@ -32,12 +32,12 @@
       title(card),
       said && said.second_label ? el("p.second", { title: "The explainer saw two things" }, "and also ", el("em", {}, text(said.second_label))) : null,
       said && said.description ? el("p.description", {}, text(said.description)) : null,
-      said && said.failure ? el("p.notice", {}, "The explainer gave no label: ", why(said), ".") : null,
+      said && said.failure ? el("p.notice", {}, "The explainer gave no label: ", why(said)) : null,
       !said && card.stats.status !== "dead" ? el("p.notice", {}, "Nobody has looked at this latent yet; ", el("code", {}, "interp explain"), " names it.") : null);
   }
 
   /** A kind of failure, and the words of the server. */
-  const why = ({ failure, reason }) => text(reason ? `${failure} (${reason})` : failure);
+  const why = ({ failure, reason }) => [text(failure.replaceAll("_", " ")), ".", reason ? el("span.reason", {}, text(reason)) : null];
 
   /** Model, layer and tokens in words. */
   G.source = (meta) => {
@@ -94,7 +94,7 @@
       const why = explanation && explanation.label ? ["Not scored yet; ", el("code", {}, "interp score"), " tests the label on unseen images."] : ["There is no label to test."];
       return panel("score", name, el("p.missing", {}, why));
     }
-    if (score.failure) return panel("score", name, el("p.missing", {}, "Not scored: ", why(score), "."));
+    if (score.failure) return panel("score", name, el("p.missing", {}, "Not scored: ", why(score)));
     const stale = score.stale ? el("p.missing", {}, "This score belongs to another label, ", el("em", {}, text(score.label)), "; run ", el("code", {}, "interp score"), " again.") : null;
     const interval = score.auroc_low === null ? "" : `${G.fixed(score.auroc_low)} to ${G.fixed(score.auroc_high)}`;
     const note = score.note ? el("p.missing", {}, text(score.note), ".") : null;

@@ -109,6 +109,27 @@ def test_missing_things_are_said_in_words(browser: Any, run_dir: Path) -> None:
     assert shown.faults == []
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_reason_of_a_failure_stands_apart_and_within_its_frame(
+    browser: Any, tmp_path: Path, width: int
+) -> None:
+    run, reason = small_run(tmp_path), '400: {"error":"see https://x.org/' + "a" * 440 + '"}'
+    first, *others = read_jsonl(run / "explanations.jsonl")
+    first |= {"label": None, "failure": "bad_request", "reason": reason}
+    lines = [json.dumps(row) + "\n" for row in (first, *others)]
+    (run / "explanations.jsonl").write_text("".join(lines), encoding="utf-8")
+    build_gallery(Run(run))
+    shown = Watched(browser, run, "#/0", viewport={"width": width, "height": 800})
+    assert shown.page.locator(".notice").inner_text().split("\n") == [
+        "The explainer gave no label: bad request.",
+        reason,
+    ]
+    for place in (".notice", "html"):
+        over = shown.page.locator(place).evaluate("e => e.scrollWidth - e.clientWidth")
+        assert over == 0, place
+    assert shown.faults == []
+
+
 def test_hostile_text_is_shown_as_text_and_nothing_runs(browser: Any, run_dir: Path) -> None:
     shown = Watched(browser, run_dir)
     for i, payload in enumerate(XSS):
