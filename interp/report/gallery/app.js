@@ -5,7 +5,7 @@
   const { el, text } = G;
   const $ = (id) => document.getElementById(id);
   const KEPT_SHARDS = 12;
-  const START = { q: "", sort: "score", show: "all" };
+  const START = { q: "", sort: "score", show: "all", class: "" };
 
   let index = null;
   let list = null;
@@ -58,7 +58,8 @@
     const asked = new URLSearchParams(query);
     const id = /^\d+$/.test(path) && Number(path) < index.status.length ? Number(path) : null;
     const known = (name, names) => (Object.hasOwn(names, asked.get(name) ?? "") ? asked.get(name) : START[name]);
-    return { id, q: asked.get("q") ?? "", sort: known("sort", G.sorts(index)), show: known("show", G.SHOWN) };
+    const name = index.classes?.names.includes(asked.get("class")) ? asked.get("class") : "";
+    return { id, q: asked.get("q") ?? "", sort: known("sort", G.sorts(index)), show: known("show", G.SHOWN), class: name };
   }
 
   /** The address of a latent's card (of the start page: null) with the list as it is. */
@@ -75,10 +76,14 @@
     $("summary").textContent = `${G.plural(index.status.length, "latent")} · ${G.plural(meta.n_images, "image")}`;
     options($("show"), Object.entries(G.SHOWN).map(([name, [title, fits]]) => [name, `${title} (${G.count(index.status.filter((_, i) => fits(index, i)).length)})`]));
     options($("sort"), Object.entries(G.sorts(index)).map(([name, [title]]) => [name, title]));
+    const { names, latents } = index.classes ?? { names: [] };
+    $("of-class").hidden = names.length === 0;
+    options($("class"), [["", "All classes"], ...names.map((name, i) => [name, `${name} (${G.count(latents[i].length)})`])]);
     list = new G.List($("rows"), $("space"), index);
     $("query").addEventListener("input", () => change({ q: $("query").value }));
     $("show").addEventListener("change", () => change({ show: $("show").value }));
     $("sort").addEventListener("change", () => change({ sort: $("sort").value }));
+    $("class").addEventListener("change", () => change({ class: $("class").value, sort: $("class").value ? "rank" : START.sort }));
     document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); $("main").focus(); });
     window.addEventListener("hashchange", () => follow(parse(location.hash)));
     document.addEventListener("keydown", onKey);
@@ -106,7 +111,7 @@
   }
 
   function relist() {
-    for (const [id, name] of [["query", "q"], ["sort", "sort"], ["show", "show"]]) if ($(id).value !== state[name]) $(id).value = state[name];
+    for (const [id, name] of [["query", "q"], ["sort", "sort"], ["show", "show"], ["class", "class"]]) if ($(id).value !== state[name]) $(id).value = state[name];
     list.current = state.id;
     list.set(G.select(index, state));
     const n = list.ids.length;

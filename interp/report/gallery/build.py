@@ -20,8 +20,10 @@ from interp.report.gallery.cards import collect_images, frame_box, is_stale, mak
 from interp.report.gallery.thumbs import Thumbs
 from interp.run.results import Results
 from interp.run.run import Run
+from sae.core.errors import UserError, quote
 from sae.core.files import replacing_folder, without_place
 from sae.core.progress import Progress
+from sae.data.classes.latents import read_info, read_table
 
 if TYPE_CHECKING:
     from interp.evidence.reader import EvidenceReader
@@ -38,13 +40,15 @@ def build_gallery(run: Run, progress: Progress | None = None) -> Path:
     """
     reader, results = run.evidence, run.results
     target = run.path / "gallery"
+    classes = _classes(reader, run.path / "classes")
     # An interrupted build leaves whole thumbnails behind: they are used again.
     with replacing_folder(target, resume=True) as folder:
         shutil.rmtree(folder / "data", ignore_errors=True)
         (folder / "data").mkdir()
         thumbs = Thumbs(reader, folder, earlier=target)
         columns = _write_shards(reader, results, thumbs, folder / "data", progress)
-        call = f"G.index({script_json({'meta': _meta(reader, run.path), **columns})});\n"
+        index = {"meta": _meta(reader, run.path), **columns, **classes}
+        call = f"G.index({script_json(index)});\n"
         (folder / "data" / "index.js").write_text(call, encoding="ascii")
         thumbs.prune()
         for name in PAGE:
@@ -76,6 +80,26 @@ def _meta(reader: EvidenceReader, run_dir: Path) -> dict[str, Any]:
         # As in LatentStats.sketch_share.
         "share_of": "sketch" if "sketch" in domains else domains[0],
         "shard_cards": SHARD_CARDS,
+    }
+
+
+def _classes(reader: EvidenceReader, folder: Path) -> dict[str, Any]:
+    """The latents of each class in their order, where `sae classes` has written into the run.
+
+    Raises `UserError` where it was for another SAE.
+    """
+    if not folder.exists():
+        return {}
+    info = read_info(folder)
+    if info.sae_identity != reader.info.sae_identity:
+        sae = f"{quote(folder.parent / 'sae')} {quote(reader.store.path)}"
+        raise UserError(
+            f"{folder} is of another SAE than the run; run "
+            f"`sae classes {sae} --out {quote(folder)}`, or move it away"
+        )
+    listed = read_table(folder, info).sort_values("rank").groupby("class")["latent"].agg(list)
+    return {
+        "classes": {"names": info.names, "latents": [listed.get(name, []) for name in info.names]}
     }
 
 

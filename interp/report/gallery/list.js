@@ -17,12 +17,13 @@
   };
 
   /** Name -> [text, values by latent, direction]; a missing value always comes last. */
-  G.sorts = ({ meta, score, frequency, shares }) => ({
+  G.sorts = ({ meta, score, frequency, shares, classes }) => ({
     score: ["Best score first", score, -1],
     worst: ["Worst score first", score, 1],
     frequent: ["Most frequent first", frequency, -1],
     rare: ["Rarest first", frequency, 1],
     ...shareSorts(meta, shares),
+    ...(classes ? { rank: ["First of the class first", null, 1] } : {}),
     id: ["By number", null, 1],
   });
 
@@ -33,16 +34,14 @@
     return { share: [`Most ${name} first`, values, -1], other: [`Least ${name} first`, values, 1] };
   }
 
-  /** The latents that fit a query and a filter, in order. */
-  G.select = (index, { q, sort, show }) => {
+  /** The latents that fit a query, a filter and a class, in order. */
+  G.select = (index, { q, sort, show, class: name }) => {
     const words = q.toLowerCase().split(/\s+/).filter(Boolean);
     const fits = G.SHOWN[show][1];
-    const found = [];
-    for (let i = 0; i < index.status.length; i++) {
-      if (fits(index, i) && words.every((word) => index.lower[i].includes(word) || word.replace(/^#/, "") === String(i))) found.push(i);
-    }
+    const of = name ? index.classes.latents[index.classes.names.indexOf(name)] : [...index.status.keys()];
+    const found = of.filter((i) => fits(index, i) && words.every((word) => index.lower[i].includes(word) || word.replace(/^#/, "") === String(i)));
     const [, values, direction] = G.sorts(index)[sort];
-    if (values === null) return found;
+    if (values === null) return sort === "rank" ? found : found.sort((a, b) => a - b);
     const rank = (i) => (values[i] === null ? Infinity : direction * values[i]);
     return found.sort((a, b) => rank(a) - rank(b) || a - b || 0);
   };
