@@ -64,6 +64,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_LYING = (5, 6, 7, 8)
+"""Of these, width and height change places."""
 
 
 class BadImage(Exception):
@@ -213,9 +215,20 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey).convert("RGB")
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(w, h) in pixels, as `decode` gives the image, of one that is only opened."""
+    # Pillow tells the size of a TIFF as it lies once it is upright.
+    lies = image.format != "TIFF" and _orientation(image) in _LYING
+    return image.size[::-1] if lies else image.size
+
+
 def _upright(source: Image.Image, rgb: Image.Image) -> Image.Image:
-    try:
-        turn = _TURNS.get(source.getexif().get(ExifTags.Base.Orientation, 1))
-    except _DECODER_ERRORS:  # broken EXIF says nothing about the pixels
-        return rgb
+    turn = _TURNS.get(_orientation(source))
     return rgb if turn is None else rgb.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except _DECODER_ERRORS:  # broken EXIF says nothing about the pixels
+        return 1

@@ -69,7 +69,7 @@ def _meta(reader: EvidenceReader, run_dir: Path) -> dict[str, Any]:
     domains = list(reader.store.domains)
     return {
         "run": run_dir.resolve().name,
-        "clip": info.clip,
+        "clip": without_place(info.clip),
         "layer": info.layer,
         "tokens": info.tokens,
         "pool": reader.info.pool,

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from sae.core.errors import UserError
 from sae.core.files import sha256_of
 from sae.core.progress import Progress
-from sae.data.images import FORMATS
+from sae.data.images import FORMATS, upright_size
 from sae.data.store_format import ImageRow
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -88,9 +88,9 @@ def _row(root: Path, path: str, label: str, domain: str) -> ImageRow:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """Pixels (w, h) as the file's header tells; (0, 0) for what is not read."""
+    """Pixels (w, h) of the upright image as its header tells; (0, 0) for what is not read."""
     try:
         with Image.open(path, formats=FORMATS) as image:
-            return image.size
+            return upright_size(image)
     except _NO_SIZE:
         return 0, 0

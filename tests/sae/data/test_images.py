@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from sae.data import images
-from sae.data.images import BadImage, decode, read_image
+from sae.data.images import BadImage, decode, read_image, upright_size
 from sae.data.split import fraction
 
 ORIENTATION = 0x0112
@@ -120,7 +120,9 @@ def test_every_exif_orientation_is_shown_upright(kind: str, orientation: int) ->
     stored = upright.transpose(images._TURNS[undo]) if orientation > 1 else upright
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
-    shown = decode(encoded(stored, kind, exif=exif))
+    data = encoded(stored, kind, exif=exif)
+    shown = decode(data)
+    assert upright_size(Image.open(io.BytesIO(data))) == shown.size == upright.size
     assert shown.size == (32, 16)
     assert shown.info == {}
     assert np.array_equal(np.asarray(ImageOps.exif_transpose(shown)), np.asarray(shown))
