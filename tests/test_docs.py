@@ -23,6 +23,7 @@ from sae.evaluation.zeroshot import ZeroShot
 from sae.model.sae import SAEConfig
 from sae.steering.edit.report import EditReport
 from sae.steering.probe import ProbeInfo
+from sae.steering.segment.report import Change, Result, SegmentReport
 from sae.training.checkpoint import CheckpointInfo
 from sae.training.loop import TrainRow
 from sae.training.lr_search import LrChoice
@@ -106,6 +107,9 @@ def test_every_heading_that_a_guide_links_to_exists(page: Path) -> None:
         ("eval.json", ZeroShot),
         ("probe.json", ProbeInfo),
         ("edit.json", EditReport),
+        ("results.csv", Result),
+        ("changes.csv", Change),
+        ("segment.json", SegmentReport),
         ("run.json", RunInfo),
         ("collect/collect.json", CollectInfo),
         ("collect/latents.parquet", LatentStats),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sae.cli import adopt, console, edits, hub, interchange, probe, reports, steering
+from sae.cli import adopt, console, edits, hub, interchange, probe, reports, segments, steering
 from sae.cli.console import (
     ConfigOption,
     DebugOption,
@@ -252,6 +252,7 @@ app.command()(adopt.adopt)
 app.command()(steering.classes)
 app.command()(probe.probe)
 steering.steer.command()(edits.edit)
+steering.steer.command()(segments.segment)
 app.add_typer(steering.steer, name="steer")
 for _command in (hub.push, hub.pull):
     app.command()(_command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,9 +47,8 @@ def draw_edit(
         FigureCanvasAgg(figure)  # pyplot, and with it any window, is never touched
         ratios = [1.0] * n_pictures + [1.25] * n_bars
         axes = figure.subplots(1, n_pictures + n_bars, width_ratios=ratios, squeeze=False)[0]
-        figure.suptitle(
-            "; ".join(map(_say_edit, edits)), x=0.01, ha="left", weight="bold", parse_math=False
-        )
+        title = fill("; ".join(map(_say_edit, edits)), int(9 * size[0]) - 18)  # beside the legend
+        figure.suptitle(title, x=0.01, ha="left", weight="bold", parse_math=False)
         _picture(axes[0], image.seen, image.path.name)
         for place, (one, heat) in enumerate(zip(axes[1:], shown, strict=False)):
             _picture(one, _grey(image.seen), _say_heat(heat))
