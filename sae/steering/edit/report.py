@@ -78,6 +78,8 @@ def write_report(
 ) -> dict[str, Path]:
     """A PNG an image, and last edit.json; comes back with what was written."""
     (out / REPORT).unlink(missing_ok=True)
+    for old in out.glob("[0-9][0-9][0-9]-*.png"):
+        old.unlink()
     for number, image in enumerate(images, start=1):
         name = f"{number:03d}-{image.path.stem}.png"
         draw_edit(out / name, setting.heads(), edits, image, setting.grid())

@@ -37,16 +37,18 @@ class Masks:
         self._folder, self._store, self._view, self._size = folder, store, view, size
         if not folder.is_dir():
             raise UserError(f"--masks {folder} is no folder")
+        roots = {d: folder / d if (folder / d).is_dir() else folder for d in store.domains}
+        columns = zip(store.images["domain"], store.images["path"], strict=True)
+        self._paths = [(roots[domain] / path).with_suffix(".png") for domain, path in columns]
         self.names = _names(folder)
 
     def rows(self) -> NDArray[np.int64]:
         """Rows of the store whose image has a mask. Raises `UserError` when none has one."""
-        n = self._store.info.n_images
-        found = np.array([row for row in range(n) if self._path(row).is_file()], dtype=np.int64)
+        found = np.flatnonzero([path.is_file() for path in self._paths])
         if not len(found):
             raise UserError(
                 f"{self._folder} has no mask of {self._store.path}'s images; the first would be "
-                f"{self._path(0)}"
+                f"{self._paths[0]}"
             )
         return found
 
@@ -56,7 +58,7 @@ class Masks:
 
     def read(self, row: int) -> Seen:
         """Raises `UserError` for a mask that is damaged, in colours, or of another size."""
-        path, image = self._path(row), self._store.images.iloc[row]
+        path, image = self._paths[row], self._store.images.iloc[row]
         try:
             mask = read_numbers(path, self._store.info.max_pixels)
         except BadImage as error:
@@ -69,12 +71,6 @@ class Masks:
             )
         h, w = grid = self._store.info.grid
         return as_seen(mask, view_box(size, self._view, w / h), grid, self._size)
-
-    def _path(self, row: int) -> Path:
-        image = self._store.images.iloc[row]
-        domain = self._folder / str(image["domain"])
-        root = domain if domain.is_dir() else self._folder
-        return (root / str(image["path"])).with_suffix(".png")
 
 
 def as_seen(mask: NDArray[np.uint8], box: Box, grid: Sequence[int], size: int) -> Seen:

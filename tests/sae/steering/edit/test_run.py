@@ -129,6 +129,24 @@ def test_the_store_gives_the_classes_and_a_latents_maximum(
     assert np.asarray(Image.open(picture).convert("RGB")).std() > 20
 
 
+def test_what_an_imported_sae_does_not_say_of_itself_can_be_said(
+    clip: Clip, model: SAE, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words: list[object] = ["--latent", f"{LATENT}=set:9", "--names", "cat,dog"]
+    assert command(tmp_path, image, *words) == 0
+    told = json.loads((tmp_path / "out" / "edit.json").read_text())
+    (tmp_path / "out" / "007-old.png").write_bytes(b"of an edit of more images")
+    model.config = replace(model.config, clip="", layer="", tokens="")
+    model.save(tmp_path / "sae")
+    for name, value in (("clip", clip.name), ("layer", -2), ("tokens", "content")):
+        assert command(tmp_path, image, *words) == 2
+        assert f"does not say of which {name} it is; give --{name}" in capsys.readouterr().err
+        words += [f"--{name}", value]
+    assert command(tmp_path, image, *words) == 0
+    assert json.loads((tmp_path / "out" / "edit.json").read_text()) == told
+    assert [path.name for path in (tmp_path / "out").glob("*.png")] == [f"001-{image.stem}.png"]
+
+
 def test_bad_input_is_one_line_and_writes_nothing(
     clip: Clip,
     model: SAE,
