@@ -13,6 +13,7 @@ from interp.evidence.patchsae_export import ExportInfo, export_patchsae
 from sae.core.errors import OK, USAGE, UserError
 from sae.core.files import read_config
 from sae.data.store import EmbeddingStore
+from sae.model.sae import SAE, SAEConfig
 from tests.support.commands import interp
 from tests.support.interp.collected import (
     CLASSES,
@@ -134,3 +135,39 @@ def test_collect_exports_on_request_also_when_it_has_collected_before(
     assert f"export:   {tmp_path / 'out'}" in capsys.readouterr().out
     assert interp(*words, "--export", "csv", tmp_path / "b") == USAGE
     assert "--export 'csv' is not known" in capsys.readouterr().err
+
+
+def test_all_files_are_those_of_plain_numpy_for_a_relu_sae(
+    store: EmbeddingStore, tmp_path: Path
+) -> None:
+    model = SAE(SAEConfig(d=D, n_latents=40, k=0, activation="relu"))
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        for value in model.parameters():
+            value.copy_(torch.from_numpy(0.05 * rng.normal(size=value.shape)))
+        model.b_enc[3] = -1000  # a latent that never fires
+    export_patchsae(store, model, tmp_path / "out", threshold=0.2)
+    w = {name: value.double().numpy() for name, value in model.state_dict().items()}
+    x = store.read(np.arange(N)).double().numpy()  # (N, T, D)
+    z = np.maximum((x - w["b_dec"]) @ w["W_enc"].T + w["b_enc"], 0)
+    score = z.mean(1)  # an image's: the mean over all its tokens
+    first = np.argsort(-score, axis=0, kind="stable")[:10].T  # (40, 10)
+    near = {"rtol": 4e-6, "atol": 4e-6}
+    values = _load(tmp_path / "out", "max_activating_image_values").numpy()
+    np.testing.assert_allclose(values, np.take_along_axis(score.T, first, 1), **near)
+    fired = np.arange(40) != 3
+    rows = _load(tmp_path / "out", "max_activating_image_indices").numpy()
+    np.testing.assert_array_equal(rows[fired], first[fired])
+    with np.errstate(invalid="ignore"):
+        mean_acts = score.sum(0) / (score > 0).sum(0)
+    np.testing.assert_allclose(_load(tmp_path / "out", "sae_mean_acts").numpy(), mean_acts, **near)
+    sparsity = _load(tmp_path / "out", "sae_sparsity").numpy()
+    np.testing.assert_allclose(sparsity, (score > 0).mean(0), **near)
+    labels = store.images["label"].to_numpy()
+    names = sorted(set(labels) - {""})
+    assert not ((z > 0.2 - 1e-6) & (z < 0.2 + 1e-6)).any()  # nothing at the threshold itself
+    expected = np.stack([(z[labels == name] > 0.2).sum((0, 1)) for name in names])
+    np.testing.assert_array_equal(np.load(tmp_path / "out/cls_sae_cnt.npy"), expected)
+    numbers = np.array([names.index(label) if label else -1 for label in labels])
+    found = _load(tmp_path / "out", "max_activating_image_label_indices").numpy()
+    np.testing.assert_array_equal(found[fired], numbers[first[fired]])
