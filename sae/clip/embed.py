@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from sae.clip.image_loader import (
+    ImageLoader,
     Loaded,
     Outcome,
     Refused,
     default_workers,
     explain_dead_workers,
-    load_images,
 )
 from sae.clip.model import Clip
 from sae.clip.vectors import embed_batch, vectors_of
@@ -33,6 +33,8 @@ from sae.data.store_writer import Plan, StoreWriter, relative_roots, require_roo
 MAX_SKIPPED = 0.01
 """Share of unreadable images above which a person should look first. Duplicates do not count."""
 SHARD_BYTES = 256 * 2**20
+LISTED = 1 << 16
+"""Candidates of a part of a list of images."""
 DUPLICATE = "duplicate of "
 
 
@@ -50,6 +52,7 @@ def embed(
     follow_links: bool = False,
     max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
+    keep: bool = True,
 ) -> list[StoreInfo]:
     """Embed all candidates into each of `stores`, or finish what an earlier call began there.
 
@@ -58,9 +61,15 @@ def embed(
     `shard_images` candidates, fewer where that of any store would pass 256 MB. Equal contents are
     embedded once. Raises `UserError` with exit code 4 when more than 1% of the files cannot be
     read, unless `allow_skipped`; all work is kept, so a second call with it is quick.
-    `follow_links`: those who look at the images later may follow links out of the roots.
+    `follow_links`: those who look at the images later may follow links out of the roots. Without
+    `keep` the stores are lists of images: what is no image by its header is left out, and no
+    embedding is computed.
     """
     plans = plan_stores(files, roots, stores, clip, dtype, shard_images, max_pixels)
+    if not keep:
+        plans = {
+            p: replace(plan, on_the_fly=True, shard_images=LISTED) for p, plan in plans.items()
+        }
     with ExitStack() as held:
         for out in plans:
             held.enter_context(closing(hold(out / LOCK)))
@@ -68,7 +77,8 @@ def embed(
         finished = {writer.path: writer.read_finished() for writer in writers}
         left = [writer for writer in writers if finished[writer.path] is None]
         if left:
-            require_room_for(left)
+            if keep:
+                require_room_for(left)
             n_workers = default_workers(len(files)) if workers is None else workers
             with explain_dead_workers():
                 _write_shards(left, files, roots, clip, batch_size, n_workers, progress)
@@ -132,10 +142,7 @@ class _Shard:
         self._files = files
         self._roots = roots
         self._clear()
-        self._parts = [
-            torch.empty(len(p.span(0)), p.tokens_per_image, p.d, dtype=torch_dtype(p.dtype))
-            for p in plans
-        ]
+        self._parts = [_room_for(plan) for plan in plans]
         self.paths: dict[str, str] = {}
 
     def sort(self, outcomes: Sequence[Outcome]) -> list[Loaded]:
@@ -159,13 +166,15 @@ class _Shard:
     def add(self, embedded: Sequence[Tensor]) -> None:
         """Take the embeddings (b, t, d), for each store, of the images that `sort` returned."""
         for part, x in zip(self._parts, embedded, strict=True):
+            assert part is not None
             part[len(self._rows) - len(x) : len(self._rows)] = x
 
     def write(self, writers: Sequence[StoreWriter], number: int) -> None:
         """Hand it over to the stores that do not have it yet, and begin the next."""
         for writer, part in zip(writers, self._parts, strict=True):
             if writer.n_done == number:
-                writer.write_shard(part[: len(self._rows)], self._rows, self._skipped)
+                x = None if part is None else part[: len(self._rows)]
+                writer.write_shard(x, self._rows, self._skipped)
         self._clear()
 
     def _clear(self) -> None:
@@ -184,6 +193,14 @@ class _Shard:
         )
 
 
+def _room_for(plan: Plan) -> Tensor | None:
+    """Of a shard's embeddings; None where none are kept."""
+    if plan.on_the_fly:
+        return None
+    shape = (len(plan.span(0)), plan.tokens_per_image, plan.d)
+    return torch.empty(shape, dtype=torch_dtype(plan.dtype))
+
+
 def _write_shards(
     writers: Sequence[StoreWriter],
     files: Sequence[ImageFile],
@@ -199,10 +216,11 @@ def _write_shards(
     plans = [writer.plan for writer in writers]
     shard = _Shard(plans, files, roots)
     shard.paths.update((row.image_id, f"{row.domain}/{row.path}") for row in behind.written_rows())
-    batches = _batches(plan, number, batch_size)
-    for outcomes in load_images(files, clip.preprocess, batches, workers, plan.max_pixels):
+    preprocess = None if plan.on_the_fly else clip.preprocess
+    loader = ImageLoader(files, preprocess, workers, plan.max_pixels)
+    for outcomes in loader.load(_batches(plan, number, batch_size)):
         fresh = shard.sort(outcomes)
-        if fresh:
+        if fresh and preprocess is not None:
             shard.add(embed_batch(clip, plans, [image.pixels for image in fresh]))
         if progress is not None:
             progress(plan.span(number).start + shard.n_candidates, plan.n_files)

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from sae.clip.model import Preprocess
 from sae.core.errors import UserError
 from sae.data.folders import ImageFile
-from sae.data.images import MAX_PIXELS, BadImage, read_image
+from sae.data.images import MAX_PIXELS, BadImage, read_image, read_size
 
 _LOOK = 1.0
 """Seconds between two looks of a worker at whether its parent lives."""
@@ -33,7 +33,7 @@ class Loaded(NamedTuple):
 
     candidate: int  # its place in the list
     image_id: str
-    pixels: NDArray[np.uint8]  # (s, s, 3)
+    pixels: NDArray[np.uint8]  # (s, s, 3); empty where only its header was read
     width: int  # of the upright original
     height: int
 
@@ -48,25 +48,47 @@ class Refused(NamedTuple):
 Outcome = Loaded | Refused
 
 
-def load_images(
-    files: Sequence[ImageFile],
-    preprocess: Preprocess,
-    batches: Iterable[list[int]],
-    workers: int,
-    max_pixels: int = MAX_PIXELS,
-) -> Iterator[list[Outcome]]:
-    """What became of each candidate, batch by batch, in the order of `batches` (places in `files`).
+class ImageLoader:
+    """Files, and the processes that decode them: for one stream, or, `lasting`, for all of them.
 
-    Memory is bounded: two batches a worker are on the way. Use it under `explain_dead_workers`.
+    Without `preprocess` only the images' headers are read.
     """
-    loader: DataLoader[Any] = DataLoader(
-        _Images(files, preprocess, max_pixels),
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=list,
-        worker_init_fn=_end_with_parent,
-    )
-    yield from loader
+
+    def __init__(
+        self,
+        files: Sequence[ImageFile],
+        preprocess: Preprocess | None,
+        workers: int,
+        max_pixels: int = MAX_PIXELS,
+        lasting: bool = False,
+    ) -> None:
+        self._batches = _Batches()
+        self._loader: DataLoader[Any] = DataLoader(
+            _Images(files, preprocess, max_pixels),
+            batch_sampler=self._batches,
+            num_workers=workers,
+            collate_fn=list,
+            worker_init_fn=_end_with_parent,
+            persistent_workers=lasting and workers > 0,
+        )
+
+    def load(self, batches: Iterable[list[int]]) -> Iterator[list[Outcome]]:
+        """What became of each candidate, batch by batch, in the order of `batches` (places in
+        `files`). One such stream at a time.
+
+        Memory is bounded: two batches a worker are on the way. Use it under `explain_dead_workers`.
+        """
+        self._batches.now = batches
+        yield from self._loader
+
+
+class _Batches:
+    """The batches of the stream that was asked for last."""
+
+    now: Iterable[list[int]] = ()
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.now)
 
 
 @contextmanager
@@ -111,14 +133,25 @@ def _end_with_parent(worker: int) -> None:
 class _Images(Dataset[Outcome]):
     """What the workers do."""
 
-    def __init__(self, files: Sequence[ImageFile], preprocess: Preprocess, max_pixels: int) -> None:
+    def __init__(
+        self, files: Sequence[ImageFile], preprocess: Preprocess | None, max_pixels: int
+    ) -> None:
         self._max_pixels = max_pixels
         self._files = files
         self._preprocess = preprocess
 
     def __getitem__(self, candidate: int) -> Outcome:
+        if self._preprocess is None:
+            return self._listed(candidate)
         try:
             image_id, image = read_image(self._files[candidate].path, self._max_pixels)
         except BadImage as error:
             return Refused(candidate, error.reason)
         return Loaded(candidate, image_id, self._preprocess.resize(image), *image.size)
+
+    def _listed(self, candidate: int) -> Outcome:
+        try:
+            image_id, size = read_size(self._files[candidate].path, self._max_pixels)
+        except BadImage as error:
+            return Refused(candidate, error.reason)
+        return Loaded(candidate, image_id, np.empty((0, 0, 3), np.uint8), *size)

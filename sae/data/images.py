@@ -10,6 +10,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +69,9 @@ _LYING = (5, 6, 7, 8)
 """Of these, width and height change places."""
 
 
+Made = TypeVar("Made")
+
+
 class BadImage(Exception):
     """This file cannot be used as an image; `reason` says why, in plain words."""
 
@@ -118,9 +122,17 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     return _decode(data, max_pixels, _to_rgb)
 
 
-def _decode(
-    data: bytes, max_pixels: int, convert: Callable[[Image.Image], Image.Image]
-) -> Image.Image:
+def read_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[str, tuple[int, int]]:
+    """Content id and upright size (w, h) of an image, of which only the header is looked at.
+
+    Raises `BadImage` and nothing else; what is damaged behind the header is not seen.
+    """
+    data = _read_file(path)
+    return content_id(data), _opened(data, max_pixels, upright_size)
+
+
+def _opened(data: bytes, max_pixels: int, use: Callable[[Image.Image], Made]) -> Made:
+    """What `use` makes of the image, once its size is known to be small enough."""
     if not data:
         raise BadImage("the file is empty")
     max_pixels = min(max_pixels, MOST_PIXELS)
@@ -129,16 +141,25 @@ def _decode(
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image, max_pixels)
-                image.load()
-                upright = _upright(image, convert(image))
-                upright.info = {}  # whoever turns by EXIF again would turn twice
-                return upright
+                return use(image)
         except UnidentifiedImageError:
             raise BadImage(_name_other(data)) from None
         except Image.DecompressionBombError:
             raise BadImage(f"more than {max_pixels / 1e6:.4g} megapixels") from None
         except _DECODER_ERRORS as error:
             raise BadImage(f"damaged or cut short: {' '.join(str(error).split())[:200]}") from None
+
+
+def _decode(
+    data: bytes, max_pixels: int, convert: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
+    def decoded(image: Image.Image) -> Image.Image:
+        image.load()
+        upright = _upright(image, convert(image))
+        upright.info = {}  # whoever turns by EXIF again would turn twice
+        return upright
+
+    return _opened(data, max_pixels, decoded)
 
 
 def _name_other(data: bytes) -> str:

@@ -104,6 +104,10 @@ class EmbeddingStore:
         require_inside(frame["path"], self.path / "images.parquet")
         return frame
 
+    def readable(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of `rows` whose embeddings can be had: here all."""
+        return rows
+
     @property
     def domains(self) -> list[str]:
         """In the order in which they were given."""
@@ -180,6 +184,11 @@ class EmbeddingStore:
 
         Raises `IndexError` for a number that is not there.
         """
+        if self.info.on_the_fly:
+            raise UserError(
+                f"{self.path} is a list of images, without their embeddings: name the images as "
+                "--domain NAME=DIR in place of a store, or `sae embed` them"
+            )
         if len(numbers) and (numbers[0] < 0 or numbers[-1] >= starts[-1]):
             raise IndexError(
                 f"{numbers[0]}..{numbers[-1]} of a store of {self.info.n_images} images"

@@ -95,6 +95,8 @@ class StoreInfo(Vectors, Versioned):
     """What tells those from others, as 64 hex digits."""
     max_pixels: int = MAX_PIXELS
     """Of an image; those with more were skipped."""
+    on_the_fly: bool = False
+    """Nothing is kept of the embeddings: they are computed from the images when asked for."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

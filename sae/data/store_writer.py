@@ -56,6 +56,8 @@ class Plan(Vectors):
     format: int = FORMAT
     max_pixels: int = MAX_PIXELS
     """Of an image; those with more are skipped."""
+    on_the_fly: bool = False
+    """A list of images alone: no shard is written."""
 
     @property
     def image_bytes(self) -> int:
@@ -102,10 +104,16 @@ class StoreWriter:
         self._remove_parts()
         return info
 
-    def write_shard(self, x: Tensor, rows: Sequence[ImageRow], skipped: Sequence[Skipped]) -> None:
-        """Write the next shard: x (len(rows), t, d), and what became of each of its candidates."""
-        x = x.to(torch_dtype(self.plan.dtype)).contiguous()
-        write_tensors(shard_path(self.path, self.n_done), {"x": x})
+    def write_shard(
+        self, x: Tensor | None, rows: Sequence[ImageRow], skipped: Sequence[Skipped]
+    ) -> None:
+        """Write the next shard: x (len(rows), t, d), and what became of each of its candidates.
+
+        None stands for the embeddings of a store that keeps none.
+        """
+        if x is not None:
+            x = x.to(torch_dtype(self.plan.dtype)).contiguous()
+            write_tensors(shard_path(self.path, self.n_done), {"x": x})
         _write_skipped(_skipped_path(self.path, self.n_done), skipped)
         # Last: it marks the shard as done.
         write_rows(_rows_path(self.path, self.n_done), row_frame(rows))

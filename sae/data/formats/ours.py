@@ -23,9 +23,10 @@ def read(store: Path, info: StoreInfo, remedy: str) -> Layout:
     """All shards of a finished store. Raises `UserError`, with `remedy`, when one is missing."""
     if min(info.shard_rows, default=0) < 0 or sum(info.shard_rows) != info.n_images:
         raise UserError(f"{store / 'store.json'}: shard_rows do not add up to n_images; {remedy}")
-    files = tuple(shard_path(store, shard) for shard in range(len(info.shard_rows)))
+    n_files = 0 if info.on_the_fly else len(info.shard_rows)
+    files = tuple(shard_path(store, shard) for shard in range(n_files))
     a_row = info.tokens_per_image * info.d * (2 if info.dtype == "float16" else 4)
-    for file, n_rows in zip(files, info.shard_rows, strict=True):
+    for file, n_rows in zip(files, info.shard_rows, strict=False):
         if not file.exists():
             raise UserError(f"{file} is missing; delete {store} and {remedy}")
         if file.stat().st_size < n_rows * a_row:

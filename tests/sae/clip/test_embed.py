@@ -324,7 +324,7 @@ def test_no_worker_outlives_a_killed_parent(images: Images, tmp_path: Path) -> N
 
     def work() -> int:
         batches = [[i, i + 1] for i in range(0, 20, 2)]
-        next(image_loader.load_images(images.files, Large(), batches, workers=2))
+        next(image_loader.ImageLoader(images.files, Large(), workers=2).load(batches))
         os.kill(os.getpid(), signal.SIGKILL)
         return 0
 

@@ -138,7 +138,7 @@ def test_a_bad_image_in_a_worker_is_only_a_reason(images: Images, clip: Clip) ->
     with pytest.raises(BadImage):
         read_image(images.roots["photo"] / "x.png")
     file = ImageFile(images.roots["photo"] / "x.png", "photo", "")
-    (batch,) = image_loader.load_images([file], clip.preprocess, [[0]], 1)
+    (batch,) = image_loader.ImageLoader([file], clip.preprocess, 1).load([[0]])
     assert batch == [image_loader.Refused(0, "the file is empty")]
 
 
