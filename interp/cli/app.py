@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,11 +22,15 @@ from sae.cli.console import (
     DebugOption,
     ImagesOption,
     JsonOption,
-    LinksOption,
     VersionOption,
 )
+from sae.cli.live import DomainArgument, LiveConfig, open_embeddings, sort_words
 from sae.cli.options import spread
-from sae.core.errors import OK, USAGE, quote
+from sae.core.errors import OK, USAGE, UserError, quote
+from sae.data.folders import FolderConfig
+
+if TYPE_CHECKING:
+    from sae.data.store import EmbeddingStore
 
 app = typer.Typer(
     name="interp",
@@ -42,6 +48,11 @@ ExportOption = Annotated[
         help="Also write PatchSAE's five .pt files and cls_sae_cnt.npy.",
         show_default=False,
     ),
+]
+
+
+ExportThresholdOption = Annotated[
+    float, typer.Option(help="Activation from which cls_sae_cnt.npy counts a token.", min=0)
 ]
 
 
@@ -105,15 +116,12 @@ def collect(
     ] = None,
     *,
     settings: CollectConfig,
+    live: LiveConfig,
+    folders: FolderConfig,
+    more: DomainArgument = None,
     images: ImagesOption = None,
-    domain: Annotated[
-        str, typer.Option(help="Domain of another lab's --images: sketch, photo.")
-    ] = "images",
-    follow_links: LinksOption = False,
     export: ExportOption = None,
-    export_threshold: Annotated[
-        float, typer.Option(help="Activation from which cls_sae_cnt.npy counts a token.", min=0)
-    ] = 0.2,
+    export_threshold: ExportThresholdOption = 0.2,
     device: DeviceOption = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Collect again.")] = False,
     config: ConfigOption = None,
@@ -121,7 +129,10 @@ def collect(
 ) -> None:
     """One pass over a store: statistics and example images of every latent.
 
-    The store may be another lab's: saev's shards, embedding chunks; latents.npy needs no SAE.
+    The store may be another lab's: saev's shards, embedding chunks; latents.npy needs no SAE. With
+    --domain NAME=DIR in place of a store images go through the SAE's own CLIP and layer: all of
+    them once, and those that may be shown once more. With another lab's --images, --domain NAME
+    says their domain.
     """
     from interp.evidence.dense_latents import take_images
     from interp.pipeline.collect import require_export, run_collect, run_export
@@ -132,20 +143,57 @@ def collect(
         require_export(export[0])
     folder = run_folder(_name_of(sae) if run is None else run)
     Run.is_begun(folder)
+    live, domain = _domain_of(live, images)
+    store, domains, _ = sort_words(store, more or [], live.domain)
     if images:
         Run.begin(folder)
+        links = folders.follow_links
         with bar("images") as progress:
-            sae, store = take_images(sae, store, folder, images, domain, follow_links, progress)
-    with bar("collect") as progress:
-        made, info = run_collect(sae, store, folder, settings, device, progress, overwrite)
-    wrote = {"run": made.path}
-    if export is not None:
-        with bar("export") as progress:
-            run_export(sae, store, export[1], export_threshold, device, progress)
-        wrote["export"] = export[1]
+            sae, store = take_images(sae, store, folder, images, domain, links, progress)
+    with _subject(sae, store, domains, live, folders, device, folder) as subject:
+        with bar("collect") as progress:
+            made, info = run_collect(sae, subject, folder, settings, device, progress, overwrite)
+        if export is not None:
+            with bar("export") as progress:
+                run_export(sae, subject, export[1], export_threshold, device, progress)
     _say_collected(info)
     console.write_figures(json, dataclasses.asdict(info))
-    console.finish(wrote, _ways_to_explain(made.path))
+    wrote = {"export": export[1]} if export else {}
+    console.finish({"run": made.path, **wrote}, _ways_to_explain(made.path))
+
+
+def _domain_of(live: LiveConfig, images: list[str] | None) -> tuple[LiveConfig, str]:
+    """Without what --domain says of another lab's --images: the name of theirs."""
+    names = [word for word in live.domain or [] if "=" not in word]
+    if images and names and len(names) == len(live.domain or []) == 1:
+        return dataclasses.replace(live, domain=None), names[0]
+    if images and live.domain:
+        raise UserError("--images go with a store, and --domain NAME=DIR stands in its place")
+    return live, "images"
+
+
+@contextmanager
+def _subject(
+    sae: Path,
+    store: Path | None,
+    domains: list[str],
+    live: LiveConfig,
+    folders: FolderConfig,
+    device: str,
+    run: Path,
+) -> Iterator[Path | EmbeddingStore | None]:
+    """What is collected from: the store; of images, the run keeps their list in store/."""
+    if not domains:
+        live.require_unused()
+        yield store
+        return
+    from interp.run.run import Run
+    from sae.interchange.load import load
+
+    trained = load(sae).config
+    Run.begin(run)
+    with open_embeddings(None, domains, live, folders, device, trained, run / "store") as opened:
+        yield opened
 
 
 def _say_collected(info: CollectInfo) -> None:

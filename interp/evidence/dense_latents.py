@@ -53,13 +53,14 @@ class WrittenLatents:
         return {"n_latents": torch.tensor(self.n_latents)}
 
 
-def open_subject(sae: Path, store: Path | None) -> tuple[EmbeddingStore, Encoder]:
+def open_subject(sae: Path, store: Path | EmbeddingStore | None) -> tuple[EmbeddingStore, Encoder]:
     """What to collect from, and what says which latents are active.
 
     Without a store `sae` is a place of written latents. Raises `UserError` when it is not.
     """
     if store is not None:
-        return EmbeddingStore.open(store), load(sae)
+        opened = store if isinstance(store, EmbeddingStore) else EmbeddingStore.open(store)
+        return opened, load(sae)
     if kind_of(sae) in ("missing", "images", "run", "world"):
         raise refuse_place(sae, "SAE")
     if not (sae / "store.json").exists() and dense.find(sae) is None:

@@ -13,11 +13,12 @@ from sae.core.progress import Progress
 
 if TYPE_CHECKING:
     from interp.evidence.config import CollectConfig, CollectInfo
+    from sae.data.store import EmbeddingStore
 
 
 def run_collect(
     sae_dir: Path,
-    store_dir: Path | None,
+    store_dir: Path | EmbeddingStore | None,
     run_dir: Path,
     config: CollectConfig,
     device: str,
@@ -45,7 +46,7 @@ def require_export(kind: str) -> None:
 
 def run_export(
     sae_dir: Path,
-    store_dir: Path | None,
+    store_dir: Path | EmbeddingStore | None,
     out: Path,
     threshold: float,
     device: str,

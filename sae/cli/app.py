@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +16,15 @@ from sae.cli.console import (
     DeviceOption,
     ImagesOption,
     JsonOption,
-    LinksOption,
     VersionOption,
+)
+from sae.cli.live import (
+    DomainArgument,
+    LiveConfig,
+    RingConfig,
+    StoreArgument,
+    open_embeddings,
+    sort_words,
 )
 from sae.cli.options import RecipeOption, spread, whole_numbers
 from sae.clip.config import SourceConfig
@@ -39,6 +47,19 @@ app = typer.Typer(
 
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Throw away what is there and start anew.")
+]
+
+
+SweepOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="NAME=VALUE,VALUE: an SAE for each value, on one pass over the data; more may "
+        "follow, for every combination: lr=1e-3,4e-3 k=16,32.",
+        rich_help_panel="Sweeps",
+    ),
+]
+LogOption = Annotated[
+    str, typer.Option(help="Also send the figures to tensorboard, trackio or wandb.")
 ]
 
 
@@ -94,12 +115,7 @@ def embed(
     out: Annotated[Path, console.declare_out("Folder of the EmbeddingStore to write.")],
     folders: FolderConfig,
     source: SourceConfig,
-    more: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[NAME=DIR]...", help="Further words of --domain.", show_default=False
-        ),
-    ] = None,
+    more: DomainArgument = None,
     batch_size: Annotated[int, typer.Option(help="Images per forward pass.", min=1)] = 128,
     device: DeviceOption = "auto",
     config: ConfigOption = None,
@@ -139,29 +155,23 @@ def embed(
 @app.command()
 @spread
 def train(
-    store: Annotated[Path, typer.Argument(help="EmbeddingStore.")],
     out: Annotated[
         Path, console.declare_out("Folder of the SAE to write; of a sweep, of its SAEs.")
     ],
     settings: TrainConfig,
-    sweep: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="NAME=VALUE,VALUE: an SAE for each value, on one pass over the data; more may "
-            "follow, for every combination: lr=1e-3,4e-3 k=16,32.",
-            rich_help_panel="Sweeps",
-        ),
-    ] = None,
+    live: RingConfig,
+    folders: FolderConfig,
+    store: StoreArgument = None,
+    sweep: SweepOption = None,
     more: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME=VALUES]...", help="Further words of --sweep.", show_default=False
+            metavar="[NAME=...]...",
+            help="Further words of --sweep, or of --domain.",
+            show_default=False,
         ),
     ] = None,
-    log: Annotated[
-        str,
-        typer.Option(help="Also send the figures to tensorboard, trackio or wandb."),
-    ] = "",
+    log: LogOption = "",
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
     recipe: RecipeOption = "",
@@ -170,65 +180,69 @@ def train(
 ) -> None:
     """Train an SAE on a store: FVU + alpha x AuxK, unit decoder rows, tied start.
 
-    A stopped training goes on with the same command. With several GPUs or machines:
+    With --domain in place of a store images go through CLIP while it trains, once a pass, in an
+    order drawn by chance. A stopped training goes on with the same command. With several GPUs or
+    machines, and a store:
     torchrun --nproc-per-node N -m sae train STORE --out DIR.
     """
     from sae.clip.model import resolve_device
-    from sae.data.store import EmbeddingStore
     from sae.training.settings.recipes import recipe_file
+    from sae.training.sweep.run import run_sweep
     from sae.training.train import TrainContext
     from sae.training.train import train as train_sae
 
-    if more and not sweep:
-        raise UserError(f"unexpected argument {more[0]!r}; values of a sweep follow --sweep")
-    opened = EmbeddingStore.open(store)
+    store, domains, variants = sort_words(store, more or [], live.domain, sweep)
     if recipe:
         console.say(f"recipe:   {recipe_file(recipe)} (to change it: copy it, --config COPY)")
-    with bar("train", unit="steps") as progress:
-        context = TrainContext(resolve_device(device), progress, overwrite, log)
-        if not sweep:
-            result = train_sae(opened, out, settings, context)
-        else:
-            from sae.training.sweep.run import run_sweep
-
-            found = run_sweep(opened, out, settings, [*sweep, *(more or [])], context)
+    with open_embeddings(store, domains, live, folders, device) as opened:
+        if opened.info.on_the_fly:
+            settings = replace(settings, buffer_tokens=live.buffer_tokens)
+        with bar("train", unit="steps") as progress:
+            context = TrainContext(resolve_device(device), progress, overwrite, log)
+            if not sweep:
+                result = train_sae(opened, out, settings, context)
+            else:
+                found = run_sweep(opened, out, settings, variants, context)
+    where = (store or "STORE", domains)
     if sweep:
-        reports.report_sweep(found, store, json)
+        best = found.best()
+        reports.report_sweep(found, console.name_next(best, *where)[:1] if best else [], json)
     else:
-        reports.report_training(result, store, json)
+        reports.report_training(result, console.name_next(result.out, *where), json)
 
 
 @app.command(name="eval")
 @spread
 def evaluate(
     model: Annotated[Path, typer.Argument(help="SAE folder.")],
-    store: Annotated[Path, typer.Argument(help="EmbeddingStore.")],
     asked: EvalConfig,
+    live: LiveConfig,
+    folders: FolderConfig,
+    store: StoreArgument = None,
+    more: DomainArgument = None,
     images: ImagesOption = None,
-    follow_links: LinksOption = False,
     device: DeviceOption = "auto",
     config: ConfigOption = None,
     json: JsonOption = None,
 ) -> None:
     """Report an SAE on images that its training has not seen, per domain; writes eval.json.
 
+    With --domain in place of a store the images go through the SAE's own CLIP and layer.
     Another lab's SAE is evaluated as it lies there, and nothing is written beside it.
     """
     from sae.clip.model import resolve_device
     from sae.data.roots import confirm
-    from sae.data.store import EmbeddingStore
     from sae.evaluation.evaluate import evaluate_run
     from sae.interchange.load import load
-    from sae.model.sae import is_ours
 
-    confirm(store, images or [], follow_links)
-    opened, sae = EmbeddingStore.open(store), load(model)
-    folder = model if is_ours(model) else None
-    if (asked.plots or asked.calibrate) and folder is None:
-        does = "--plots are drawn beside" if asked.plots else "--calibrate changes"
-        place = quote(model)
-        raise UserError(f"{does} an SAE of ours; `sae import {place} --out DIR` makes it one")
-    with bar("evaluate") as progress:
+    store, domains, _ = sort_words(store, more or [], live.domain)
+    if store is not None:
+        confirm(store, images or [], folders.follow_links)
+    sae, folder = load(model), _own_folder(model, asked)
+    with (
+        open_embeddings(store, domains, live, folders, device, sae.config) as opened,
+        bar("evaluate") as progress,
+    ):
         report = evaluate_run(
             sae,
             opened,
@@ -243,7 +257,20 @@ def evaluate(
             set_threshold=asked.calibrate,
         )
     wrote = reports.report_evaluation(report, folder, asked.plots, json)
-    console.finish(wrote, [f"interp collect {quote(model)} {quote(store)}"])
+    console.finish(wrote, console.name_next(model, store or "STORE", domains)[1:])
+
+
+def _own_folder(model: Path, asked: EvalConfig) -> Path | None:
+    """Where figures are written beside the SAE; None for another lab's."""
+    from sae.model.sae import is_ours
+
+    if is_ours(model):
+        return model
+    if asked.plots or asked.calibrate:
+        does = "--plots are drawn beside" if asked.plots else "--calibrate changes"
+        place = quote(model)
+        raise UserError(f"{does} an SAE of ours; `sae import {place} --out DIR` makes it one")
+    return None
 
 
 app.command(name="import")(interchange.import_sae)

@@ -112,9 +112,12 @@ def finish(wrote: Mapping[str, Path], following: Sequence[str] = ()) -> None:
         say(f"{'next:' if number == 0 else '':<9} {command}")
 
 
-def name_next(sae: Path, store: Path | str = "STORE") -> list[str]:
-    """What can be done with an SAE and a store."""
-    return [f"{command} {quote(sae)} {quote(store)}" for command in ("sae eval", "interp collect")]
+def name_next(sae: Path, store: Path | str = "STORE", domains: Sequence[str] = ()) -> list[str]:
+    """What can be done with an SAE and a store, or with the images named in its place."""
+    place = quote(store)
+    if domains:
+        place = f"--domain {' '.join(map(quote, domains))}"
+    return [f"{command} {quote(sae)} {place}" for command in ("sae eval", "interp collect")]
 
 
 def write_figures(path: Path | None, figures: Mapping[str, Any]) -> None:

@@ -72,7 +72,7 @@ def report_evaluation(
     return wrote | (plot_report(report, folder) if folder and plots else {})
 
 
-def report_training(result: TrainResult, store: Path, json: Path | None) -> None:
+def report_training(result: TrainResult, following: Sequence[str], json: Path | None) -> None:
     """The figures of the last batch."""
     row, n_latents, k = result.last, result.model.n_latents, result.model.config.k
     state = "already trained with these settings"
@@ -87,10 +87,10 @@ def report_training(result: TrainResult, store: Path, json: Path | None) -> None
         f"FVU {row.fvu:.3f}, L0 {row.l0:.1f}, dead {row.dead:.1%}"
     )
     console.write_figures(json, row._asdict())
-    console.finish({"SAE": result.out}, console.name_next(result.out, store))
+    console.finish({"SAE": result.out}, following)
 
 
-def report_sweep(sweep: Sweep, store: Path, json: Path | None) -> None:
+def report_sweep(sweep: Sweep, following: Sequence[str], json: Path | None) -> None:
     """A line for each SAE."""
     n_there = len(sweep.rows) - sweep.n_trained - len(sweep.failures())
     there = f" ({n_there} were there already)" if n_there else ""
@@ -99,5 +99,4 @@ def report_sweep(sweep: Sweep, store: Path, json: Path | None) -> None:
     for name, failure in sweep.failures().items():
         console.say(f"{name} was not trained: {failure}")
     console.write_figures(json, sweep.flat())
-    best = sweep.best()
-    console.finish(sweep.files(), [f"sae eval {quote(best)} {quote(store)}"] if best else [])
+    console.finish(sweep.files(), following)

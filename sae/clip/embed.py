@@ -86,7 +86,7 @@ def embed(
             _refuse_many_skipped(writer, allow_skipped)
             finished[writer.path] = writer.finish()
     infos = [info for info in finished.values() if info is not None]
-    for info in infos:
+    for info in infos if keep else ():
         remember(info, follow_links)
     if progress is not None:
         progress(len(files), len(files))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -68,7 +69,7 @@ class ImageLoader:
             batch_sampler=self._batches,
             num_workers=workers,
             collate_fn=list,
-            worker_init_fn=_end_with_parent,
+            worker_init_fn=_ignore_ctrl_c if lasting else _end_with_parent,
             persistent_workers=lasting and workers > 0,
         )
 
@@ -128,6 +129,12 @@ def _end_with_parent(worker: int) -> None:
         os._exit(1)
 
     threading.Thread(target=look, daemon=True).start()
+
+
+def _ignore_ctrl_c(worker: int) -> None:
+    """The parent goes on for a while, to save what it has, and then ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with_parent(worker)
 
 
 class _Images(Dataset[Outcome]):

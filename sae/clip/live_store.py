@@ -70,7 +70,7 @@ class LiveStore(EmbeddingStore):
         t = self.info.tokens_per_image
         rows, place = np.unique(tokens // t), 0
         is_filled = np.zeros(len(tokens), dtype=bool)
-        for number, (found, x) in enumerate(self._embedded(rows)):
+        for number, (found, x) in enumerate(self._embedded(rows, BATCH_IMAGES)):
             part = rows[number * BATCH_IMAGES : (number + 1) * BATCH_IMAGES]
             end = int(np.searchsorted(tokens, (part[-1] + 1) * t))
             here = tokens[place:end]
@@ -109,7 +109,7 @@ class LiveStore(EmbeddingStore):
     def _read_ascending(self, rows: Rows) -> Tensor:
         shape = (len(rows), self.info.tokens_per_image, self.info.d)
         x, n_done = torch.empty(shape, dtype=torch_dtype(self.info.dtype)), 0
-        for found, part in self._embedded(rows):
+        for found, part in self._embedded(rows, BATCH_IMAGES):
             x[n_done : n_done + len(found)] = part
             n_done += len(found)
         if n_done < len(rows):
@@ -117,7 +117,7 @@ class LiveStore(EmbeddingStore):
             raise UserError(f"{self.image_path(bad)}: {self.unreadable[bad]}; put it back")
         return x
 
-    def _embedded(self, rows: Rows, at_once: int = BATCH_IMAGES) -> Iterator[tuple[Rows, Tensor]]:
+    def _embedded(self, rows: Rows, at_once: int) -> Iterator[tuple[Rows, Tensor]]:
         """Of every `at_once` rows: those that can be read, and their embeddings (b, t, d)."""
         ids = self.images["image_id"].to_numpy()
         pieces = (rows[first : first + at_once].tolist() for first in range(0, len(rows), at_once))

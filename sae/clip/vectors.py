@@ -18,6 +18,14 @@ from sae.core.output import require_own
 from sae.data.store_format import Source, Vectors, torch_dtype
 
 
+def name_store(clip: Clip, config: SourceConfig) -> Source:
+    """What a store of one layer holds. Raises `UserError` where several are named."""
+    if "," in config.layer:
+        raise UserError(f"--layer {config.layer}: one layer at a time, but for `sae embed`")
+    layer = clip.resolve_layer(config.layer)
+    return Source(clip.name, layer, config.checked_tokens, config.normalise)
+
+
 def name_stores(clip: Clip, out: Path, config: SourceConfig) -> dict[Path, Source]:
     """`--layer` -> the store of each layer: `out` itself, or of "6,10,projected" a folder each.
 

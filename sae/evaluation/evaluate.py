@@ -88,7 +88,7 @@ def _report(
     if against is not None:
         report = replace(report, stability=_compare(model, report, against, store, rows, device))
     if clip is not None:
-        results = zeroshot(model, store, clip, rows, texts, n_zeroshot, progress)
+        results = zeroshot(model, store, clip, store.readable(rows), texts, n_zeroshot, progress)
         report = replace(report, zeroshot=results)
     return report
 

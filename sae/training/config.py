@@ -244,6 +244,8 @@ class TrainConfig(Update):
             help="Seconds between checkpoints; 0: none but at ctrl-C.", rich_help_panel=_LOOP
         ),
     ] = 60.0
+    buffer_tokens: int = 0
+    """Of a training whose embeddings are computed: tokens held at once; 0 with a store."""
 
     def __post_init__(self) -> None:
         _check_ranges(self)

@@ -72,12 +72,15 @@ class Pass:
             self.group.device,
             n_skipped=n_skipped,
             part=self.group.part,
+            buffer_tokens=config.buffer_tokens,
         )
 
     def cls_masks(self, config: TrainConfig, n_skipped: int = 0) -> Iterator[Tensor]:
         """Which tokens of each batch are CLS tokens."""
         order = self.rows, config.batch_size, config.seed, self.group.device
-        return batches.cls_masks(self.store, *order, n_skipped, self.group.part)
+        return batches.cls_masks(
+            self.store, *order, n_skipped, self.group.part, config.buffer_tokens
+        )
 
     def reduce(self) -> Reduce | None:
         """What sums over all processes; None where there is one alone."""

@@ -36,7 +36,7 @@ __all__ = [
     "train_all",
 ]
 
-ORDER = ("seed", "batch_size", "epochs", "n_tokens", "holdout")
+ORDER = ("seed", "batch_size", "epochs", "n_tokens", "holdout", "buffer_tokens")
 """The settings that decide which tokens come when: SAEs that share a pass share them."""
 
 
@@ -80,6 +80,11 @@ def train_all(
         raise UserError(f"{store.path} has no image to train on with holdout {holdout}")
     trackers.require(context.log)
     with distributed.join_processes(torch.device(context.device)) as group, ExitStack() as held:
+        if group.n > 1 and store.info.on_the_fly:
+            raise UserError(
+                f"{group.n} processes would each put all images through CLIP; `sae embed` them "
+                "first, and train on the store"
+            )
         asked: Mapping[Path, TrainConfig] = {} if context.overwrite else jobs
         results = already_trained(asked, store, group.device)
         if len(results) < len(jobs):

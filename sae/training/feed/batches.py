@@ -28,6 +28,9 @@ BUFFER_TOKENS = 1 << 18
 SAMPLE_TOKENS = 1 << 16
 """Tokens from which mean, scale and median are estimated."""
 
+SAMPLE_IMAGES = 1 << 10
+"""Images that go through CLIP for that, before the training's own."""
+
 Rows = NDArray[np.int64]
 
 
@@ -40,6 +43,7 @@ def batches(
     in_memory_bytes: int | None = None,
     n_skipped: int = 0,
     part: tuple[int, int] = (0, 1),
+    buffer_tokens: int = 0,
 ) -> Generator[Tensor, None, None]:
     """Endless batches (batch_size, d) in the stored type: pass after pass, each in a new order.
 
@@ -51,15 +55,23 @@ def batches(
     window while the one before is used. The order does not depend on which of the two happens, so
     the default, which follows the free memory, changes no result. Close the stream when done: a
     thread may be reading ahead.
+
+    With `buffer_tokens`, for a store whose embeddings are computed, so many tokens are held at
+    most: all, if they are no more; else windows of whole images, drawn by chance, of half as many,
+    one of which is filled while the other is used. This is another order than without.
     """
     t = store.info.tokens_per_image
-    order = Order(len(rows) * t, seed, BLOCK_TOKENS, BUFFER_TOKENS)
+    order = _order(store, rows, seed, buffer_tokens)
     stretches = _stretches(order, batch_size, n_skipped, part)
     n_bytes = order.n_tokens * store.info.d * torch_dtype(store.info.dtype).itemsize
-    if n_bytes <= (_free_bytes(device, part[1]) if in_memory_bytes is None else in_memory_bytes):
+    if in_memory_bytes is None:
+        in_memory_bytes = _free_bytes(device, part[1])
+    if buffer_tokens:
+        in_memory_bytes = n_bytes if order.n_tokens <= buffer_tokens else 0
+    if n_bytes <= in_memory_bytes:
         yield from _resident(_read_all(store, rows, device), stretches)
     else:
-        n_batches = -(-min(BUFFER_TOKENS, order.n_tokens) // batch_size)
+        n_batches = -(-min(order.n_window, order.n_tokens) // batch_size)
         n_rows = -(-batch_size // part[1])
         windows = [Window(store, n_batches, n_rows, device) for _ in range(2)]
         numbers = (_token_numbers(tokens, rows, t) for tokens in stretches)
@@ -74,6 +86,7 @@ def cls_masks(
     device: torch.device,
     n_skipped: int = 0,
     part: tuple[int, int] = (0, 1),
+    buffer_tokens: int = 0,
 ) -> Iterator[Tensor]:
     """Which tokens of each of `batches` are CLS tokens: endless masks (batch_size,).
 
@@ -85,14 +98,26 @@ def cls_masks(
             f"cls_weight needs a store of all tokens, CLS among them; {store.path} has tokens "
             f"{store.info.tokens!r}: run `sae embed --tokens all`, or leave cls_weight at 1"
         )
-    order = Order(len(rows) * t, seed, BLOCK_TOKENS, BUFFER_TOKENS)
+    order = _order(store, rows, seed, buffer_tokens)
     stretches = _stretches(order, batch_size, n_skipped, part)
     return (mask for n in stretches for mask in torch.from_numpy(n % t == 0).to(device))
 
 
+def _order(store: EmbeddingStore, rows: Rows, seed: int, buffer_tokens: int) -> Order:
+    t = store.info.tokens_per_image
+    if not buffer_tokens:
+        return Order(len(rows) * t, seed, BLOCK_TOKENS, BUFFER_TOKENS)
+    return Order(len(rows) * t, seed, t, max(1, buffer_tokens // 2 // t) * t)
+
+
 def sample(store: EmbeddingStore, rows: Rows, seed: int, n_tokens: int = SAMPLE_TOKENS) -> Tensor:
-    """Tokens (n, d) of random images among `rows`: at least `n_tokens`, or all there are."""
+    """Tokens (n, d) of random images among `rows`: at least `n_tokens`, or all there are.
+
+    Of a store whose embeddings are computed, of `SAMPLE_IMAGES` at most.
+    """
     n_images = min(-(-n_tokens // store.info.tokens_per_image), len(rows))
+    if store.info.on_the_fly:
+        n_images = min(n_images, SAMPLE_IMAGES)
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(rows), generator=generator)[:n_images].sort().values.numpy()
     return _read_all(store, rows[chosen])

@@ -11,7 +11,16 @@ from sae.core.errors import UserError
 from sae.core.files import did_you_mean
 from sae.training.config import AUTO_LR, TrainConfig, learning_rate
 
-SHARED = ("format", "batch_size", "epochs", "n_tokens", "holdout", "backend", "checkpoint_every")
+SHARED = (
+    "format",
+    "batch_size",
+    "epochs",
+    "n_tokens",
+    "holdout",
+    "backend",
+    "checkpoint_every",
+    "buffer_tokens",
+)
 """Settings that all SAEs of a sweep have in common."""
 WITH_COMMAS = ("matryoshka",)
 
