@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sae.clip.model import load_clip
 from sae.core.errors import UserError
-from sae.data.view import Box
+from sae.data.view import Box, view_box
 from sae.steering.segment.masks import Masks, as_seen
 from tests.sae.steering.segment.conftest import HEIGHT, WIDTH, Painted
+from tests.support.sae.small_clip import PREPROCESS, small_clip
 
 GRID = (2, 2)
 
@@ -92,3 +94,19 @@ def test_masks_that_do_not_fit_are_refused_in_one_line(painted: Painted, tmp_pat
         masks_of(painted, tmp_path).rows()
     with pytest.raises(UserError, match="is no folder"):
         masks_of(painted, tmp_path / "none")
+
+
+@pytest.mark.parametrize("mode", ["squash", "shortest", "longest"])
+@pytest.mark.parametrize("size", [(96, 40), (40, 96)])
+def test_a_mask_lies_where_the_models_own_transform_puts_the_image(
+    tmp_path: Path, mode: str, size: tuple[int, int]
+) -> None:
+    cuts = {**PREPROCESS, "resize_mode": mode}
+    clip = load_clip(small_clip(tmp_path / "vit", preprocess=cuts), "cpu")
+    mask = np.zeros(size[::-1], np.uint8)
+    mask[16:36, 22:36] = 1
+    image = Image.fromarray(255 * mask).convert("RGB")
+    drawn = clip.preprocess.resize(image)[..., 0] > 127
+    seen = as_seen(mask, view_box(size, clip.view), (4, 4), clip.image_size).pixels
+    assert drawn.sum() > 100
+    assert (drawn != (seen == 1)).mean() < 0.02
