@@ -149,7 +149,8 @@ def _pooled(
     store: EmbeddingStore, clip: Clip, rows: NDArray[np.int64], progress: Progress | None
 ) -> NDArray[np.float32]:
     """(n, width)."""
-    last = str(clip.n_blocks - 1) if clip.n_blocks else "0"
+    clip.grid()  # a tower without blocks is refused by its name
+    last = str(clip.n_blocks - 1)
     parts = []
     for first in range(0, len(rows), BATCH_IMAGES):
         part = rows[first : first + BATCH_IMAGES]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from sae.clip.model import Clip
+from sae.clip.model import Clip, load_clip
 from sae.clip.store_images import read_store_image
 from sae.core.errors import UserError
 from sae.data.split import holdout_rows
@@ -18,6 +18,7 @@ from sae.steering.fit_probe import fit_logistic, fit_probe
 from sae.steering.probe import Probe, load_probe, require_fits
 from tests.support.commands import sae
 from tests.support.sae.embedded import Images, run
+from tests.support.sae.small_clip import RESNET, small_clip
 
 
 @pytest.fixture
@@ -173,3 +174,13 @@ def test_images_of_one_class_are_no_ground_for_a_probe(
     store.images["label"] = ["cat"] * 12 + [""] * 11
     with pytest.raises(UserError, match="has 1 classes in the images to fit on"):
         fit_probe(store, clip, 0.0, [1.0])
+
+
+def test_a_tower_without_blocks_is_refused_by_its_name(
+    images: Images, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resnet = load_clip(small_clip(tmp_path / "resnet", RESNET), "cpu")
+    run(images, tmp_path / "store", resnet, "projected", "cls")
+    assert sae("probe", tmp_path / "store", "--out", tmp_path / "probe") == 2
+    assert "of its ModifiedResNet is no row of tokens" in capsys.readouterr().err
+    assert not (tmp_path / "probe").exists()
