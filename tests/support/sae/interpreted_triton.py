@@ -39,6 +39,8 @@ from train_parts import Shape, parts
 
 SMALL = Tiles(tokens=16, latents=32, depth=32, chunk=4)
 D, N_LATENTS, K = 36, 44, 5
+TINY = 20, 12, 2
+"""Where the sizes mean nothing: the interpreter takes a second for each step of the larger one."""
 OBJECTIVE = Objective(k_aux=3, alpha=0.5)
 
 
@@ -178,12 +180,12 @@ def test_two_processes_with_a_part_each_equal_one_with_the_whole() -> None:
         for tensor in tensors:
             tensor.mul_(2)
 
-    models, part = twins(random_model(D, N_LATENTS, K)), random_batches(3, D, 1)[0]
-    dead = mask(N_LATENTS, range(5))
+    models, part = twins(random_model(*TINY)), random_batches(3, TINY[0], 1)[0]
+    dead = mask(TINY[1], range(5))
     ours = TritonEngine(models[0], OBJECTIVE, tiles=SMALL, reduce=reduce)
     theirs = PlainEngine(models[1], OBJECTIVE)
-    result = ours.step(part, k=K, lr=1e-3, dead=dead)
-    whole = theirs.step(torch.cat([part, part]), k=K, lr=1e-3, dead=dead)
+    result = ours.step(part, k=TINY[2], lr=1e-3, dead=dead)
+    whole = theirs.step(torch.cat([part, part]), k=TINY[2], lr=1e-3, dead=dead)
     assert_same_result(result, whole)
     assert_same_weights(*models)
     assert_same_state(ours, theirs)
@@ -198,53 +200,55 @@ def test_selection_in_fewer_bits_changes_nothing_but_rounding() -> None:
 
 
 def test_copies_in_fewer_bits_follow_the_weights_whoever_changes_them() -> None:
-    models = twins(random_model(D, N_LATENTS, K))
-    x, dead = random_batches(5, D, 1)[0], mask(N_LATENTS, range(5))
+    models = twins(random_model(*TINY))
+    x, dead = random_batches(5, TINY[0], 1)[0], mask(TINY[1], range(5))
     ours = TritonEngine(models[0], OBJECTIVE, tiles=SMALL, precision="bfloat16")
     theirs = PlainEngine(models[1], OBJECTIVE)
-    ours.step(x, k=K, lr=1e-3, dead=dead)
+    ours.step(x, k=TINY[2], lr=1e-3, dead=dead)
     for name, copy in ours._low.items():
         assert torch.equal(copy, getattr(models[0], name).to(LOW)), name
-    models[0].load_state_dict(random_model(D, N_LATENTS, K, seed=5).state_dict())
+    models[0].load_state_dict(random_model(*TINY, seed=5).state_dict())
     models[1].load_state_dict(models[0].state_dict())
-    results = [engine.step(x, k=K, lr=1e-3, dead=dead) for engine in (ours, theirs)]
+    results = [engine.step(x, k=TINY[2], lr=1e-3, dead=dead) for engine in (ours, theirs)]
     torch.testing.assert_close(results[0].fvu, results[1].fvu, rtol=0.01, atol=0)
     torch.testing.assert_close(results[0].aux, results[1].aux, rtol=0.01, atol=0)
 
 
 def test_room_for_some_dead_latents_revives_the_first_of_them() -> None:
-    models = twins(random_model(D, N_LATENTS, K))
+    models = twins(random_model(*TINY))
     ours = TritonEngine(models[0], OBJECTIVE, tiles=SMALL, max_dead=2)
     theirs = PlainEngine(models[1], OBJECTIVE)
-    x = random_batches(5, D, 1)[0]
+    x = random_batches(5, TINY[0], 1)[0]
     results = (
-        ours.step(x, k=K, lr=1e-3, dead=mask(N_LATENTS, [1, 5, 9])),
-        theirs.step(x, k=K, lr=1e-3, dead=mask(N_LATENTS, [1, 5])),
+        ours.step(x, k=TINY[2], lr=1e-3, dead=mask(TINY[1], [1, 5, 9])),
+        theirs.step(x, k=TINY[2], lr=1e-3, dead=mask(TINY[1], [1, 5])),
     )
     assert_same_result(*results)
     assert_same_weights(*models)
 
 
 def test_a_restored_engine_goes_on_bit_for_bit() -> None:
-    model, batches = random_model(D, N_LATENTS, K), random_batches(3, D, 2)
-    dead = mask(N_LATENTS, [])
+    model, batches = random_model(*TINY), random_batches(3, TINY[0], 2)
+    dead = mask(TINY[1], [])
     engine = TritonEngine(model, OBJECTIVE, tiles=SMALL)
-    engine.step(batches[0], k=K, lr=1e-3, dead=dead)
+    engine.step(batches[0], k=TINY[2], lr=1e-3, dead=dead)
     again = twins(model)[0]
     restored = TritonEngine(again, OBJECTIVE, tiles=SMALL)
     restored.restore(engine.state())
     for e in (engine, restored):
-        e.step(batches[1], k=K, lr=1e-3, dead=dead)
+        e.step(batches[1], k=TINY[2], lr=1e-3, dead=dead)
     for name, value in model.named_parameters():
         assert torch.equal(value, getattr(again, name)), name
 
 
 def test_a_value_that_is_not_a_number_reaches_the_loss_and_the_weights() -> None:
-    model = random_model(D, N_LATENTS, K)
+    model = random_model(*TINY)
     with torch.no_grad():
         model.W_enc[3, 4] = torch.nan
     engine = TritonEngine(model, OBJECTIVE, tiles=SMALL)
-    result = engine.step(random_batches(3, D, 1)[0], k=K, lr=1e-3, dead=mask(N_LATENTS, []))
+    result = engine.step(
+        random_batches(3, TINY[0], 1)[0], k=TINY[2], lr=1e-3, dead=mask(TINY[1], [])
+    )
     assert result.loss.isnan()
     assert model.W_dec.isnan().any()
 
@@ -261,7 +265,7 @@ def test_the_backend_can_be_forced_where_the_interpreter_is_on() -> None:
 def test_the_engine_passes_its_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(self_check, "N_TOKENS", 5)
     monkeypatch.setattr(self_check, "N_STEPS", 2)
-    assert self_check.obstacle(TritonEngine, random_model(D, N_LATENTS, K), OBJECTIVE) == ""
+    assert self_check.obstacle(TritonEngine, random_model(*TINY), OBJECTIVE) == ""
 
 
 def test_every_part_of_the_benchmark_runs() -> None:

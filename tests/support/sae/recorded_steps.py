@@ -26,9 +26,9 @@ def record(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     folder.mkdir()
     step = Trainer.step
 
-    def recorded(self: Trainer, x: Tensor) -> StepResult:
+    def recorded(self: Trainer, x: Tensor, *more: Any) -> StepResult:
         before, n_done = _state_of(self), self.n_done
-        result = step(self, x)
+        result = step(self, x, *more)
         torch.save((before, _state_of(self), list(result)), folder / f"{n_done}.pt")
         return result
 
@@ -42,17 +42,21 @@ def compare(monkeypatch: pytest.MonkeyPatch, folder: Path, out: Path) -> None:
     """
     step = Trainer.step
 
-    def compared(self: Trainer, x: Tensor) -> StepResult:
+    def compared(self: Trainer, x: Tensor, *more: Any) -> StepResult:
         before, after, figures = torch.load(folder / f"{self.n_done}.pt", weights_only=True)
         self.model.load_state_dict(before["model"])
         self.restore(before["trainer"])
-        result = step(self, x)
+        result = step(self, x, *more)
         now = _state_of(self)
         far = {
             "weights": max(
                 _distance(now["model"][name], after["model"][name]) for name in after["model"]
             ),
-            "figures": max(map(_distance, result, figures)),
+            "figures": max(
+                _distance(*pair)
+                for pair in zip(result, figures, strict=True)
+                if pair != (None, None)
+            ),
         }
         with out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(far) + "\n")
