@@ -44,7 +44,7 @@ SETTINGS += ((5, 1024, 8), (3, 1024, 16), (5, 1024, 16), (5, 4096, 4))
 """Block, latents, k."""
 N_TOKENS = 600_000
 """That an SAE is trained on: 2.6 passes over 3,600 images of 64 patches."""
-N_SHUFFLES = 200
+N_SHUFFLES = 100
 
 
 class Firing(NamedTuple):
