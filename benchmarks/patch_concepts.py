@@ -39,12 +39,34 @@ KINDS = ("object", "colour", "pattern", "orientation", "stroke", "background")
 CONCEPTS = tuple(concept for concept in PLANTED if concept.kind in KINDS)
 COVERED = 1 / 8
 """Share of a patch, as for the labels of patches that trained the tiny CLIP."""
-SETTINGS = ((3, 1024, 4), (4, 1024, 4), (5, 256, 4), (5, 512, 4), (5, 1024, 2), (5, 1024, 4))
-SETTINGS += ((5, 1024, 8), (3, 1024, 16), (5, 1024, 16), (5, 4096, 4))
-"""Block, latents, k."""
-N_TOKENS = 600_000
-"""That an SAE is trained on: 2.6 passes over 3,600 images of 64 patches."""
 N_SHUFFLES = 100
+
+
+class Setting(NamedTuple):
+    """What an SAE is trained with, and on which block."""
+
+    block: int
+    n_latents: int
+    k: int
+    n_tokens: int = 600_000
+    """2.6 passes over 3,600 images of 64 patches."""
+    activation: str = "topk"
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return "-".join(map(str, self))
+
+
+SETTINGS = (
+    *(Setting(block, 1024, 4) for block in (3, 4, 5)),
+    *(Setting(block, 1024, 16) for block in (3, 5)),
+    *(Setting(5, 1024, k) for k in (2, 8)),
+    *(Setting(5, n_latents, 4) for n_latents in (256, 512, 4096)),
+    Setting(5, 1024, 4, activation="batch_topk"),
+    Setting(5, 1024, 4, n_tokens=1_800_000),
+    Setting(5, 1024, 4, n_tokens=1_800_000, activation="batch_topk"),
+)
 
 
 class Firing(NamedTuple):
@@ -66,27 +88,24 @@ class Precision(NamedTuple):
 
 
 def main() -> None:
-    """Make what is missing, and print a line of the table for each setting."""
+    """Make what is missing, measure each setting, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder of all that is made")
     parser.add_argument("--images", type=int, default=4000, help="of each of the two worlds")
     work, n_images = parser.parse_args().work, parser.parse_args().images
     torch.set_num_threads(1)
-    layers = sorted({layer for layer, _, _ in SETTINGS})
     for name, seed in (("trained", 3), ("measured", 4)):
-        _world(work, name, seed, n_images, layers)
+        _world(work, name, seed, n_images)
     masks = None
-    names = ("objects", ">= .5", "all", ">= .5", "all, peaks", ">= .5")
-    print(f"| {' | '.join(('block', 'latents', 'k', 'live', *names))} |\n|{'---|' * 10}")
-    for layer, n_latents, k in SETTINGS:
-        sae = work / f"saes/l{layer}-n{n_latents}-k{k}"
-        size = ("--n-latents", n_latents, "--k", k, "--n-tokens", N_TOKENS)
-        _sae("train", work / f"trained-store/layer-{layer}", *size, "--out", sae)
-        store = EmbeddingStore.open(work / f"measured-store/layer-{layer}")
+    names = ("live", "objects", ">= .5", "all", ">= .5", "all, peaks", ">= .5")
+    table = [" | ".join((*Setting._fields, *names)), " | ".join(["---"] * 12)]
+    for setting in SETTINGS:
+        sae, block = work / "saes" / setting.name, f"layer-{setting.block}"
+        _sae("train", work / "trained-store" / block, "--out", sae, *_options(setting))
+        store = EmbeddingStore.open(work / "measured-store" / block)
         masks = read_masks(store, work / "measured") if masks is None else masks
-        print(
-            f"| {layer} | {n_latents:,} | {k} | {_figures(store, load(sae), masks)} |", flush=True
-        )
+        table.append(" | ".join([*map(str, setting), _figures(store, load(sae), masks)]))
+    print("\n".join(f"| {line} |" for line in table))
 
 
 def read_masks(store: EmbeddingStore, world: Path) -> NDArray[np.bool_]:
@@ -185,11 +204,16 @@ def _figures(store: EmbeddingStore, model: SAE, masks: NDArray[np.bool_]) -> str
     return " | ".join([f"{found[0].live.sum():,}", *shares])
 
 
-def _world(work: Path, name: str, seed: int, n: int, layers: Sequence[int]) -> None:
+def _options(setting: Setting) -> list[object]:
+    names = (f"--{name.replace('_', '-')}" for name in Setting._fields[1:])
+    return [word for pair in zip(names, setting[1:], strict=True) for word in pair]
+
+
+def _world(work: Path, name: str, seed: int, n: int) -> None:
     world, store = work / name, work / f"{name}-store"
     _sae("world", "--out", world, "--n", n, "--seed", seed, "--masks", "--workers", 1)
     domains = [f"{domain}={world / domain}" for domain in ("sketch", "photo")]
-    blocks = ("--layer", ",".join(map(str, layers)), "--tokens", "patch")
+    blocks = ("--layer", "3,4,5", "--tokens", "patch")
     _sae("embed", "--domain", *domains, "--out", store, *blocks, "--workers", 0)
 
 
