@@ -43,7 +43,7 @@ def probe(
     """
     from contextlib import closing
 
-    from sae.clip.model import load_clip
+    from sae.clip.store_images import load_clip_of
     from sae.core.lock import LOCK, hold
     from sae.core.output import require_own
     from sae.core.progress import bar
@@ -60,7 +60,7 @@ def probe(
     opened = EmbeddingStore.open(store)
     with closing(hold(out / LOCK)):
         with bar("read images") as progress:
-            found = fit_probe(opened, load_clip(opened.info.clip, device), holdout, tried, progress)
+            found = fit_probe(opened, load_clip_of(opened, device), holdout, tried, progress)
         found.save(out)
     info = found.info
     assert info is not None

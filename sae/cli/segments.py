@@ -46,7 +46,7 @@ def segment(
     """
     from contextlib import closing
 
-    from sae.clip.model import load_clip
+    from sae.clip.store_images import load_clip_of
     from sae.core.lock import LOCK, hold
     from sae.core.progress import bar
     from sae.data.roots import confirm
@@ -61,7 +61,7 @@ def segment(
     confirm(store, images or [], follow_links)
     opened, sae = EmbeddingStore.open(store), load(model)
     require_patches(sae, opened)
-    clip = load_clip(opened.info.clip, device)
+    clip = load_clip_of(opened, device)
     found_masks = Masks(masks, opened, clip.view, clip.image_size)
     with closing(hold(out / LOCK)):
         with bar("segment") as progress:

@@ -113,7 +113,7 @@ def classify(
     Writes metrics.csv (recall of the class and of the others, with intervals), metrics_wide.csv (as
     PatchSAE has it) and recall.png.
     """
-    from sae.clip.model import load_clip
+    from sae.clip.store_images import load_clip_of
     from sae.data.classes.latents import read_class_latents
     from sae.data.roots import confirm
     from sae.data.store import EmbeddingStore
@@ -130,7 +130,7 @@ def classify(
     require_steered(target)
     identity, labels = sae_identity(sae), opened.images["label"]
     latents = read_class_latents(classes_from, sae.n_latents, identity, labels)
-    clip, ks = load_clip(opened.info.clip, device), whole_numbers("--k", k)
+    clip, ks = load_clip_of(opened, device), whole_numbers("--k", k)
     with bar("steer") as progress:
         found = steer_classes(sae, opened, clip, latents, how, ks, only or (), progress)
     means = summarise(write_steered(target, found, how, sae, opened))

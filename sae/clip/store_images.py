@@ -8,13 +8,23 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from sae.clip.model import Clip, Halfway
-from sae.core.errors import UserError
+from sae.clip.model import Clip, Halfway, load_clip
+from sae.core.errors import UserError, quote
 from sae.data.images import BadImage, read_image
 from sae.data.store import EmbeddingStore
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+def load_clip_of(store: EmbeddingStore, device: str) -> Clip:
+    """The CLIP of a store. Raises `UserError` where another lab's store does not name it."""
+    if not store.info.clip:
+        raise UserError(
+            f"{store.path} does not say which CLIP it was made with; "
+            f"`sae adopt {quote(store.path)} --clip NAME --out STORE` writes it down"
+        )
+    return load_clip(store.info.clip, device)
 
 
 def require_same_weights(clip: Clip, store: EmbeddingStore) -> None:

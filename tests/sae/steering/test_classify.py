@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ import pytest
 from numpy.typing import NDArray
 
 from sae.clip.model import Clip, Halfway
+from sae.clip.store_images import load_clip_of
+from sae.core.errors import UserError
 from sae.core.files import write_json
 from sae.data.classes.latents import read_class_latents
 from sae.data.classes.names import class_name
+from sae.data.store import EmbeddingStore
 from sae.model.identity import sae_identity
 from sae.steering.control import draw_controls
 from sae.steering.plan import choose_ks
@@ -263,6 +267,9 @@ def test_what_cannot_be_steered_is_one_line(
     np.save(bare / "cls_sae_cnt.npy", counts.T[1:])
     write_json(bare / "export.json", {"class_names": names[1:]})
     refused(f"the class {names[0]!r} of the store is not in", "--classes-from", bare)
+    nameless = replace(steering.store.info, clip="")
+    with pytest.raises(UserError, match=r"does not say which CLIP .*; `sae adopt .* --clip NAME"):
+        load_clip_of(EmbeddingStore(steering.store.path, nameless, steering.store.layout), "cpu")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine").write_text("mine")
     refused("holds something else", *here)
