@@ -113,11 +113,11 @@ def _order(store: EmbeddingStore, rows: Rows, seed: int, buffer_tokens: int) -> 
 def sample(store: EmbeddingStore, rows: Rows, seed: int, n_tokens: int = SAMPLE_TOKENS) -> Tensor:
     """Tokens (n, d) of random images among `rows`: at least `n_tokens`, or all there are.
 
-    Of a store whose embeddings are computed, of `SAMPLE_IMAGES` at most.
+    Of a store whose embeddings are computed, of a sixteenth of the images (256 to `SAMPLE_IMAGES`).
     """
     n_images = min(-(-n_tokens // store.info.tokens_per_image), len(rows))
     if store.info.on_the_fly:
-        n_images = min(n_images, SAMPLE_IMAGES)
+        n_images = min(n_images, SAMPLE_IMAGES, max(256, len(rows) // 16))
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(rows), generator=generator)[:n_images].sort().values.numpy()
     return _read_all(store, rows[chosen])

@@ -1,0 +1,102 @@
+"""Images a second and peak memory of a training on the fly, beside `sae embed` of the same images.
+
+    python benchmarks/on_the_fly.py --sizes 2000 20000 --json on_the_fly.json
+
+Drawn pictures of 32 pixels go through the built-in CLIP, its patches at block 1 into a TopK of 64
+latents. Each command is a process of its own; seconds are those of the processor (user + system),
+so that others on the machine do not count, and of the images alone: a run on 200 is taken off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+FEW = 200
+SOURCE = (
+    "--clip",
+    "tiny",
+    "--layer",
+    "1",
+    "--tokens",
+    "patch",
+    "--workers",
+    "0",
+    "--device",
+    "cpu",
+)
+TRAIN = ("--n-latents", "64", "--k", "4", "--epochs", "1", "--buffer-tokens", "16384")
+
+
+class Used(NamedTuple):
+    """What a command took."""
+
+    seconds: float  # user + system
+    megabytes: float  # at its peak
+
+
+def draw(folder: Path, n: int) -> None:
+    """n coloured rectangles; all contents differ."""
+    rng = np.random.default_rng(0)
+    for number in range(n):
+        pixels = np.full((32, 32, 3), rng.integers(0, 256, 3), np.uint8)
+        left, top, side = rng.integers(0, 16, 3)
+        pixels[top : top + side + 4, left : left + side + 4] = rng.integers(0, 256, 3)
+        pixels[0, 0] = number // 65536, number // 256 % 256, number % 256
+        path = folder / f"class{number % 10}" / f"{number:05d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+
+def run(*words: object) -> Used:
+    """Run `sae` with these words in a process of its own."""
+    command = [sys.executable, "-m", "sae", *map(str, words)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
+    return Used(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def measure(folder: Path, n: int) -> dict[str, Used]:
+    """Both commands on n images."""
+    images = folder / f"images{n}"
+    draw(images, n)
+    named = ("--domain", f"photo={images}", *SOURCE)
+    return {
+        "embed": run("embed", *named, "--out", folder / f"store{n}"),
+        "train": run("train", *named, *TRAIN, "--out", folder / f"sae{n}"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[2000, 20000])
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        few = measure(Path(folder), FEW)
+        for n in arguments.sizes:
+            used = measure(Path(folder), n)
+            for name, value in used.items():
+                seconds = value.seconds - few[name].seconds
+                figures[f"{name} {n}: images a second"] = (n - FEW) / seconds
+                figures[f"{name} {n}: peak MB"] = value.megabytes
+    for name, figure in figures.items():
+        print(f"{name:<32} {figure:10.1f}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
