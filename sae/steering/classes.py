@@ -164,6 +164,8 @@ def read_latent_labels(path: Path, n_latents: int) -> list[str]:
     """
     path = path / "labels.csv" if path.is_dir() else path
     words = [""] * n_latents
+    if not path.exists():
+        raise UserError(f"there is no {path}; `interp explain` writes it")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.DictReader(file)

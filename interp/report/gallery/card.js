@@ -43,7 +43,8 @@
   G.source = (meta) => {
     const layer = meta.layer === "projected" ? "projected embedding" : `block ${meta.layer}`;
     const named = { cls: "class token", patch: "patch tokens", all: "all tokens" }[meta.pool === "cls" ? "cls" : meta.tokens];
-    const tokens = G.hasTokens(meta) ? `${named}, ${meta.pool} of an image's` : named;
+    const kept = { max: "the largest", mean: "the mean", sum: "the sum" }[meta.pool];
+    const tokens = G.hasTokens(meta) && kept ? `${named}, ${kept} of an image` : named;
     return [text(meta.clip), " · ", text(layer), " · ", tokens];
   };
 

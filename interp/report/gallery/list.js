@@ -113,7 +113,7 @@
         el("span.row-text", {}, name(index, id),
           el("span.row-facts", {}, el("span", { title: "The latent's number" }, `#${id}`),
             index.status[id] === "dead" ? null : el("span", { title: "Share of all images on which it is active" }, G.percent(index.frequency[id])),
-            index.status[id] === "dead" || !G.hasTokens(index.meta) || index.token_frequency[id] === null ? null : el("span", { title: "Share of all tokens on which it is active" }, `${G.percent(index.token_frequency[id])} of tokens`),
+            index.status[id] === "dead" || !G.hasTokens(index.meta) || index.token_frequency[id] === null ? null : el("span", { title: "Share of all tokens on which it is active" }, `${G.percent(index.token_frequency[id])} tokens`),
             index.status[id] === "live" ? null : el(`span.badge.${index.status[id]}`, {}, index.status[id]))),
         score(index, id));
       const item = el("div.row-place", { role: "listitem", "aria-setsize": this.ids.length, "aria-posinset": at + 1 }, link);

@@ -164,9 +164,9 @@ def test_a_patch_latent_shows_its_share_of_tokens_its_pooling_and_its_weak_negat
     run = small_run(tmp_path, grid=(7, 7), change=weakened)
     build_gallery(Run(run))
     shown = Watched(browser, run, "#/0")
-    assert "2.3% of tokens" in shown.page.inner_text(".row >> nth=0")
+    assert "2.3% tokens" in shown.page.inner_text(".row >> nth=0")
     card = shown.page.inner_text("article.card")
-    assert "patch tokens, max of an image's" in card
+    assert "patch tokens, the largest of an image" in card
     assert "OF THE TOKENS\n2.3%" in card.upper()
     assert "Weakest: it should fit these less" in card
     assert "Silent, drawn at random" not in card
