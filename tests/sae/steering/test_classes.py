@@ -186,6 +186,8 @@ def test_settings_that_cannot_be_are_refused_before_any_work(
     (tmp_path / "full/mine.txt").write_text("mine")
     with pytest.raises(UserError, match="holds something else"):
         find_class_latents(make_sae(), store, tmp_path / "full", ClassConfig())
+    with pytest.raises(UserError, match=r"no .*labels.csv; `interp explain` writes it"):
+        read_latent_labels(tmp_path, D)
     for text, words in (
         ("latent_id,label\n99,x\n", f"has {D} latents, none is 99"),
         ("latent_id,label\nx,x\n", "cannot be read as a table of labels"),
