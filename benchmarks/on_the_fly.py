@@ -2,9 +2,10 @@
 
     python benchmarks/on_the_fly.py --sizes 2000 20000 --json on_the_fly.json
 
-Drawn pictures of 32 pixels go through the built-in CLIP, its patches at block 1 into a TopK of 64
-latents. Each command is a process of its own; seconds are those of the processor (user + system),
-so that others on the machine do not count, and of the images alone: a run on 200 is taken off.
+Drawn pictures of 32 pixels go through a CLIP (the built-in one by default), its patches at a block
+into a TopK SAE. Each command is a process of its own. Seconds are those of the processor (user +
+system), so that others on the machine do not count, and those of the clock; both of the images
+alone: a run on a few is taken off.
 """
 
 from __future__ import annotations
@@ -15,32 +16,23 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-FEW = 200
-SOURCE = (
-    "--clip",
-    "tiny",
-    "--layer",
-    "1",
-    "--tokens",
-    "patch",
-    "--workers",
-    "0",
-    "--device",
-    "cpu",
-)
-TRAIN = ("--n-latents", "64", "--k", "4", "--epochs", "1", "--buffer-tokens", "16384")
+SOURCE = ("--tokens", "patch", "--workers", "0", "--device", "cpu")
+TRAIN = ("--k", "4", "--epochs", "1", "--buffer-tokens", "16384")
 
 
 class Used(NamedTuple):
     """What a command took."""
 
-    seconds: float  # user + system
+    processor: float  # seconds, user + system
+    clock: float  # seconds
     megabytes: float  # at its peak
 
 
@@ -60,40 +52,51 @@ def draw(folder: Path, n: int) -> None:
 def run(*words: object) -> Used:
     """Run `sae` with these words in a process of its own."""
     command = [sys.executable, "-m", "sae", *map(str, words)]
+    start = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(command)} ended with {os.waitstatus_to_exitcode(status)}")
-    return Used(usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    seconds = time.monotonic() - start
+    return Used(usage.ru_utime + usage.ru_stime, seconds, usage.ru_maxrss / 1024)
 
 
-def measure(folder: Path, n: int) -> dict[str, Used]:
+def measure(folder: Path, n: int, source: Sequence[str], n_latents: int) -> dict[str, Used]:
     """Both commands on n images."""
     images = folder / f"images{n}"
     draw(images, n)
-    named = ("--domain", f"photo={images}", *SOURCE)
+    named = ("--domain", f"photo={images}", *SOURCE, *source)
     return {
         "embed": run("embed", *named, "--out", folder / f"store{n}"),
-        "train": run("train", *named, *TRAIN, "--out", folder / f"sae{n}"),
+        "train": run(
+            "train", *named, *TRAIN, "--n-latents", n_latents, "--out", folder / f"sae{n}"
+        ),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[2000, 20000])
+    parser.add_argument("--few", type=int, default=200)
+    parser.add_argument("--clip", default="tiny")
+    parser.add_argument("--layer", default="1")
+    parser.add_argument("--n-latents", type=int, default=64)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    source, n_latents = ("--clip", arguments.clip, "--layer", arguments.layer), arguments.n_latents
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        few = measure(Path(folder), FEW)
+        few = measure(Path(folder), arguments.few, source, n_latents)
         for n in arguments.sizes:
-            used = measure(Path(folder), n)
+            used = measure(Path(folder), n, source, n_latents)
+            more = n - arguments.few
             for name, value in used.items():
-                seconds = value.seconds - few[name].seconds
-                figures[f"{name} {n}: images a second"] = (n - FEW) / seconds
+                for kind in ("processor", "clock"):
+                    seconds = getattr(value, kind) - getattr(few[name], kind)
+                    figures[f"{name} {n}: images a second of the {kind}"] = more / seconds
                 figures[f"{name} {n}: peak MB"] = value.megabytes
     for name, figure in figures.items():
-        print(f"{name:<32} {figure:10.1f}")
+        print(f"{name:<48} {figure:10.1f}")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
 

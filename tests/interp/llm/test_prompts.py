@@ -9,7 +9,9 @@ VALUES = {
     "strong": list("AB"),
     "weak": list("CD"),
     "medium": "drawings",
+    "bound": "",
     "neg_codes": [],
+    "neg_weak": [],
     "patch_map": False,
 }
 

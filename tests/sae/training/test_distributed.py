@@ -119,9 +119,12 @@ def test_a_lost_process_is_one_line_on_the_other_and_the_first_keeps_its_work(
         wait_for_rows(process, out)
         os.kill(rank_of(process.pid, lost), signal.SIGKILL)
         _, complained = process.communicate(timeout=600)
-    ours = [line for line in complained.splitlines() if "another process of this training" in line]
+    # torchrun ends it as soon as the other is lost, which may be before it finds out by itself.
+    told = ("another process of this training", "interrupted; to go on: torchrun")
+    ours = [line for line in complained.splitlines() if any(words in line for words in told)]
     assert len(ours) == 1, complained
-    assert "the same command goes on from the last checkpoint" in ours[0]
+    if told[0] in ours[0]:
+        assert "the same command goes on from the last checkpoint" in ours[0]
     assert "a bug in the program" not in complained
     if lost != 0:
         assert len(list((out / "checkpoints").iterdir())) == 1
