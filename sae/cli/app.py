@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -33,9 +33,6 @@ from sae.core.progress import bar
 from sae.data.folders import FolderConfig
 from sae.evaluation.config import EvalConfig
 from sae.training.config import TrainConfig
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     name="sae",

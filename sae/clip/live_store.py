@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sae.clip.embed import MAX_SKIPPED
 from sae.clip.image_loader import ImageLoader, Refused, default_workers
 from sae.clip.model import Clip
 from sae.clip.vectors import embed_batch
@@ -22,8 +23,6 @@ from sae.data.store_format import torch_dtype
 
 BATCH_IMAGES = 128
 """Images per forward pass, at most."""
-MAX_UNREADABLE = 0.01
-"""Share of images above which a person should look first."""
 _N_NAMED = 3
 
 Rows = NDArray[np.int64]
@@ -140,9 +139,9 @@ class LiveStore(EmbeddingStore):
     def _note(self, row: int, reason: str) -> None:
         self.unreadable[row] = reason
         n, n_images = len(self.unreadable), self.info.n_images
-        if n > MAX_UNREADABLE * n_images and not self._allow_skipped:
+        if n > MAX_SKIPPED * n_images and not self._allow_skipped:
             raise UserError(
-                f"{n} of {n_images} images could not be read, more than {MAX_UNREADABLE:.0%}: "
+                f"{n} of {n_images} images could not be read, more than {MAX_SKIPPED:.0%}: "
                 f"{self._named()}; add --allow-skipped to go on without them",
                 FAILURES,
             )

@@ -15,4 +15,9 @@ def error_kept(model: SAE, x: Tensor, change: Callable[[Codes], Codes]) -> Tenso
     Only the difference that the change makes is added: without one, x comes back bit for bit.
     """
     codes = model.encode(x)
-    return x + (model.rebuild(x, change(codes)) - model.rebuild(x, codes))
+    return exchange_codes(model, x, codes, change(codes))
+
+
+def exchange_codes(model: SAE, x: Tensor, before: Codes, after: Codes) -> Tensor:
+    """x (n, d), whose codes are `before`, with what tells `after` from them added."""
+    return x + (model.rebuild(x, after) - model.rebuild(x, before))

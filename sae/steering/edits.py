@@ -16,6 +16,7 @@ from torch import Tensor
 from sae.core.errors import UserError
 from sae.core.progress import Progress
 from sae.data.store import EmbeddingStore
+from sae.model.intervene import exchange_codes
 from sae.model.sae import SAE, Codes
 
 _EDIT = re.compile(r"(\d+)=(set|add|multiply):([^x]+?)(xmax)?")
@@ -87,8 +88,7 @@ def edit_tokens(
     `where` (n, n_edits) bool says at which tokens each edit is made; elsewhere x comes back bit for
     bit. A latent that a token does not keep has the activation 0 there.
     """
-    edited = change_codes(codes, edits, where)
-    changed = x + (model.rebuild(x, edited) - model.rebuild(x, codes))
+    changed = exchange_codes(model, x, codes, change_codes(codes, edits, where))
     return torch.where(where.any(1, keepdim=True), changed, x)
 
 
