@@ -33,14 +33,21 @@ class Painter:
         self._encoded: Lru[Picture] = Lru(most_bytes, _memory)
 
     def parts(
-        self, tiles: Sequence[Tile], background: int | None = None, title: str = ""
+        self,
+        tiles: Sequence[Tile],
+        background: int | None = None,
+        title: str = "",
+        *,
+        only_outlined: bool = False,
     ) -> tuple[str | Picture, ...]:
         """What shows the tiles under a title ("First set"), with a twin where they have heat maps.
 
-        `background`: see `grid.compose`.
+        `background`: see `grid.compose`; `only_outlined`: the twin alone.
         """
         if not tiles:
             return ()
+        if only_outlined:
+            return tuple(map(_ready, self._outlined(tiles, background)))
         drawn = self._grids if self.layout == "grid" else self._singles
         return tuple(_ready(part) for part in drawn(tiles, background, title))
 
@@ -65,6 +72,14 @@ class Painter:
                 yield f"Picture {tile.letter}, outlined:"
                 yield self._single(tile, background)
             head = ""
+
+    def _outlined(self, tiles: Sequence[Tile], background: int | None) -> Iterator[str | Picture]:
+        if self.layout == "grid":
+            yield compose(tiles, self._columns, self._cell, background, twin=True)
+            return
+        for tile in tiles:
+            yield f"Picture {tile.letter}:"
+            yield self._single(tile, background)
 
     def _single(self, tile: Tile, background: int | None) -> Picture:
         if not tile.image_id:

@@ -15,7 +15,8 @@ from interp.pipeline.settings import ModelSettings, Work
 from interp.pipeline.stage import Stage
 from interp.records.types import AnsweredBy, Example, Explanation, Score
 from interp.run.run import Run
-from interp.score.judge import Judge, VlmJudge, judge_prompt
+from interp.score.judge import Judge
+from interp.score.kinds.detect import VlmJudge, judge_prompt
 from interp.score.latent import score_latent, score_questions
 from interp.score.run import ScoreSummary, n_questions, pending_tests, summarise
 from interp.score.sampling import SampleConfig, draw_sample

@@ -33,8 +33,8 @@ def detect_schema(codes: Sequence[str]) -> dict[str, Any]:
     return object_schema({code: {"type": "integer"} for code in codes})
 
 
-def parse_scores(text: str, codes: Sequence[str]) -> dict[str, float | None]:
-    """Read a judge's answer: letter -> score in 0..100, in the order of `codes`; None: not said.
+def parse_scores(text: str, codes: Sequence[str], most: int = 100) -> dict[str, float | None]:
+    """Read a judge's answer: letter -> score in 0..`most`, in the order of `codes`; None: not said.
 
     Whole numbers under their letters are the rule; other forms (`read_percents`), {"A": {"grade":
     80}}, a list of {image, grade}, and a list of numbers in order that is all of the answer are
@@ -50,13 +50,13 @@ def parse_scores(text: str, codes: Sequence[str]) -> dict[str, float | None]:
     if not said or 2 * len(said) < len(codes):
         check_keys(values, codes, "the answer")
         raise ReplyError("invalid", "most letters have no number")
-    scores = read_percents(list(said.values()))
+    scores = read_percents(list(said.values()), most)
     if scores is None:
-        raise ReplyError("invalid", "every letter needs a whole number from 0 to 100")
+        raise ReplyError("invalid", f"every letter needs a whole number from 0 to {most}")
     read = dict(zip(said, scores, strict=True))
     for code, score in read.items():
-        if not 0 <= score <= 100:
-            raise ReplyError("invalid", f"the score of {code} is outside 0 to 100")
+        if not 0 <= score <= most:
+            raise ReplyError("invalid", f"the score of {code} is outside 0 to {most}")
     return {code: read.get(code) for code in codes}
 
 

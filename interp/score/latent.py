@@ -24,7 +24,8 @@ from interp.records.types import (
     Verdict,
 )
 from interp.records.wording import SPEAKS_TO_JUDGE, WEAK_NEGATIVES, addresses_judge
-from interp.score.judge import Judge, Judgement, VlmJudge
+from interp.score.judge import Judge, Judgement
+from interp.score.kinds.detect import VlmJudge
 from interp.score.metrics import auroc, auroc_interval, balanced_accuracy, spearman
 from interp.score.sampling import Sample, SampleConfig, check_held_out, deal, draw_sample, is_enough
 

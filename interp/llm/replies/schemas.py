@@ -144,21 +144,25 @@ def read_letters(found: Sequence[str], codes: Sequence[str], place: str) -> list
     return letters
 
 
-def read_percents(values: Sequence[Any]) -> list[float] | None:
-    """Numbers as 0 to 100 when all share one form; None otherwise. The range is not checked.
+def read_percents(values: Sequence[Any], most: int = 100) -> list[float] | None:
+    """Numbers as 0 to `most` when all share one form; None otherwise. The range is not checked.
 
-    Forms: numbers up to 100 (80, "80"), shares up to 1, "85%", and "85/100". Several numbers of
-    which the largest is 1 are shares, also where all are whole: a judge that says yes and no.
+    Forms: numbers up to `most` (80, "80"), shares up to 1, "85%", and "85/100". Several numbers of
+    which the largest is 1 are shares, with `most` 100 also where all are whole: a judge that says
+    yes and no.
     """
     read = [number for number in map(_read_number, values) if number is not None]
     if len(read) < len(values) or len({number.form for number in read}) != 1:
         return None
     numbers = [number.value for number in read]
     fractions = [number.value for number in read if not number.is_whole]
-    scale = 1
+    scale = 1.0 if read[0].form == "number" else most / 100
     if read[0].form == "number" and max(numbers) <= 1:
-        scale = 100 if fractions or (max(numbers) == 1 and len(numbers) > 1) else 1
-    elif any(0 < value < 1 for value in fractions) and len(fractions) < len(numbers):
+        yes_or_no = most == 100 and max(numbers) == 1 and len(numbers) > 1
+        scale = most if fractions or yes_or_no else 1
+    elif (
+        most == 100 and any(0 < value < 1 for value in fractions) and len(fractions) < len(numbers)
+    ):
         return None  # .5 beside 20: a share, or a half of 100?
     return [value * scale + 0.0 for value in numbers]  # + 0.0: no -0.0
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from interp.llm.types import Question, Reply, Usage
 from interp.records.types import Example
-from interp.score.judge import VlmJudge
+from interp.score.kinds.detect import VlmJudge
 from interp.score.latent import score_latent
 from sae.core.errors import UserError
 from tests.support.interp.latents import explained, make_evidence, paint

@@ -7,7 +7,8 @@ import asyncio
 from interp.llm.types import Picture, ReplyError
 from interp.pictures.grid import Tile
 from interp.pictures.painter import Layout
-from interp.score.judge import Judgement, VlmJudge, judge_prompt
+from interp.score.judge import Judgement
+from interp.score.kinds.detect import VlmJudge, judge_prompt
 from tests.support.interp.latents import plain
 from tests.support.interp.scoring import FakeModel
 

@@ -15,7 +15,8 @@ from interp.records.codec import from_json, to_json
 from interp.records.split import LeakError, split_of
 from interp.records.types import UNREADABLE, Example, Score
 from interp.records.wording import WEAK_NEGATIVES
-from interp.score.judge import Judge, VlmJudge
+from interp.score.judge import Judge
+from interp.score.kinds.detect import VlmJudge
 from interp.score.latent import score_latent
 from sae.data.images import BadImage
 from tests.support.interp.latents import (

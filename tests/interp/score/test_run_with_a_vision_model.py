@@ -11,7 +11,7 @@ import pytest
 from interp.llm.ledger.ledger import Ledger
 from interp.llm.server.client import ChatModel, ClientConfig
 from interp.pictures.painter import Layout
-from interp.score.judge import VlmJudge
+from interp.score.kinds.detect import VlmJudge
 from interp.score.run import (
     ScoreSummary,
 )

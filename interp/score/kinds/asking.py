@@ -1,0 +1,113 @@
+"""Lettered pictures and a prompt's values -> a question, and a number for each letter."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from interp.llm.failures import scrub
+from interp.llm.prompts import fingerprint, render
+from interp.llm.repair import Asker
+from interp.llm.types import Question, ReplyError, VisionModel
+from interp.pictures.grid import FIRST, Tile
+from interp.pictures.painter import Layout, Painter
+from interp.score.answer import detect_schema, parse_scores
+from interp.score.judge import Judgement
+
+COLUMNS = 5
+"""Of a grid."""
+CELL = 224
+MAX_TOKENS = 400
+"""Ten letters with a number each take about 80."""
+
+
+class GridQuestion(NamedTuple):
+    """A question about some letters."""
+
+    asked: Question
+    codes: list[str]
+
+
+class GridAsker(Asker):
+    """Asks a vision model for a number under each letter; on an unusable answer it asks again."""
+
+    def __init__(
+        self,
+        model: VisionModel,
+        template: str,
+        layout: Layout = "grid",
+        *,
+        most: int = 100,
+        outlined: bool = False,
+        again: bool = False,
+        server: str = "",
+    ) -> None:
+        """`template`: in prompts/; `most`: the largest number; `outlined`: show the marked picture
+        only; `again`: ask anew what was answered in an unusable way before; `server` as in `Score`.
+        """
+        super().__init__(model, again=again)
+        self._painter = Painter(layout, COLUMNS, CELL)
+        self._template, self._most, self._outlined = template, most, outlined
+        self.name = model.name
+        self.prompt = grid_prompt(template, layout)
+        self.server = server
+
+    async def answer(self, pose: Callable[[], GridQuestion | None]) -> Judgement:
+        """A number for each letter; None for those that a usable answer leaves out.
+
+        `pose` reads and draws the pictures, in a thread; None where none can be read.
+        """
+        question = await asyncio.to_thread(pose)
+        if question is None:
+            return Judgement({})
+        codes = question.codes
+        try:
+            answered = await self.ask(
+                question.asked, lambda text: parse_scores(text, codes, self._most), _is_whole
+            )
+        except ReplyError as error:
+            nothing = dict.fromkeys(codes, None)
+            words = scrub(error.message)
+            return Judgement(nothing, error.kind, error.calls, error.usage.usd, words)
+        lost = ", ".join(code for code, score in answered.value.items() if score is None)
+        judgement = Judgement(answered.value, None, answered.calls, answered.usage.usd)
+        if not lost:
+            return judgement
+        return replace(judgement, failure="wrong_keys", reason=f"no number for {lost}")
+
+    def pose(
+        self,
+        tiles: Sequence[Tile],
+        values: Mapping[str, Any],
+        about: str = "",
+        codes: Sequence[str] = (),
+    ) -> GridQuestion | None:
+        """What is asked of these tiles; `codes`: the letters to answer for, if not the tiles'."""
+        if not tiles:
+            return None
+        letters = [tile.letter for tile in tiles]
+        wanted = list(codes) or letters
+        text = render(self._template, codes=letters, **values)
+        asked = Question(
+            system=render("system", layout=self._painter.layout),
+            parts=(*self._painter.parts(tiles, only_outlined=self._outlined), text),
+            schema=detect_schema(wanted),
+            schema_name=self._template,
+            max_tokens=MAX_TOKENS,
+            temperature=0.0,
+            prompt=self.prompt,
+            about=about,
+        )
+        return GridQuestion(asked, wanted)
+
+
+def _is_whole(scores: dict[str, float | None]) -> bool:
+    return None not in scores.values()
+
+
+def grid_prompt(template: str, layout: Layout) -> str:
+    """Fingerprint of a task's templates, schema and settings."""
+    settings = {"cell": CELL, "columns": COLUMNS, "layout": layout}
+    return fingerprint(("system", template, "repair"), detect_schema(FIRST), settings)
