@@ -17,7 +17,6 @@ from sae.model.sae import SAE
 from sae.training.config import TrainConfig
 from sae.training.engines.choice import engine_for
 from sae.training.engines.interface import Engine, Objective, Reduce, StepResult
-from sae.training.engines.plain import PlainEngine
 from sae.training.settings.schedule import k_at, resolve, schedule, shares
 
 __all__ = [
@@ -121,18 +120,15 @@ class Trainer:
         """
         self._lr = self.lr
         n_tokens = len(x) if self._is_alone else self.config.batch_size
-        x, dead = self.model.centre(x), self.dead
-        if isinstance(self.engine, PlainEngine):  # the only one that knows dead_below, cls_weight
-            judge = partial(self._is_rare, n_tokens=self.n_tokens + n_tokens)
-            result = self.engine.step(
-                x,
-                k=self.k,
-                lr=self._lr,
-                dead=judge if self.config.dead_below else dead,
-                is_cls=is_cls,
-            )
-        else:
-            result = self.engine.step(x, k=self.k, lr=self._lr, dead=dead)
+        judge = partial(self._is_rare, n_tokens=self.n_tokens + n_tokens)
+        result = self.engine.step(
+            self.model.centre(x),
+            k=self.k,
+            lr=self._lr,
+            dead=self.dead,
+            judge=judge if self.config.dead_below else None,
+            is_cls=is_cls,
+        )
         if result.n_positive is not None:
             self.n_fired.add_(result.n_positive.long())
         self.n_done += 1

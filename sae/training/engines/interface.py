@@ -89,12 +89,23 @@ class Engine(Protocol):
 
     name: str
 
-    def step(self, x: Tensor, *, k: int, lr: float, dead: Tensor) -> StepResult:
+    def step(
+        self,
+        x: Tensor,
+        *,
+        k: int,
+        lr: float,
+        dead: Tensor,
+        judge: Judge | None = None,
+        is_cls: Tensor | None = None,
+    ) -> StepResult:
         """One step on the tokens `x` (n, d), which are centred and scaled (float32).
 
         `k` latents a token now (k warm-up; rules without k ignore it); `dead` (n_latents,) is a
-        mask. Updates parameters and moments, takes out the part of the decoder's gradient along
-        its rows, and brings the rows back to unit length.
+        mask, which `judge` makes anew where the objective has `dead_below`; `is_cls` (n,) is a mask
+        of the tokens that `cls_weight` is of. An engine that does not know one of these settings is
+        never made for it, and looks at neither. Updates parameters and moments, takes out the part
+        of the decoder's gradient along its rows, and brings the rows back to unit length.
         """
         ...
 

@@ -56,14 +56,15 @@ class PlainEngine:
         *,
         k: int,
         lr: float,
-        dead: Tensor | Judge,
+        dead: Tensor,
+        judge: Judge | None = None,
         is_cls: Tensor | None = None,
     ) -> StepResult:
-        """See `Engine.step`. `dead` may be judged by the batch; `is_cls` (n,) is a mask."""
+        """See `Engine.step`."""
         model, draws = self.model, Draws(self._seed, self._adam.n_steps)
         if not self.objective.pre_bias:
             model.b_enc.data.copy_(self._behind["b_enc_alone"])
-        costs = costs_of(model, self.objective, x, k, dead, draws, self._reduce, is_cls)
+        costs = costs_of(model, self.objective, x, k, judge or dead, draws, self._reduce, is_cls)
         costs.loss.backward()  # type: ignore[no-untyped-call]
         result = self._summed(costs)
         self._move(lr)

@@ -276,7 +276,7 @@ def test_the_engine_is_told_the_k_and_rate_of_each_step() -> None:
 
         name = "told"
 
-        def step(self, x: Tensor, *, k: int, lr: float, dead: Tensor) -> StepResult:
+        def step(self, x: Tensor, *, k: int, lr: float, dead: Tensor, **_: object) -> StepResult:
             told.append((k, lr))
             zero = torch.zeros(())
             return StepResult(zero, zero, zero, zero, torch.zeros_like(dead))

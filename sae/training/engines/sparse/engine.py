@@ -71,8 +71,8 @@ class SparseEngine:
         self._adam = Adam(model, update)
 
     @torch.no_grad()
-    def step(self, x: Tensor, *, k: int, lr: float, dead: Tensor) -> StepResult:
-        """See `Engine.step`."""
+    def step(self, x: Tensor, *, k: int, lr: float, dead: Tensor, **_unknown: object) -> StepResult:
+        """See `Engine.step`; `judge` and `is_cls` belong to objectives that `why_not` refuses."""
         model = self.model
         whole = whole_of(x, self._reduce)
         centred = x - model.b_dec

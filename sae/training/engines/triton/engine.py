@@ -111,8 +111,8 @@ class TritonEngine:
         self._versions: dict[str, int] = {}
         self._n_dead = _Count(model.W_enc.device)
 
-    def step(self, x: Tensor, *, k: int, lr: float, dead: Tensor) -> StepResult:
-        """See `Engine.step`."""
+    def step(self, x: Tensor, *, k: int, lr: float, dead: Tensor, **_unknown: object) -> StepResult:
+        """See `Engine.step`; `judge` and `is_cls` belong to objectives that `why_not` refuses."""
         self.prepare(lr)
         return self.advance(x, k=k, dead=dead)
 

@@ -151,14 +151,15 @@ def test_processes_clip_decay_and_judge_the_dead_as_one(x: Tensor) -> None:
     def judge(n_positive: Tensor) -> Tensor:
         return n_positive / N < 0.2
 
+    nobody = torch.zeros(model.n_latents, dtype=torch.bool)
     for _ in range(3):
-        alone.step(x, k=K, lr=0.01, dead=judge, is_cls=is_cls)
+        alone.step(x, k=K, lr=0.01, dead=nobody, judge=judge, is_cls=is_cls)
 
     def work(rank: int, reduce: Reduce) -> SAE:
         mine, part = model_of("signed_topk"), slice(*((0, 4), (4, 15), (15, N))[rank])
         engine = PlainEngine(mine, objective, reduce=reduce, update=update)
         for _ in range(3):
-            engine.step(x[part], k=K, lr=0.01, dead=judge, is_cls=is_cls[part])
+            engine.step(x[part], k=K, lr=0.01, dead=nobody, judge=judge, is_cls=is_cls[part])
         return mine
 
     for other in together(3, work):
