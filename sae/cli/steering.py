@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -132,8 +133,8 @@ def classify(
     latents = read_class_latents(classes_from, sae.n_latents, identity, labels)
     clip, ks = load_clip_of(opened, device), whole_numbers("--k", k)
     with bar("steer") as progress:
-        found = steer_classes(sae, opened, clip, latents, how, ks, only or (), progress)
-    means = summarise(write_steered(target, found, how, sae, opened))
+        asked = (sae, opened, clip, latents, how, ks, only or (), progress)
+        means = summarise(write_steered(target, partial(steer_classes, *asked), how, sae, opened))
     _report_recalls(means)
     console.write_figures(json, _flat(means))
     console.finish({"metrics": target / "metrics.csv", "figure": target / "recall.png"})

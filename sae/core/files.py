@@ -64,7 +64,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def replacing_folder(target: Path, resume: bool = False) -> Iterator[Path]:
     """Yield an empty `<target>.part` to fill; it becomes `target` only when the block ends well.
 
-    With `resume` an unfinished folder is kept, and given to the next call as it is.
+    With `resume` an unfinished folder that holds anything is kept, and given to the next call as it
+    is.
     """
     if target.name in ("", ".."):
         raise UserError(f"{target} cannot be put in place as a whole; name a folder inside it")
@@ -83,7 +84,7 @@ def replacing_folder(target: Path, resume: bool = False) -> Iterator[Path]:
             part.rename(target)
             shutil.rmtree(old, ignore_errors=True)
         finally:
-            if not resume:
+            if not resume or (part.exists() and not any(part.iterdir())):
                 shutil.rmtree(part, ignore_errors=True)
 
 

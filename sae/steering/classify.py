@@ -6,7 +6,10 @@ the network names its images and some of the other classes' images (PatchSAE's e
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +19,12 @@ from torch import Tensor
 from sae.clip.class_vectors import class_vectors
 from sae.clip.model import Clip, Halfway
 from sae.clip.store_images import require_same_weights, run_to_layer
+from sae.core.files import append_jsonl, repair_jsonl, sha256_hex, walk_jsonl
 from sae.core.progress import Progress
 from sae.data.classes.latents import ClassLatents, Ints
 from sae.data.store import EmbeddingStore
 from sae.evaluation.zeroshot import TEMPLATES, openai_templates
+from sae.model.identity import sae_identity
 from sae.model.match import require_match
 from sae.model.sae import SAE, Codes
 from sae.steering.classes import number_classes
@@ -66,10 +71,12 @@ def steer_classes(
     ks: Sequence[int] = (),
     only: Sequence[str] = (),
     progress: Progress | None = None,
+    journal: Path | None = None,
 ) -> Steered:
     """Classify the images of each class, or of those in `only`, with some latents on or off.
 
-    The candidates are all classes of `latents`. Raises `UserError` for a class that one side does
+    The candidates are all classes of `latents`. A stopped call goes on with what an equal one wrote
+    to `journal`. Raises `UserError` for a class that one side does
     not know, a k that the SAE does not have, and weights or images that have changed.
     """
     require_match(model.config, store.info)
@@ -93,9 +100,12 @@ def steer_classes(
     texts = TEMPLATES["1"] if how.templates == 1 else openai_templates()
     rest = Rest(model, clip, store.info.tokens, class_vectors(clip, latents.names, texts))
     right = np.zeros((len(pairs.images), len(configurations)), bool)
+    done = _Done(journal, model, store, clip, latents, how, [*sets.chosen], only)
     for first in range(0, len(rows), IMAGES_AT_ONCE):
         part = rows[first : first + IMAGES_AT_ONCE]
         here = np.flatnonzero((pairs.images >= first) & (pairs.images < first + len(part)))
+        if done.fill(right, first, here):
+            continue
         images = pairs.images[here] - first
         halfway = run_to_layer(clip, store, part)
         plain = rest.name(halfway)
@@ -106,9 +116,49 @@ def steer_classes(
         named = rest.name_steered(halfway, *jobs, sets, configurations[1:], how.error == "kept")
         all_named = np.column_stack([plain[images], named[job_of]])
         right[here] = all_named == truth[part][images][:, None]
+        done.add(first, right[here])
         if progress is not None:
             progress(first + len(part), len(rows))
     return Steered(latents.names, steered, configurations, rows, pairs, right, sets)
+
+
+class _Done:
+    """The parts of `right` that an equal call has written to the journal, and those of this one."""
+
+    def __init__(
+        self,
+        journal: Path | None,
+        model: SAE,
+        store: EmbeddingStore,
+        clip: Clip,
+        latents: ClassLatents,
+        how: SteerConfig,
+        ks: list[int],
+        only: Sequence[str],
+    ) -> None:
+        what = [sae_identity(model), store.info.identity, clip.name, latents.names, asdict(how)]
+        order = sha256_hex(np.ascontiguousarray(latents.order).tobytes())
+        self._call = sha256_hex(json.dumps([*what, ks, sorted(only), order]).encode())
+        self._journal = journal
+        self._bits: dict[int, str] = {}
+        if journal is not None:
+            repair_jsonl(journal)
+            lines = (line.values for line in walk_jsonl(journal))
+            self._bits = {v["first"]: v["right"] for v in lines if v["call"] == self._call}
+
+    def fill(self, right: Bools, first: int, here: Ints) -> bool:
+        """Whether the part that begins with image `first` was there; then `right` has it."""
+        if first not in self._bits:
+            return False
+        packed = np.frombuffer(bytes.fromhex(self._bits[first]), np.uint8)
+        shape = len(here), right.shape[1]
+        right[here] = np.unpackbits(packed, count=shape[0] * shape[1]).reshape(shape)
+        return True
+
+    def add(self, first: int, right: Bools) -> None:
+        if self._journal is not None:
+            bits = np.packbits(right).tobytes().hex()
+            append_jsonl(self._journal, [{"call": self._call, "first": first, "right": bits}])
 
 
 class Rest(NamedTuple):

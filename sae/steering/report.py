@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +22,8 @@ from sae.steering.classify import Steered
 from sae.steering.config import SteerConfig
 from sae.steering.plan import CONTROL
 
+JOURNAL = "named.jsonl"
+"""What is named so far, in the unfinished folder: a stopped command goes on from it."""
 METRICS, WIDE, FIGURE, CONTROLS, INFO = (
     "metrics.csv",
     "metrics_wide.csv",
@@ -70,26 +72,35 @@ def require_steered(out: Path) -> None:
 
 
 def write_steered(
-    out: Path, found: Steered, how: SteerConfig, model: SAE, store: EmbeddingStore
+    out: Path,
+    steer: Callable[[Path], Steered],
+    how: SteerConfig,
+    model: SAE,
+    store: EmbeddingStore,
 ) -> list[Metric]:
-    """Write the folder, complete or absent; comes back with the lines of metrics.csv."""
-    metrics = list(list_metrics(found))
-    info = SteerInfo(
-        **asdict(how),
-        version=package_version(),
-        store_identity=store.info.identity,
-        sae_identity=sae_identity(model),
-        names=found.names,
-        ks=list(found.sets.chosen),
-    )
+    """Write the folder, complete or absent; comes back with the lines of metrics.csv.
+
+    `steer` is given the journal of what a stopped call had done.
+    """
     require_steered(out)
-    with replacing_folder(out) as folder:
+    with replacing_folder(out, resume=True) as folder:
+        found = steer(folder / JOURNAL)
+        metrics = list(list_metrics(found))
+        info = SteerInfo(
+            **asdict(how),
+            version=package_version(),
+            store_identity=store.info.identity,
+            sae_identity=sae_identity(model),
+            names=found.names,
+            ks=list(found.sets.chosen),
+        )
         table = pd.DataFrame(metrics).rename(columns={"name": "class"})
         write_csv(folder / METRICS, table)
         write_csv(folder / WIDE, _widen(found, metrics))
         plot_recalls(folder / FIGURE, summarise(metrics))
         _list_controls(found).to_parquet(folder / CONTROLS, index=False)
         write_json(folder / INFO, info)
+        (folder / JOURNAL).unlink(missing_ok=True)
     return metrics
 
 

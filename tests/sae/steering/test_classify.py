@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sae.clip.model import Clip, Halfway
-from sae.clip.store_images import load_clip_of
+from sae.clip.store_images import load_clip_of, run_to_layer
 from sae.core.errors import UserError
 from sae.core.files import write_json
 from sae.data.classes.latents import read_class_latents
@@ -318,3 +318,39 @@ def test_a_settings_file_has_a_table_for_a_command_of_a_group(
         settings.write_text(text)
         assert sae(*command) == 2
         assert words in capsys.readouterr().err
+
+
+def test_a_stopped_command_goes_on_and_ends_with_the_same_bytes(
+    steering: Steering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sae.steering.classify.IMAGES_AT_ONCE", 8)
+    looked_at: list[list[int]] = []
+    most = 10**6
+
+    def look(clip: Clip, store: EmbeddingStore, rows: NDArray[np.int64]) -> Halfway:
+        if len(looked_at) == most:
+            raise UserError("stopped")
+        looked_at.append(rows.tolist())
+        return run_to_layer(clip, store, rows)
+
+    monkeypatch.setattr("sae.steering.classify.run_to_layer", look)
+    whole, out, few = tmp_path / "whole", tmp_path / "out", ("--n-images", 2)
+    run(steering, whole, *few)
+    unbroken = looked_at.copy()
+    looked_at.clear()
+    most = 2
+    assert sae(*words_of(steering), "--classes-from", steering.classes, "--out", out, *few) == 2
+    most = 10**6
+    run(steering, out, "--n-images", 1)  # another call: nothing of the stopped one is taken
+    assert len(looked_at) > 2
+    assert not (tmp_path / "out.part").exists()
+    looked_at.clear()
+    most = 2
+    with pytest.raises(AssertionError):
+        run(steering, out, *few)
+    most = 10**6
+    run(steering, out, *few)
+    assert looked_at == unbroken  # each part once, in both calls together
+    for name in ("metrics.csv", "metrics_wide.csv", "steered.json"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    assert not (out / "named.jsonl").exists()
