@@ -54,11 +54,11 @@ class PlainEngine:
         self,
         x: Tensor,
         *,
-        k: int,
-        lr: float,
         dead: Tensor,
         judge: Judge | None = None,
         is_cls: Tensor | None = None,
+        k: int,
+        lr: float,
     ) -> StepResult:
         """See `Engine.step`."""
         model, draws = self.model, Draws(self._seed, self._adam.n_steps)
