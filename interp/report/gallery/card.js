@@ -251,8 +251,8 @@
     return el(`figure.tile${state ? `.${state}` : ""}`, { title: `${about}\n${fact}` }, frame, caption ? el("figcaption", {}, caption) : null);
   }
 
-  /** Patch activations over the part of the frame that CLIP sees, in per cent; clear is 0, red the image's largest. */
-  function heatMap(packed, [rows, columns], [left, top, width, height]) {
+  /** Patch activations over the part of the frame that CLIP sees, in per cent; clear is 0, red the image's largest. What lies beyond the image is cut off. */
+  function heatMap(packed, [rows, columns], [left, top, width, height, beyondX, beyondY]) {
     const values = Uint8Array.from(atob(packed), (c) => c.charCodeAt(0));
     const canvas = el("canvas.heat", { width: columns, height: rows, "aria-hidden": true });
     const context = canvas.getContext("2d");
@@ -260,6 +260,7 @@
     values.forEach((value, i) => pixels.data.set([225, 40, 90, Math.round(value * 0.72)], 4 * i));
     context.putImageData(pixels, 0, 0);
     Object.entries({ left, top, width, height }).forEach(([side, share]) => { canvas.style[side] = `${share}%`; });
+    canvas.style.clipPath = `inset(${beyondY}% ${beyondX}%)`;
     return canvas;
   }
 

@@ -63,10 +63,13 @@ def make_card(
 
 def frame_box(size: tuple[int, int], heat: Heat) -> list[float]:
     """Where the patches lie in the square frame that holds a whole image of `size` (w, h) in its
-    middle: left, top, width, height in per cent of the frame."""
+    middle: left, top, width, height in per cent of the frame; then how much of their width and
+    height lies beyond the image on either side, in per cent of it."""
     box, side = view_box(size, heat.view, heat.aspect), max(size)
     left, top = box.left + (side - size[0]) / 2, box.top + (side - size[1]) / 2
-    return [round(100 * length / side, 2) for length in (left, top, box.width, box.height)]
+    shares = [length / side for length in (left, top, box.width, box.height)]
+    beyond = [max(0, -box.left) / box.width, max(0, -box.top) / box.height]
+    return [round(100 * share, 2) for share in (*shares, *beyond)]
 
 
 def is_stale(score: Score, explanation: Explanation | None) -> bool:

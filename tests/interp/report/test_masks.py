@@ -102,9 +102,9 @@ def test_no_heat_turns_it_off_on_the_sheet(tmp_path: Path) -> None:
 def test_the_patches_of_each_view_in_the_frame_around_an_image() -> None:
     values = np.zeros((4, 4), np.uint8)
     wide, tall = (200, 100), (100, 200)
-    assert frame_box(wide, Heat(values, "crop")) == [25, 25, 50, 50]
-    assert frame_box(wide, Heat(values, "squash")) == [0, 25, 100, 50]
-    assert frame_box(tall, Heat(values, "squash")) == [25, 0, 50, 100]
-    assert frame_box(tall, Heat(values, "pad")) == [0, 0, 100, 100]
+    assert frame_box(wide, Heat(values, "crop")) == [25, 25, 50, 50, 0, 0]
+    assert frame_box(wide, Heat(values, "squash")) == [0, 25, 100, 50, 0, 0]
+    assert frame_box(tall, Heat(values, "squash")) == [25, 0, 50, 100, 0, 0]
+    assert frame_box(tall, Heat(values, "pad")) == [0, 0, 100, 100, 25, 0]
     oblong = np.zeros((2, 4), np.uint8)  # patches of a model that is twice as wide as high
-    assert frame_box((100, 100), Heat(oblong, "crop")) == [0, 25, 100, 50]
+    assert frame_box((100, 100), Heat(oblong, "crop")) == [0, 25, 100, 50, 0, 0]
