@@ -1,12 +1,14 @@
-"""Train the tiny CLIP that ships in `sae/world/tiny_clip/weights/`:
+"""Train the tiny CLIPs that ship in `sae/world/tiny_clip/weights/` and `weights_conv/`:
 
     python -m sae.world.tiny_clip.train --out sae/world/tiny_clip/weights
+    python -m sae.world.tiny_clip.train --arch conv --seed 1 --out sae/world/tiny_clip/weights_conv
 
-An ordinary open_clip `CLIP` (its ViT, its text tower) on drawings of the built-in world. Every
-choice is fixed by the seed; one thread in bfloat16 is fastest on small machines.
+Ordinary open_clip `CLIP`s (its ViT or its ModifiedResNet, its text tower) on drawings of the
+built-in world. Every choice is fixed by the seed, the scenes too: two seeds share no scene. One
+thread is fastest on small machines, the ViT in bfloat16, the ModifiedResNet in float32.
 
 What makes so small a model learn so fast (each measured; see the model card beside the weights):
-Muon on the matrices of the transformer blocks, a head on the patch tokens that must say which
+Muon on the matrices of the transformer blocks, a head on the last map that must say which
 object covers each patch (token labelling, Jiang et al. 2021), a head on the image embedding that
 must say every concept, a first third of easy scenes, captions that name one attribute, and no
 penalty for a match of image and caption that the truth says is right.
@@ -32,25 +34,21 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sae.core.files import replacing, write_json, write_tensors
 from sae.core.progress import bar
 from sae.world.scene.concepts import OBJECTS
+from sae.world.tiny_clip.architectures import ARCHITECTURES, Architecture
 from sae.world.tiny_clip.train_data import (
     CONTEXT,
-    IMAGE_SIZE,
     N_CAPTIONS,
+    N_PATCHES,
     NO_OBJECT,
     Examples,
     make_examples,
 )
 
 MEAN, STD = 0.5, 0.28
+SAVE_EVERY = 500
+"""Steps between two savings, so that a training cut short leaves weights."""
 MODEL_CONFIG: dict[str, Any] = {
     "embed_dim": 256,
-    "vision_cfg": {
-        "image_size": IMAGE_SIZE,
-        "layers": 6,
-        "width": 128,
-        "head_width": 32,
-        "patch_size": 8,
-    },
     "text_cfg": {
         "context_length": CONTEXT,
         "vocab_size": 0,  # the vocabulary's, set when the model is built
@@ -72,13 +70,13 @@ PREPROCESS_CONFIG: dict[str, Any] = {
 class TrainingConfig:
     """How long and how fast."""
 
+    arch: str = "vit"
+
     n_scenes: int = 160_000
     """Scenes drawn once, then seen several times."""
     n_views: int = 900_000
     """Images that the model sees in all; about 75 minutes of one core."""
     batch_size: int = 128
-    lr: float = 1e-3
-    """AdamW: embeddings, projections, norms, biases, heads."""
     muon_lr: float = 0.03
     """Muon: the matrices of the transformer blocks."""
     weight_decay: float = 0.05
@@ -95,10 +93,19 @@ class TrainingConfig:
 class Heads(nn.Module):
     """The two helpers of the training; thrown away after it."""
 
-    def __init__(self, d_embed: int, width: int, n_concepts: int) -> None:
+    def __init__(self, d_embed: int, arch: Architecture, n_concepts: int) -> None:
         super().__init__()
         self.concepts = nn.Linear(d_embed, n_concepts)
-        self.patches = nn.Linear(width, NO_OBJECT + 1)
+        self.n_fine = N_PATCHES // arch.map_side  # patches a side that one place of the map covers
+        self.patches = nn.Linear(arch.d_map, (NO_OBJECT + 1) * self.n_fine**2)
+
+    def patch_logits(self, last_map: Tensor) -> Tensor:
+        """(b, 1 + side**2, d) tokens or a (b, d, side, side) map -> (b, objects + 1, 8, 8)."""
+        if last_map.ndim == 3:
+            tokens = last_map[:, 1:]
+            last_map = tokens.reshape(len(tokens), N_PATCHES, N_PATCHES, -1).permute(0, 3, 1, 2)
+        logits = self.patches(last_map.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return F.pixel_shuffle(logits, self.n_fine)
 
 
 class Batch:
@@ -110,27 +117,28 @@ class Batch:
         self.tokens = torch.from_numpy(data.tokens[rows, which].astype(np.int64))  # (b, 20)
         self.truth = torch.from_numpy(data.truth[rows]).float()  # (b, concepts)
         self.claims = torch.from_numpy(data.claims[rows, which]).float()  # (b, concepts)
-        self.patches = torch.from_numpy(data.patches[rows].astype(np.int64))  # (b, 64)
+        patches = data.patches[rows].reshape(-1, N_PATCHES, N_PATCHES)
+        self.patches = torch.from_numpy(patches.astype(np.int64))  # (b, 8, 8)
 
 
-def build(vocab_size: int, seed: int) -> Any:
+def build(vocab_size: int, arch: str, seed: int) -> Any:
     """An `open_clip.model.CLIP` with fresh weights."""
     from open_clip.model import CLIP
 
     torch.manual_seed(seed)
     text = {**MODEL_CONFIG["text_cfg"], "vocab_size": vocab_size}
     text.pop("tokenizer_kwargs")
-    return CLIP(MODEL_CONFIG["embed_dim"], MODEL_CONFIG["vision_cfg"], text)
+    return CLIP(MODEL_CONFIG["embed_dim"], ARCHITECTURES[arch].vision, text)
 
 
-def train(data: Examples, vocab_size: int, config: TrainingConfig) -> Any:
-    """Train on drawn examples; prints a line of losses every 100 steps."""
-    model = build(vocab_size, config.seed)
-    width = MODEL_CONFIG["vision_cfg"]["width"]
-    heads = Heads(MODEL_CONFIG["embed_dim"], width, data.truth.shape[1])
-    tokens: dict[str, Tensor] = {}
-    transformer = model.visual.transformer
-    transformer.register_forward_hook(lambda _m, _i, out: tokens.__setitem__("last", out))
+def train(data: Examples, vocab_size: int, config: TrainingConfig, out: Path) -> None:
+    """Train on drawn examples and save to `out`; prints a line of losses every 100 steps."""
+    arch = ARCHITECTURES[config.arch]
+    model = build(vocab_size, config.arch, config.seed).to(memory_format=torch.channels_last)
+    heads = Heads(MODEL_CONFIG["embed_dim"], arch, data.truth.shape[1])
+    maps: dict[str, Tensor] = {}
+    module = model.visual.get_submodule(arch.last_map)
+    module.register_forward_hook(lambda _m, _i, out: maps.__setitem__("last", out))
     optimizers = _optimizers(model, heads, config)
     n_steps = config.n_views // config.batch_size
     started = time.monotonic()
@@ -138,9 +146,9 @@ def train(data: Examples, vocab_size: int, config: TrainingConfig) -> Any:
     with sdpa_kernel(SDPBackend.MATH):
         for step, batch in enumerate(_batches(data, config, n_steps)):
             _set_learning_rate(optimizers, config, step, n_steps)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=arch.bfloat16):
                 image, text, logit_scale = model(batch.pixels, batch.tokens)[:3]
-                patch_logits = heads.patches(tokens["last"][:, 1:])
+                patch_logits = heads.patch_logits(maps["last"])
             contrastive = contrastive_loss(image.float(), text.float(), logit_scale, batch)
             helpers = _helper_loss(heads, image.float(), patch_logits.float(), batch, config)
             _update(model, heads, optimizers, contrastive + helpers)
@@ -152,7 +160,8 @@ def train(data: Examples, vocab_size: int, config: TrainingConfig) -> Any:
                     f"contrastive {contrastive.item():.3f} helpers {helpers.item():.3f}",
                     flush=True,
                 )
-    return model.eval()
+            if (step + 1) % SAVE_EVERY == 0 or step == n_steps - 1:
+                save(model, vocab_size, config.arch, out)
 
 
 def contrastive_loss(image: Tensor, text: Tensor, logit_scale: Tensor, batch: Batch) -> Tensor:
@@ -168,7 +177,7 @@ def contrastive_loss(image: Tensor, text: Tensor, logit_scale: Tensor, batch: Ba
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def save(model: nn.Module, vocab_size: int, out: Path) -> None:
+def save(model: nn.Module, vocab_size: int, arch: str, out: Path) -> None:
     """Write the folder that `local-dir:` of open_clip loads, in float16."""
     out.mkdir(parents=True, exist_ok=True)
     state = {
@@ -178,7 +187,11 @@ def save(model: nn.Module, vocab_size: int, out: Path) -> None:
     }
     write_tensors(out / "open_clip_model.safetensors", state)
     text = {**MODEL_CONFIG["text_cfg"], "vocab_size": vocab_size}
-    model_config = {**MODEL_CONFIG, "text_cfg": text}
+    model_config = {
+        "embed_dim": MODEL_CONFIG["embed_dim"],
+        "vision_cfg": ARCHITECTURES[arch].vision,
+        "text_cfg": text,
+    }
     config = {"model_cfg": model_config, "preprocess_cfg": PREPROCESS_CONFIG}
     write_json(out / "open_clip_config.json", config)
     vocabulary = Path(__file__).with_name("vocab.txt.gz").read_bytes()
@@ -191,6 +204,7 @@ def main() -> None:
     default = TrainingConfig()
     parser = argparse.ArgumentParser(description="Train the tiny CLIP of the built-in world.")
     parser.add_argument("--out", type=Path, required=True, help="folder for config and weights")
+    parser.add_argument("--arch", choices=list(ARCHITECTURES), default=default.arch)
     parser.add_argument("--scenes", type=int, default=default.n_scenes)
     parser.add_argument("--views", type=int, default=default.n_views)
     parser.add_argument("--seed", type=int, default=default.seed)
@@ -198,11 +212,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    config = TrainingConfig(n_scenes=arguments.scenes, n_views=arguments.views, seed=arguments.seed)
+    config = TrainingConfig(
+        arch=arguments.arch,
+        n_scenes=arguments.scenes,
+        n_views=arguments.views,
+        seed=arguments.seed,
+    )
     with bar("draw scenes") as progress:
-        data = make_examples(config.n_scenes, arguments.workers, progress)
-    vocab_size = _vocab_size()
-    save(train(data, vocab_size, config), vocab_size, arguments.out)
+        data = make_examples(config.n_scenes, config.seed, arguments.workers, progress)
+    train(data, _vocab_size(), config, arguments.out)
     print(
         f"wrote {arguments.out}; "
         f"measure it with: python -m sae.world.tiny_clip.measure {arguments.out}"
@@ -251,7 +269,7 @@ def _optimizers(
     ]
     return [
         torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=0.01, momentum=0.95),
-        torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98)),
+        torch.optim.AdamW(groups, lr=ARCHITECTURES[config.arch].lr, betas=(0.9, 0.98)),
     ]
 
 
@@ -260,7 +278,8 @@ def _set_learning_rate(
 ) -> None:
     warm = min(1.0, (step + 1) / config.warmup_steps)
     factor = warm * (0.5 + 0.5 * math.cos(math.pi * step / n_steps))
-    for optimizer, lr in zip(optimizers, (config.muon_lr, config.lr), strict=True):
+    rates = (config.muon_lr, ARCHITECTURES[config.arch].lr)
+    for optimizer, lr in zip(optimizers, rates, strict=True):
         for group in optimizer.param_groups:
             group["lr"] = lr * factor
 
@@ -276,7 +295,7 @@ def _helper_loss(
     ) + 5 * F.binary_cross_entropy_with_logits(logits[:, n_objects:], batch.truth[:, n_objects:])
     weight = torch.ones(n_objects + 1)
     weight[NO_OBJECT] = 0.1  # most patches are background
-    patches = F.cross_entropy(patch_logits.flatten(0, 1), batch.patches.flatten(), weight)
+    patches = F.cross_entropy(patch_logits, batch.patches, weight)
     return config.concept_weight * concepts + config.patch_weight * patches
 
 

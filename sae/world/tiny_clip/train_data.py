@@ -19,7 +19,8 @@ from sae.world.scene.concepts import BY_NAME, OBJECTS, PLANTED
 from sae.world.scene.scene import Scene, concepts_of, sample
 
 FIRST_SEED = 10**12
-"""Where the training scenes begin; no world that `sae world` writes reaches that far."""
+"""Where the training scenes of seed 0 begin; no world that `sae world` writes reaches that far.
+Those of seed s begin at (1 + s) times this."""
 
 IMAGE_SIZE = 64
 """Pixels a side, as the tiny CLIP sees them."""
@@ -54,14 +55,18 @@ class Examples:
 
 
 def make_examples(
-    n: int, workers: int = 0, progress: Callable[[int, int], None] | None = None
+    n: int,
+    seed: int = 0,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Examples:
-    """Draw the first `n` training scenes; the same on any machine with any number of workers.
+    """Draw the first `n` training scenes of a seed.
 
-    Their seeds start at FIRST_SEED.
+    They are the same on any machine with any number of workers; two seeds share none.
     """
-    starts = range(FIRST_SEED, FIRST_SEED + n, CHUNK)
-    work = partial(_chunk, end=FIRST_SEED + n)
+    first = FIRST_SEED * (1 + seed)
+    starts = range(first, first + n, CHUNK)
+    work = partial(_chunk, end=first + n)
     with multiprocessing.get_context("spawn").Pool(workers or os.cpu_count()) as pool:
         parts: list[Examples] = []
         for part in pool.imap(work, starts):
