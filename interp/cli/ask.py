@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.llm.types import OPENROUTER, is_transient, typed_url
-from interp.pipeline.settings import ModelSettings, Work, choose_latents
+from interp.pipeline.settings import JudgeSettings, ModelSettings, Work, choose_latents
 from interp.records.circular import CIRCULAR, is_circular
 from interp.records.wording import SPEAKS_TO_JUDGE, WEAK_NEGATIVES
 from sae.cli import console
@@ -84,7 +84,7 @@ def explain(
 
 @spread
 def score(
-    settings: ModelSettings,
+    settings: JudgeSettings,
     work: Work,
     run: RunOption = None,
     control: Annotated[
@@ -291,7 +291,7 @@ def _say_scored(summary: ScoreSummary, circular: bool) -> None:
         if n_noted:
             console.say(f"  {n_noted} have a note (see `note` in labels.csv): {note}")
     if circular:
-        console.say(f"  {CIRCULAR}; --clip NAME judges with another")
+        console.say(f"  {CIRCULAR}; --judge-clip NAME judges with another")
     _say_cost(summary.usd)
 
 

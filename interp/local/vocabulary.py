@@ -10,8 +10,8 @@ from sae.core.errors import UserError
 from sae.world.scene.concepts import CONCEPTS, Concept, concept_named
 
 TERMS_FILE = Path(__file__).with_name("vocabulary.txt")
-TINY = "tiny"
-"""Name of the built-in CLIP, which knows the words of the drawn world and no others."""
+WORLD_CLIPS = ("tiny",)
+"""Names of the built-in CLIPs, which know the words of the drawn world and no others."""
 
 TEMPLATES = ("a photo of {}", "a sketch of {}", "{}")
 
@@ -27,10 +27,10 @@ class Term(NamedTuple):
 def load_vocabulary(source: str, clip_name: str) -> list[Term]:
     """The terms of `source`: "auto", "world", "general" or a file with one term a line.
 
-    "auto" is the drawn world's concepts for the tiny CLIP, otherwise `vocabulary.txt` and the class
+    "auto" is the drawn world's concepts for a tiny CLIP, otherwise `vocabulary.txt` and the class
     names of ImageNet. Raises `UserError` when the file is missing, not text or holds no two terms.
     """
-    chosen = ("world" if clip_name == TINY else "general") if source == "auto" else source
+    chosen = ("world" if clip_name in WORLD_CLIPS else "general") if source == "auto" else source
     if chosen == "world":
         return [Term(concept.name, _texts_of_concept(concept)) for concept in CONCEPTS]
     if chosen == "general":
@@ -41,8 +41,8 @@ def load_vocabulary(source: str, clip_name: str) -> list[Term]:
 
 
 def texts_of(label: str, clip_name: str) -> tuple[str, ...]:
-    """What CLIP reads for a label: a concept's own wording where the tiny CLIP was taught it."""
-    concept = concept_named(label) if clip_name == TINY else None
+    """What CLIP reads for a label: a concept's own wording where a tiny CLIP was taught it."""
+    concept = concept_named(label) if clip_name in WORLD_CLIPS else None
     if concept is not None:
         return _texts_of_concept(concept)
     return tuple(template.format(label) for template in TEMPLATES)

@@ -73,13 +73,21 @@ def background_examples(reader: EvidenceReader) -> list[Example]:
 
 def warn_of_misfit(run: Run, clip: str, words: Sequence[str], images: Tensor) -> None:
     """A `Notice` where CLIP and words do not fit the images, of which (n, d) are a sample."""
-    from interp.local.fit import is_world, misfit
+    from interp.local.fit import misfit
 
-    store = run.evidence.store
-    roots = [store.path.resolve() / root for root in store.info.roots.values()]
-    said = misfit(clip, words, all(map(is_world, roots)), images)
+    said = misfit(clip, words, _is_of_world(run), images)
     if said:
         warnings.warn(Notice(said), stacklevel=2)
+
+
+def _is_of_world(run: Run) -> bool:
+    """Whether all images of the run's store lie in built-in worlds."""
+    from interp.local.fit import is_world
+    from sae.data.store import EmbeddingStore
+
+    store = EmbeddingStore.open(run.store)
+    roots = store.info.roots.values()
+    return bool(roots) and all(r and is_world(store.path.resolve() / r) for r in roots)
 
 
 @functools.cache

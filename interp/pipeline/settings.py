@@ -201,6 +201,22 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JudgeSettings(ModelSettings):
+    """The same for scoring."""
+
+    clip: Annotated[
+        str,
+        typer.Option(
+            "--judge-clip",
+            "--clip",
+            help="CLIP that judges; better another than the SAE's. Default: the store's.",
+            rich_help_panel=_LOCAL,
+            show_default=False,
+        ),
+    ] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DemoSettings(ModelSettings):
     """The same for the demo, which needs no other model than CLIP."""
 

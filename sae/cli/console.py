@@ -150,16 +150,18 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
         raise UserError(f"--config {path} does not exist") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"--config {path} is not valid TOML: {error}") from None
-    known = [p.name for p in context.command.params if p.name not in (None, "config")]
+    options = [p for p in context.command.params if p.name not in (None, "config")]
+    known = {_key(word): p.name for p in options for word in (p.name or "", *p.opts)}
     table, values = "", settings
     for group, name in _line_of(context):  # `[steer.classify]` is of `sae steer classify`
         _require_tables(path, table, values, list(group.commands))
         table, values = f"{table}.{name}".lstrip("."), values.get(name, {})
-    mine = {k.replace("-", "_"): v for k, v in values.items()}
-    for name in mine:
-        if name not in known:
-            near = did_you_mean(name, [n for n in known if n])
-            raise UserError(f"{path}: [{table}] has the unknown key {name!r}{near}")
+    mine = {}
+    for word, value in values.items():
+        if _key(word) not in known:
+            near = did_you_mean(_key(word), known)
+            raise UserError(f"{path}: [{table}] has the unknown key {_key(word)!r}{near}")
+        mine[known[_key(word)]] = value
     several = {p.name for p in context.command.params if p.multiple or p.nargs != 1}
     for name, value in mine.items():
         each_value = value if isinstance(value, list) and name in several else [value]
@@ -169,6 +171,11 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
             )
     context.default_map = {**(context.default_map or {}), **mine}  # what a recipe says is below
     return path
+
+
+def _key(word: str) -> str:
+    """An option, or a key of a table, as a parameter's name is written."""
+    return word.lstrip("-").replace("-", "_")
 
 
 def _line_of(context: typer.Context) -> list[tuple[Any, str]]:

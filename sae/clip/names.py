@@ -23,7 +23,9 @@ from sae.core.errors import UserError
 from sae.core.files import did_you_mean
 from sae.data.view import VIEWS, View, find_view
 
-TINY = Path(__file__).resolve().parents[1] / "world" / "tiny_clip" / "weights"
+_TINY_CLIP = Path(__file__).resolve().parents[1] / "world" / "tiny_clip"
+BUILT_IN = {"tiny": _TINY_CLIP / "weights"}
+"""Folders of the CLIPs that ship with the package; they know the built-in world alone."""
 RANDOM = "random"
 HF_EXTRA = "pip install 'sae-interp[hf]'"
 NO_DOWNLOAD = (
@@ -103,10 +105,11 @@ def _require_transformers(request: Request, texts: bool) -> None:
 
 def resolve_name(name: str) -> Request:
     """Which model and tag a name means. Raises `UserError` with near names when there is none."""
-    if name == "tiny":
-        if not TINY.is_dir():
-            raise UserError(f"the built-in CLIP is missing at {TINY}; install the package again")
-        return Request(name, f"local-dir:{TINY}", None, False)
+    if name in BUILT_IN:
+        folder = BUILT_IN[name]
+        if not folder.is_dir():
+            raise UserError(f"the built-in CLIP is missing at {folder}; install the package again")
+        return Request(name, f"local-dir:{folder}", None, False)
     schema, colon, place = name.partition(":")
     if colon and schema in ("local-dir", "hf-hub"):
         return _by_schema(name, schema, place)
@@ -164,7 +167,7 @@ def _listed(model: str, tags: list[str]) -> str:
 
 def _near(name: str) -> str:
     open_clip = _open_clip()
-    known = ["tiny", *open_clip.list_models(), *open_clip.list_pretrained(as_str=True)]
+    known = [*BUILT_IN, *open_clip.list_models(), *open_clip.list_pretrained(as_str=True)]
     known = [candidate.replace(":", "/") for candidate in known]
     lower = {candidate.lower(): candidate for candidate in known}
     near = difflib.get_close_matches(name.lower(), list(lower), n=4, cutoff=0.6)

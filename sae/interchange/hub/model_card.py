@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sae.clip.names import RANDOM, resolve_name
+from sae.clip.names import BUILT_IN, RANDOM, resolve_name
 from sae.core.errors import UserError
 from sae.interchange.hub.parcel import CARD, LABELS, Parcel
 from sae.interchange.hub.scrub import cut_places, require_no_key
@@ -80,7 +80,7 @@ def base_model(clip: str) -> str:
     kind, _, place = clip.partition(":")
     if kind in ("hf-hub", "local-dir"):
         return "/".join(place.split("@")[0].split("/")[:2]) if kind == "hf-hub" else ""
-    if clip in ("", "tiny"):
+    if clip in ("", *BUILT_IN):
         return ""
     try:
         request = resolve_name(clip)
@@ -174,7 +174,7 @@ def _origin(parcel: Parcel) -> list[str]:
 def _clip(name: str) -> str:
     if not name:
         return "not known"
-    place = "built into sae-interp" if name == "tiny" else "by its name in open_clip"
+    place = "built into sae-interp" if name in BUILT_IN else "by its name in open_clip"
     return f"`{name}`, " + ("of its owner's own" if name.startswith("local-dir:") else place)
 
 

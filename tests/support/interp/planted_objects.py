@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sae.clip.model import Clip
-from sae.clip.names import TINY
+from sae.clip.names import BUILT_IN
 from sae.data.view import View
 from sae.model.sae import SAE, SAEConfig
 from sae.world import Placed, Scene, draw
@@ -36,7 +36,7 @@ class Planted(NamedTuple):
 
 def copy_tiny(folder: Path, resize_mode: str) -> str:
     """The built-in CLIP with another transform; its name for `load_clip`."""
-    shutil.copytree(TINY, folder, dirs_exist_ok=True)
+    shutil.copytree(BUILT_IN["tiny"], folder, dirs_exist_ok=True)
     path = folder / "open_clip_config.json"
     config = json.loads(path.read_text())
     config["preprocess_cfg"]["resize_mode"] = resize_mode
