@@ -13,6 +13,7 @@ import typer
 
 from interp.cli import ask
 from interp.cli.ask import RunOption
+from interp.cli.causal import causal
 from interp.evidence.config import CollectConfig, CollectInfo
 from interp.llm.types import OPENROUTER
 from interp.pipeline.settings import DemoSettings
@@ -212,7 +213,7 @@ def _ways_to_explain(run: Path) -> list[str]:
     return [f"interp explain --model {model} --run {quote(run)}" for model in ("local", "MODEL")]
 
 
-for _command in (ask.explain, ask.score):
+for _command in (ask.explain, ask.score, causal):
     app.command()(_command)
 
 

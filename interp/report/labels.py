@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from interp.records.circular import is_circular
+from interp.records.effect import CausalEffect
 from interp.records.types import Explanation, LatentStats, Score
 from interp.run.run import Run
 from sae.core.csv_cells import read_cell, write_cell
@@ -37,8 +38,12 @@ TEXT_COLUMNS = (
     "explainer",
     "scorer",
     "circular",
+    "causal",
 )
 COUNT_COLUMNS = ("n_positive", "n_negative", "n_missing")
+EFFECT_COLUMNS = tuple(
+    f"{edit}{bound}" for edit in ("ablate", "boost") for bound in ("", "_low", "_high")
+)
 COLUMNS = (
     "latent_id",
     "interpretation",
@@ -67,6 +72,8 @@ COLUMNS = (
     "explainer",
     "scorer",
     "circular",
+    "causal",
+    *EFFECT_COLUMNS,
     "dollars",
 )
 """All but `share_DOMAIN`, one for each domain of the store, which stand after `sketch_share`."""
@@ -86,6 +93,7 @@ def write_labels(run: Run) -> Path:
     for latent in range(run.evidence.info.n_latents):
         stats = run.evidence.stats(latent)
         cells = _cells(stats, results.explanation(latent), results.score(latent), clip)
+        cells |= _effect_cells(results.effect(latent))
         lines.append(",".join(_written(cells[name]) for name in columns))
     path = run.path / FILE
     lock = path.with_name(f"{FILE}.lock")
@@ -169,6 +177,11 @@ def _cells(
 def _score_cells(score: Score | None) -> dict[str, Cell]:
     names = COLUMNS[COLUMNS.index("auroc") : COLUMNS.index("frequency")]
     return {name: math.nan if score is None else getattr(score, name) for name in names}
+
+
+def _effect_cells(effect: CausalEffect | None) -> dict[str, Cell]:
+    figures = {name: getattr(effect, name, math.nan) for name in EFFECT_COLUMNS}
+    return {"causal": effect.shown_by if effect else "", **figures}
 
 
 def _status(status: str, explanation: Explanation | None, score: Score | None) -> str:

@@ -1,4 +1,4 @@
-"""explanations.jsonl and scores.jsonl of a run -> records; each is read once and never written.
+"""explanations.jsonl, scores.jsonl, causal.jsonl of a run -> records; read once, never written.
 
 The last line on a latent counts. A torn last line, which another process may be writing just now,
 is passed over: only the process that holds the run's lock mends it, before it appends.
@@ -12,12 +12,14 @@ from functools import cached_property
 from pathlib import Path
 
 from interp.records.codec import from_json, read_records
+from interp.records.effect import CausalEffect
 from interp.records.types import Explanation, Score, ScoreLine, digest_of
 from sae.core.errors import UserError
 from sae.core.files import JsonLine, parse_object, walk_jsonl
 
 EXPLANATIONS = "explanations.jsonl"
 SCORES = "scores.jsonl"
+CAUSAL = "causal.jsonl"
 
 
 class Results:
@@ -27,6 +29,7 @@ class Results:
         """A file is read when it is first asked for; a missing one is empty."""
         self._explanations = run_dir / EXPLANATIONS
         self._scores = run_dir / SCORES
+        self._causal = run_dir / CAUSAL
         self._known: dict[Path, int] = {}  # bytes of a file when it was read or added to
 
     @cached_property
@@ -71,6 +74,11 @@ class Results:
         """Every score and control, oldest first."""
         return map(self._read_again, self.score_lines)
 
+    def effect(self, latent: int) -> CausalEffect | None:
+        """What editing the latent does to the label that it has now; None when not measured."""
+        effect = self._effects.get(latent)
+        return effect if effect and effect.label == self.label(latent) else None
+
     def add(self, record: Explanation | Score) -> None:
         """Take in a record that this process has just appended to its file.
 
@@ -96,7 +104,7 @@ class Results:
         """Forget all that was read when another process has added to a file since; True if so."""
         if all(_size(path) == n_bytes for path, n_bytes in self._known.items()):
             return False
-        for name in ("explanations", "score_lines", "_said", "_measured"):
+        for name in ("explanations", "score_lines", "_said", "_measured", "_effects"):
             self.__dict__.pop(name, None)
         self._known.clear()
         return True
@@ -109,6 +117,11 @@ class Results:
     def _measured(self) -> dict[int, ScoreLine]:
         own = (line for line in self.score_lines if not line.score.control)
         return {line.score.latent: line for line in own}
+
+    @cached_property
+    def _effects(self) -> dict[int, CausalEffect]:
+        self._known[self._causal] = _size(self._causal)
+        return {effect.latent: effect for effect in read_records(self._causal, CausalEffect)}
 
     def _require_read(self, path: Path) -> None:
         if path not in self._known:

@@ -120,6 +120,7 @@ def _write_shards(
             (reader.of(latent), results.explanation(latent), results.score_with_verdicts(latent))
             for latent in latents
         ]
+        effects = map(results.effect, latents)
         shown = [
             example
             for one, _, score in known
@@ -127,7 +128,10 @@ def _write_shards(
         ]
         thumbs.ensure(shown)
         gone, boxes = frozenset(thumbs.missing), _boxes(reader, shown, thumbs)
-        cards = [make_card(*one, domains, gone, clip, boxes) for one in known]
+        cards = [
+            make_card(*one, domains, gone, clip, boxes, effect)
+            for one, effect in zip(known, effects, strict=True)
+        ]
         k = start // SHARD_CARDS
         text = f"G.shard({k},{script_json(cards)});\n"
         (folder / f"c{k:04d}.js").write_text(text, encoding="ascii")

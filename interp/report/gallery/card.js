@@ -12,6 +12,7 @@
       card.stats.status === "dead" ? dead() : [
         el("div.figures", {}, scorePanel(view), factsPanel(view)),
         el("div.figures", {}, histogramPanel(view), domainPanel(view)),
+        card.causal ? panel("causal", "What editing the latent does", el("p", {}, text(card.causal))) : null,
         tops(view), quantiles(view), heldOut(view),
       ],
       provenance(view));

@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any
 
 from interp.records.circular import is_circular
+from interp.records.effect import CausalEffect
 from interp.records.types import Evidence, Example, Explanation, LatentStats, Score, Verdict
 from interp.report.figures import number, whole
 from sae.data.view import Heat, view_box
@@ -44,9 +45,11 @@ def make_card(
     missing: frozenset[str] = frozenset(),
     clip: str = "",
     boxes: Mapping[str, Sequence[float]] | None = None,
+    effect: CausalEffect | None = None,
 ) -> dict[str, Json]:
     """The card of one latent; `missing` are the image ids that cannot be shown any more, `clip` is
-    what the SAE is made of, `boxes` by image id what `frame_box` gives."""
+    what the SAE is made of, `boxes` by image id what `frame_box` gives, `effect` what editing the
+    latent does to its label."""
     images = collect_images(evidence, score, domains)
     place = {image_id: index for index, image_id in enumerate(images)}
     return {
@@ -54,6 +57,7 @@ def make_card(
         "stats": _stats(evidence.stats, domains),
         "explanation": _explanation(explanation),
         "score": _score(score, explanation, clip),
+        "causal": effect.in_words() if effect else "",
         "images": [_image(e, domains, missing, boxes or {}) for e in images.values()],
         "top": [[_shown(e, place) for e in row] for row in _tops(evidence, domains)],
         "quantiles": [[_shown(e, place) for e in row] for row in _quantiles(evidence)],
