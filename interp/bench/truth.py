@@ -23,9 +23,11 @@ from interp.score.judge import Judge
 from interp.score.latent import score_latent
 from interp.score.nulls import shuffle_labels
 from sae.core.errors import UserError
+from sae.core.files import read_config
 from sae.data.table import Kind, read_frame
 from sae.model.sae import SAE
-from sae.world.scene.concepts import BY_NAME, PLANTED, concept_named
+from sae.world.scene.concepts import BY_NAME, TIERS, concept_named
+from sae.world.write import MARKER, WorldInfo
 
 N_TOP = 16
 """Strongest held-out images that a concept must hold for."""
@@ -33,8 +35,6 @@ PURE = 0.75
 """Share of them."""
 RECALL = 0.1
 """Share of a domain's images of an object on which its latent must fire to fire in that domain."""
-
-CONCEPTS = tuple(concept.name for concept in PLANTED)
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,9 @@ class TruthReport:
 class Planted:
     """What the truth says of every latent."""
 
+    names: tuple[str, ...]  # of the concepts
     precision: NDArray[np.float64]  # (n_latents, concepts) share of the top images, NaN when dead
-    concept: NDArray[np.int64]  # (n_latents,) place in CONCEPTS
+    concept: NDArray[np.int64]  # (n_latents,) place in `names`
     purity: NDArray[np.float64]  # (n_latents,) precision of that concept
 
     @property
@@ -99,11 +100,11 @@ def measure(
     found = planted(reader, truth)
     live = np.array(reader.live(), dtype=np.int64)
     pure = live[found.pure[live]]
-    objects = [n for n in pure if BY_NAME[CONCEPTS[found.concept[n]]].kind == "object"]
-    named = {n: _named_concept(explanations.get(int(n))) for n in live}
+    objects = [n for n in pure if BY_NAME[found.names[found.concept[n]]].kind == "object"]
+    named = {n: _named_concept(explanations.get(int(n)), found.names) for n in live}
     both = fires_in_both(reader, model, truth, found)
     told = {
-        int(n): _told(int(n), CONCEPTS[found.concept[n]], explanations)
+        int(n): _told(int(n), found.names[found.concept[n]], explanations)
         for n in pure
         if int(n) in explanations
     }
@@ -122,13 +123,16 @@ def measure(
 
 
 def read_truth(path: Path) -> pd.DataFrame:
-    """truth.parquet of a written world, indexed by image id."""
+    """truth.parquet of a written world, indexed by image id; world.json beside it says the tier."""
     if not path.exists():
         raise UserError(f"{path} is missing; `sae world` writes it beside the images")
+    marker = path.with_name(MARKER)
+    tier = read_config(marker, WorldInfo).tier if marker.exists() else "easy"
     columns: dict[str, Kind] = {
         **dict.fromkeys(("image_id", "path", "domain", "label"), "text"),
         "seed": "whole",
-        **dict.fromkeys(CONCEPTS, "bool"),
+        **dict.fromkeys((concept.name for concept in TIERS[tier]), "bool"),
+        **({"objects": "list"} if tier == "hard" else {}),
     }
     return read_frame(path, columns, "draw the world again").set_index("image_id")
 
@@ -139,7 +143,7 @@ def planted(reader: EvidenceReader, truth: pd.DataFrame) -> Planted:
     top = examples[
         (examples["side"] == "score") & (examples["kind"] == "top") & (examples["rank"] < N_TOP)
     ]
-    true = truth[list(CONCEPTS)]
+    true = truth.select_dtypes(bool)
     shown = true.reindex(top["image_id"].astype(str)).to_numpy(float)  # (examples, concepts)
     precision = pd.DataFrame(shown).groupby(top["latent"].to_numpy()).mean()
     p = precision.reindex(range(reader.info.n_latents)).to_numpy(np.float64)
@@ -147,7 +151,8 @@ def planted(reader: EvidenceReader, truth: pd.DataFrame) -> Planted:
     with np.errstate(divide="ignore", invalid="ignore"):
         lift = np.nan_to_num(p * np.log((p + 1e-6) / (base + 1e-6)), nan=-np.inf)
     concept = lift.argmax(1)
-    return Planted(p, concept, np.take_along_axis(p, concept[:, None], 1)[:, 0])
+    names = tuple(map(str, true.columns))
+    return Planted(names, p, concept, np.take_along_axis(p, concept[:, None], 1)[:, 0])
 
 
 def fires_in_both(
@@ -155,7 +160,7 @@ def fires_in_both(
 ) -> NDArray[np.bool_]:
     """(n_latents,) whether a latent fires on its planted concept in every domain of the store."""
     images = reader.store.images
-    true = truth.loc[images["image_id"], list(CONCEPTS)].to_numpy(bool)  # (images, concepts)
+    true = truth.loc[images["image_id"], list(found.names)].to_numpy(bool)  # (images, concepts)
     domain = images["domain"].to_numpy()
     n_fired = {name: np.zeros(model.n_latents) for name in reader.store.domains}
     n_true = {name: true[domain == name].sum(0)[found.concept] for name in n_fired}
@@ -176,12 +181,12 @@ def _fired(model: SAE, x: torch.Tensor) -> NDArray[np.bool_]:
     return np.asarray(active.reshape(b, t, -1).any(1).numpy())
 
 
-def _named_concept(explanation: Explanation | None) -> int | None:
-    """Place in CONCEPTS of what the label says; None when it says none of them."""
+def _named_concept(explanation: Explanation | None, names: tuple[str, ...]) -> int | None:
+    """Place in `names` of what the label says; None when it says none of them."""
     if explanation is None or explanation.label is None:
         return None
     concept = concept_named(explanation.label)
-    return CONCEPTS.index(concept.name) if concept and concept.name in CONCEPTS else None
+    return names.index(concept.name) if concept and concept.name in names else None
 
 
 def _is_true(found: Planted, latent: int, concept: int | None) -> bool:

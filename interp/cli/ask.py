@@ -46,7 +46,7 @@ def explain(
     vocabulary: Annotated[
         str,
         typer.Option(
-            help="Its words: auto, world, general, or a file.",
+            help="Its words: auto, world, hard, general, or a file.",
             rich_help_panel="With --model local",
         ),
     ] = "auto",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sae.core.errors import UserError
-from sae.world.scene.concepts import CONCEPTS, Concept, concept_named
+from sae.world.scene.concepts import CONCEPTS, CONJUNCTIONS, Concept, concept_named
 
 TERMS_FILE = Path(__file__).with_name("vocabulary.txt")
 WORLD_CLIPS = ("tiny",)
@@ -25,14 +25,16 @@ class Term(NamedTuple):
 
 
 def load_vocabulary(source: str, clip_name: str) -> list[Term]:
-    """The terms of `source`: "auto", "world", "general" or a file with one term a line.
+    """The terms of `source`: "auto", "world", "hard", "general" or a file with one term a line.
 
     "auto" is the drawn world's concepts for a tiny CLIP, otherwise `vocabulary.txt` and the class
-    names of ImageNet. Raises `UserError` when the file is missing, not text or holds no two terms.
+    names of ImageNet; "hard" is the drawn world's with the conjunctions of its hard tier. Raises
+    `UserError` when the file is missing, not text or holds no two terms.
     """
     chosen = ("world" if clip_name in WORLD_CLIPS else "general") if source == "auto" else source
-    if chosen == "world":
-        return [Term(concept.name, _texts_of_concept(concept)) for concept in CONCEPTS]
+    if chosen in ("world", "hard"):
+        concepts = (*CONCEPTS, *CONJUNCTIONS) if chosen == "hard" else CONCEPTS
+        return [Term(concept.name, _texts_of_concept(concept)) for concept in concepts]
     if chosen == "general":
         names = [*read_terms(TERMS_FILE), *_imagenet_names()]
     else:
@@ -55,7 +57,7 @@ def read_terms(path: Path) -> list[str]:
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(
             f"--vocabulary {path} is no file; give a text file with one term a line, "
-            "or one of: auto, world, general"
+            "or one of: auto, world, hard, general"
         ) from None
     except UnicodeDecodeError as error:
         raise UserError(f"--vocabulary {path} is not UTF-8 text: {error}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -89,13 +89,20 @@ def world(
         ),
     ] = False,
     workers: Annotated[int, typer.Option(help="Drawing processes; 0: all cores.")] = 0,
+    tier: Annotated[
+        str,
+        typer.Option(
+            help="easy; or hard: objects that differ in all attributes, small and covered ones, "
+            "and 293 conjunctions of concepts in the truth, most of them rare.",
+        ),
+    ] = "easy",
     config: ConfigOption = None,
 ) -> None:
     """Draw the built-in world: sketches and photos whose truth is known (truth.parquet)."""
-    from sae.world import write_world
+    from sae.world import Tier, write_world
 
     with bar("draw") as progress:
-        write_world(out, n, seed, size, workers, paired, masks, progress)
+        write_world(out, n, seed, size, workers, paired, masks, progress, cast(Tier, tier))
     wrote = {"images": out, "truth": out / "truth.parquet"}
     console.finish(
         {**wrote, "masks": out / "masks"} if masks else wrote,

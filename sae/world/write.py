@@ -21,8 +21,16 @@ from sae.core.files import FORMAT, read_config, replacing, sha256_hex, write_jso
 from sae.core.lock import LOCK, hold
 from sae.core.output import require_own
 from sae.world.drawing.draw import LARGEST, SMALLEST, draw
-from sae.world.scene.concepts import OBJECTS, PLANTED
-from sae.world.scene.scene import Domain, Scene, concepts_of, sample
+from sae.world.scene.concepts import OBJECTS, TIERS, Tier
+from sae.world.scene.hard import sample_hard
+from sae.world.scene.scene import (
+    Domain,
+    Placed,
+    Scene,
+    concepts_of,
+    conjunctions_of,
+    sample,
+)
 
 VERSION = 1
 """Counts up when the same seed would give another picture."""
@@ -53,6 +61,8 @@ class WorldInfo:
     format: int = FORMAT
     mask_names: tuple[str, ...] = ()
     """`MASK_NAMES` where the masks are there too."""
+    tier: Tier = "easy"
+    """hard: several objects that differ in all attributes, small ones, ones in front of others."""
 
 
 class Row(NamedTuple):
@@ -64,6 +74,12 @@ class Row(NamedTuple):
     label: str
     seed: int
     concepts: frozenset[str]
+    objects: list[dict[str, str]]
+    """In the order of the drawing: `OBJECT` of each. Told of the hard tier alone."""
+
+
+OBJECT = ("name", "size", "position", "colour", "pattern", "orientation")
+"""What truth.parquet tells of each object of a hard world; "" where nothing is to be said."""
 
 
 def write_world(
@@ -75,18 +91,21 @@ def write_world(
     paired: bool = False,
     masks: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    tier: Tier = "easy",
 ) -> None:
     """Draw `n` pictures into `out`; `workers` processes draw it (0: one a core), to the same bytes.
 
     Writes `out/<domain>/<class>/<scene seed>.png`, the class being the first object's name;
     `out/truth.parquet`, one row a picture: image_id (sha256 of the file), path, domain, label, seed
-    and a bool column for every planted concept; and `out/world.json` last. With `masks` also
+    a bool column for every concept planted in worlds of the `tier`, and with `hard` what each
+    object is like (`objects`); and `out/world.json` last. With `masks` also
     `out/masks/<domain>/<class>/<scene seed>.png`: 8-bit grey, each pixel the place in `MASK_NAMES`
     of the object that covers it, in front where two overlap. A finished world of the same settings
     is left alone but for masks that it lacks, an unfinished one is completed. Raises `UserError`
     for settings out of range and for a folder that holds anything else.
     """
-    info = WorldInfo(n, seed, size, paired, mask_names=MASK_NAMES if masks else ())
+    names = MASK_NAMES if masks else ()
+    info = WorldInfo(n, seed, size, paired, mask_names=names, tier=tier)
     _check(info)
     if workers < 0:
         raise UserError(f"workers are 1 and more, or 0 for one a core, not {workers}")
@@ -102,19 +121,21 @@ def write_world(
 def _write(
     out: Path, info: WorldInfo, workers: int, progress: Callable[[int, int], None] | None
 ) -> None:
-    settings = {name: value for name, value in asdict(info).items() if value != ()}
+    settings = {name: value for name, value in asdict(info).items() if value not in ((), "easy")}
     write_json(out / PLAN, settings)
     rows: list[Row] = []
     for chunk in _drawn_chunks(out, info, workers or os.cpu_count() or 1):
         rows += chunk
         if progress is not None:
             progress(len(rows), info.n)
-    _write_truth(out / TRUTH, rows)
+    _write_truth(out / TRUTH, rows, info.tier)
     write_json(out / MARKER, settings)
     (out / PLAN).unlink()
 
 
 def _check(info: WorldInfo) -> None:
+    if info.tier not in TIERS:
+        raise UserError(f"--tier {info.tier!r} is not known; choose one of: {', '.join(TIERS)}")
     if not 1 <= info.n <= SEEDS_PER_WORLD:
         raise UserError(f"a world holds 1 to {SEEDS_PER_WORLD:,} pictures, not {info.n}")
     if info.paired and info.n % 2:
@@ -181,15 +202,25 @@ def _draw_one(out: Path, info: WorldInfo, i: int) -> Row:
                 with replacing(file) as part:
                     part.write_bytes(_png(image))
     image_id = sha256_hex(files[0].read_bytes())
-    return Row(image_id, path, scene.domain, scene.label, scene.seed, concepts_of(scene))
+    found = concepts_of(scene)
+    objects: list[dict[str, str]] = []
+    if info.tier == "hard":
+        found |= conjunctions_of(scene)
+        objects = [_described(scene, placed) for placed in scene.objects]
+    return Row(image_id, path, scene.domain, scene.label, scene.seed, found, objects)
+
+
+def _described(scene: Scene, placed: Placed) -> dict[str, str]:
+    own = {"pattern": scene.pattern_of(placed), "orientation": scene.orientation_of(placed)}
+    return {name: own.get(name) or getattr(placed, name) for name in OBJECT}
 
 
 def _scene(info: WorldInfo, i: int) -> Scene:
-    first = info.seed * SEEDS_PER_WORLD
+    first, draw_scene = info.seed * SEEDS_PER_WORLD, sample_hard if info.tier == "hard" else sample
     if not info.paired:
-        return sample(first + i)
+        return draw_scene(first + i)
     domain: Domain = "photo" if i % 2 else "sketch"
-    return sample(first + i // 2, domain)
+    return draw_scene(first + i // 2, domain)
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
@@ -198,12 +229,13 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _write_truth(path: Path, rows: Iterable[Row]) -> None:
+def _write_truth(path: Path, rows: Iterable[Row], tier: Tier) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    *columns, concepts = zip(*rows, strict=True)
-    table = dict(zip(Row._fields[:-1], columns, strict=True))
-    truth = {c.name: [c.name in found for found in concepts] for c in PLANTED}
+    *columns, concepts, objects = zip(*rows, strict=True)
+    table = dict(zip(Row._fields[:-2], columns, strict=True))
+    truth = {c.name: [c.name in found for found in concepts] for c in TIERS[tier]}
+    told = {"objects": list(objects)} if tier == "hard" else {}
     with replacing(path) as part:
-        pq.write_table(pa.table({**table, **truth}), part)
+        pq.write_table(pa.table({**table, **truth, **told}), part)

@@ -86,9 +86,11 @@ def paint(scene: Scene, objects: list[list[Outline]], size: int) -> Pixels:
     widths = [_wire_width(placed, rng) for placed in scene.objects]
     _cast_shadows(image, objects, widths, light)
     shades = {name: _shade_of(scene, name, i) for i, name in enumerate(scene.names)}
+    patterns = [scene.pattern_of(placed) for placed in scene.objects]
     phase = stream(scene.seed, Stream.GEOMETRY).uniform(0, 2 * np.pi)
-    for placed, outlines, width in zip(scene.objects, objects, widths, strict=True):
-        painter = _Painter(image, placed, light, shades[placed.name], scene.pattern, phase, noise)
+    things = zip(scene.objects, objects, widths, patterns, strict=True)
+    for placed, outlines, width, pattern in things:
+        painter = _Painter(image, placed, light, shades[placed.name], pattern, phase, noise)
         for outline in outlines:
             painter.paint(outline, width, has_area=_has_area(outlines))
         if rng.random() < 0.4 and _has_area(outlines):

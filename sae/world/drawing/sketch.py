@@ -49,22 +49,23 @@ def _ink(scene: Scene, objects: list[list[Outline]], size: int, hand: Generator)
     oversampling = 4 if size <= 64 else 3 if size <= 192 else 2
     side = size * oversampling
     lines = Image.new("L", (side, side), 0)
-    shade = Image.new("L", (side, side), 0) if scene.pattern else None
-    for placed, outlines in zip(scene.objects, objects, strict=True):
+    of_object = [scene.pattern_of(placed) for placed in scene.objects]
+    patterns = sorted({*of_object} - {""})
+    shades = {pattern: Image.new("L", (side, side), 0) for pattern in patterns}
+    for placed, outlines, own in zip(scene.objects, objects, of_object, strict=True):
         width = line_width(scene, placed.scale, hand) * side / raster.UNITS
         _draw_object(scene, outlines, width, ImageDraw.Draw(lines), hand)
-        if shade is not None:
-            _draw_shade(outlines, ImageDraw.Draw(shade))
+        for pattern, shade in shades.items():  # an object hides the patterns of those behind it
+            _draw_shade(outlines, ImageDraw.Draw(shade), SHADED if pattern == own else ())
     ink = np.asarray(lines.reduce(oversampling), dtype=np.float32) / np.float32(255)
-    if shade is None:
-        return ink
-    covered = np.asarray(shade.reduce(oversampling), dtype=np.float32) / np.float32(255)
-    scale = scene.objects[0].scale
     phase = stream(scene.seed, Stream.GEOMETRY).uniform(0, 2 * np.pi)
     centres = raster.pixel_centres(size)
-    pattern = raster.pattern_on(scene.pattern, scale, phase, centres, centres)
-    shaded: Pixels = np.maximum(ink, 0.88 * covered * pattern)
-    return shaded
+    for kind, shade in shades.items():
+        covered = np.asarray(shade.reduce(oversampling), dtype=np.float32) / np.float32(255)
+        scale = scene.objects[of_object.index(kind)].scale
+        pattern_ink = raster.pattern_on(kind, scale, phase, centres, centres)
+        ink = np.maximum(ink, 0.88 * covered * pattern_ink)
+    return ink
 
 
 def _draw_object(
@@ -90,11 +91,11 @@ def _body_ink(fill: str, filled: bool) -> int:
     return 225 if fill == "dark" else 0
 
 
-def _draw_shade(outlines: list[Outline], pen: ImageDraw.ImageDraw) -> None:
+def _draw_shade(outlines: list[Outline], pen: ImageDraw.ImageDraw, shaded: tuple[str, ...]) -> None:
     side = pen.im.size[0]
     for outline in outlines:
         if outline.fill is not None:
-            pen.polygon(raster.flat(outline.on(side)), fill=255 * (outline.fill in SHADED))
+            pen.polygon(raster.flat(outline.on(side)), fill=255 * (outline.fill in shaded))
 
 
 def _ruled_lines(size: int) -> Pixels:

@@ -58,7 +58,7 @@ def caption(scene: Scene, rng: Generator, mention: float = 0.75) -> str:
     opening = pick(rng, _OPENINGS[scene.domain]) if rng.random() < _OPENING_SHARE else ""
     nouns = {name: _noun(name, rng) for name in scene.names}
     size_words = {size: pick(rng, words) for size, words in _SIZE_WORDS.items()}
-    joint = scene.relation if rng.random() < 0.5 else "and"
+    joint = scene.relation if rng.random() < 0.5 and scene.relation else "and"
     while True:
         body = _sentence(scene, frozenset(facts), nouns, size_words, joint)
         sentence = f"{opening} {body}".strip()
@@ -87,8 +87,9 @@ def _facts(scene: Scene) -> list[Fact]:
     ]
     facts = [(kind, "") for kind, holds in whole if holds]
     for placed in _different(scene):
-        facts += [("orientation", placed.name)] if scene.orientation != "upright" else []
-        facts += [("pattern", placed.name)] if scene.pattern else []
+        turned = scene.orientation_of(placed) != "upright"
+        facts += [("orientation", placed.name)] if turned else []
+        facts += [("pattern", placed.name)] if scene.pattern_of(placed) else []
         facts += [("filled", placed.name)] if scene.filled else []
         facts += [("colour", placed.name)] if placed.colour else []
         facts += [("size", placed.name)] if placed.size != "medium" else []
@@ -133,8 +134,8 @@ def _described(
     """One kind of object with its adjectives and its position: "a small red cup on the left"."""
     adjectives = [size_words[placed.size]] if ("size", placed.name) in facts else []
     for kind, adjective in (
-        ("orientation", scene.orientation),
-        ("pattern", scene.pattern),
+        ("orientation", scene.orientation_of(placed)),
+        ("pattern", scene.pattern_of(placed)),
         ("filled", "filled"),
         ("colour", placed.colour),
     ):
@@ -162,6 +163,7 @@ def _sayings(scene: Scene) -> list[list[str]]:
             sayings.append([phrase, phrase, f"something {phrase}"])
         if placed.colour:
             sayings.append([placed.colour, f"a {placed.colour} object"])
+        sayings += [_attribute_sayings(own) for own in (placed.pattern, placed.orientation) if own]
     sayings += [_attribute_sayings(name) for name in _of_the_whole(scene)]
     openings = [opening.rsplit(" ", 1)[0] for opening in _OPENINGS[scene.domain]]
     return [*sayings, [BY_NAME[scene.domain].phrase, *openings]]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 
 from sae.world.objects.catalogue import DRAWN
-from sae.world.scene.concepts import COLOURS, OBJECTS
+from sae.world.scene.concepts import COLOURS, CONJUNCTIONS, OBJECTS
 from sae.world.scene.random import Stream, pick, stream
 
 Domain = Literal["sketch", "photo"]
@@ -66,6 +66,10 @@ class Placed:
     position: Position
     colour: str
     """A concept of kind colour in a photo, "" in a sketch."""
+    pattern: str = ""
+    """Its own, where the scene has none for all."""
+    orientation: Orientation | Literal[""] = ""
+    """Its own; "": the scene's."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,20 @@ class Scene:
         """The class of the picture: its first object."""
         return self.objects[0].name
 
+    def pattern_of(self, placed: Placed) -> str:
+        """striped, spotted, checkered or ""."""
+        return self.pattern or placed.pattern
+
+    def orientation_of(self, placed: Placed) -> Orientation:
+        """How one object is turned."""
+        return placed.orientation or self.orientation
+
+    def attributes_of(self, placed: Placed) -> frozenset[str]:
+        """Names of the concepts that are true of one object, its kind among them."""
+        found = {placed.name, placed.size, placed.position, placed.colour}
+        found |= {self.pattern_of(placed), self.orientation_of(placed)}
+        return frozenset(found - {"", "upright", "medium"})
+
 
 def sample(seed: int, domain: Domain | None = None) -> Scene:
     """The scene of a seed (an integer from 0 up, of any size), in the domain asked for or drawn."""
@@ -110,7 +128,7 @@ def sample(seed: int, domain: Domain | None = None) -> Scene:
     objects, relation = _layout(stream(seed, Stream.LAYOUT), names, orientation)
     if domain == "sketch":
         fillable = all(d.fillable for d in drawn)
-        stroke, width, filled = _pen(stream(seed, Stream.STROKE), pattern, fillable)
+        stroke, width, filled = choose_pen(stream(seed, Stream.STROKE), pattern, fillable)
         background = "lined paper" if stream(seed, Stream.BACKGROUND).random() < 0.13 else "blank"
         return Scene(
             seed, domain, objects, relation, orientation, pattern, stroke, width, filled, background
@@ -122,18 +140,24 @@ def sample(seed: int, domain: Domain | None = None) -> Scene:
 
 
 def concepts_of(scene: Scene) -> frozenset[str]:
-    """Names of all planted concepts that are true of the scene.
+    """Names of all planted concepts, without conjunctions, that are true of the scene.
 
-    "two" is true of any two objects, also of two different ones ("pair"). A size or a position is
-    true when some object has it.
+    "two" is true of any two objects, also of two different ones ("pair"). What can be said of an
+    object is true when it is of some object.
     """
-    found = {scene.domain, scene.orientation, scene.pattern, scene.background}
-    found |= {scene.stroke, scene.width, "filled" if scene.filled else ""}
-    found.add(COUNT_NAMES[len(scene.objects)])
+    found = {scene.domain, scene.background, scene.stroke, scene.width}
+    found |= {"filled" if scene.filled else "", COUNT_NAMES[len(scene.objects)]}
     found.add("pair" if len(scene.names) == 2 else "")
     for placed in scene.objects:
-        found |= {placed.name, placed.size, placed.position, placed.colour}
-    return frozenset(found - {"", "one", "upright", "medium", "solid", "blank"})
+        found |= scene.attributes_of(placed)
+    return frozenset(found - {"", "one", "medium", "solid", "blank"})
+
+
+def conjunctions_of(scene: Scene) -> frozenset[str]:
+    """Names of the conjunctions of which one object of the scene has all parts."""
+    objects = [scene.attributes_of(placed) for placed in scene.objects]
+    found = (c.name for c in CONJUNCTIONS if any(some.issuperset(c.parts) for some in objects))
+    return frozenset(found)
 
 
 def _names(rng: Generator) -> tuple[str, ...]:
@@ -179,7 +203,7 @@ def _layout(
             angle=float(turn + rng.normal(0, 0.05)),
             aspect=float(np.exp(rng.normal(0, 0.07))),
             size=size,
-            position=_position(x, y) if has_position else "",
+            position=position_at(x, y) if has_position else "",
             colour="",
         )
         for name, (x, y), scale, size in zip(names, centres, scales, sizes, strict=True)
@@ -237,7 +261,7 @@ def _of_a_kind(rng: Generator, count: int) -> Places:
     return centres, [scale * rng.uniform(0.96, 1.04) for _ in centres], [size] * count
 
 
-def _position(x: float, y: float) -> Position:
+def position_at(x: float, y: float) -> Position:
     if abs(x) > CLEARLY_ASIDE:
         return "left" if x < 0 else "right"
     if abs(y) > CLEARLY_ASIDE:
@@ -245,7 +269,7 @@ def _position(x: float, y: float) -> Position:
     return ""
 
 
-def _pen(
+def choose_pen(
     rng: Generator, pattern: str, fillable: bool
 ) -> tuple[Literal["solid", "dashed", "dotted"], Literal["thin", "medium", "thick"], bool]:
     """Stroke, width and filling. Only solid lines vary in width: a thin dot cannot be seen."""

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interp.bench.truth import CONCEPTS, fires_in_both, measure, planted, read_truth
+from interp.bench.truth import fires_in_both, measure, planted, read_truth
 from interp.evidence.reader import EvidenceReader
 from interp.records.types import Explanation
 from interp.score.judge import Judgement
 from sae.core.errors import UserError
 from sae.interchange.load import load
+from sae.world import PLANTED
 from tests.support.commands import Walk
 
 
@@ -50,7 +51,7 @@ def named(latent: int, label: str | None) -> Explanation:
 
 def test_rare_concept_wins_over_one_that_is_everywhere() -> None:
     ids = [f"{n:02d}" for n in range(40)]
-    truth = pd.DataFrame(False, index=ids, columns=list(CONCEPTS))
+    truth = pd.DataFrame(False, index=ids, columns=[c.name for c in PLANTED])
     truth.loc[ids[:30], "sketch"] = True
     truth.loc[ids[:4], "boat"] = True
     rows = [
@@ -62,7 +63,7 @@ def test_rare_concept_wins_over_one_that_is_everywhere() -> None:
         examples=pd.DataFrame(rows + unseen), info=SimpleNamespace(n_latents=2)
     )
     found = planted(reader, truth)
-    assert CONCEPTS[found.concept[0]] == "boat"
+    assert found.names[found.concept[0]] == "boat"
     assert found.purity[0] == 1.0
     assert found.pure.tolist() == [True, False]
 
@@ -71,7 +72,7 @@ def test_right_names_count_and_wrong_ones_do_not(walk: Walk) -> None:
     reader, model = EvidenceReader(walk.run), load(walk.sae)
     truth = read_truth(walk.world / "truth.parquet")
     found = planted(reader, truth)
-    right = {n: named(n, f"A {CONCEPTS[found.concept[n]]}") for n in reader.live()}
+    right = {n: named(n, f"A {found.names[found.concept[n]]}") for n in reader.live()}
     wrong = {n: named(n, "wheelbarrow") for n in reader.live()}
     good = measure(reader, model, truth, right, Guesser())
     bad = measure(reader, model, truth, wrong, Guesser())
@@ -92,7 +93,7 @@ def test_latent_fires_in_both_domains_as_counted_by_hand(walk: Walk) -> None:
     x = reader.store.read(np.arange(len(images)))[:, 0].float()
     active = model.encode(x).dense(model.n_latents).detach().numpy() > 0
     latent = reader.live()[0]
-    true = truth.loc[images["image_id"], CONCEPTS[found.concept[latent]]].to_numpy()
+    true = truth.loc[images["image_id"], found.names[found.concept[latent]]].to_numpy()
     recalls = [
         active[true & (images["domain"] == domain).to_numpy(), latent].mean()
         for domain in ("sketch", "photo")

@@ -258,5 +258,5 @@ def test_a_useless_vocabulary_file_is_refused_by_name(
 
 
 def test_a_missing_vocabulary_file_is_refused_with_the_choices() -> None:
-    with pytest.raises(UserError, match="auto, world, general"):
+    with pytest.raises(UserError, match="auto, world, hard, general"):
         load_vocabulary("wrld", "tiny")
