@@ -19,6 +19,9 @@ def causal(
     latents: Annotated[
         str | None, typer.Option(help="Only these: 3,17,100-120.", show_default=False)
     ] = None,
+    control: Annotated[
+        str, typer.Option(help='"shuffled" tests other latents\' labels: the floor.')
+    ] = "",
     device: DeviceOption = "auto",
     config: ConfigOption = None,
     json: JsonOption = None,
@@ -36,7 +39,7 @@ def causal(
     opened = open_run(run)
     chosen = choose_latents(opened.evidence, latents) if latents else None
     with bar("causal", unit="latents") as progress:
-        summary = run_causal(opened, device, chosen, progress)
+        summary = run_causal(opened, device, chosen, control, progress)
     for line in summary.lines():
         console.say(line)
     console.write_figures(json, dataclasses.asdict(summary))

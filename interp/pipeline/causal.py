@@ -17,8 +17,9 @@ from interp.pipeline.clip_model import background_examples
 from interp.pipeline.score import newest_explanations
 from interp.records.codec import to_json
 from interp.records.effect import CausalEffect, no_effect
-from interp.records.types import TOO_FEW, UNREADABLE, Example, Explanation
+from interp.records.types import TOO_FEW, UNREADABLE, Example
 from interp.run.run import Run
+from interp.score.nulls import shuffle_labels
 from interp.score.sampling import SampleConfig, draw_sample
 from sae.core.errors import UserError
 from sae.core.files import append_jsonl, repair_jsonl, sha256_hex, without_place
@@ -38,6 +39,7 @@ N_SPREAD = 256
 """Images over which the spread of a text's similarity is taken."""
 NO_CONTROLS = "no_controls"
 """Failure: no other latent is live and has another label."""
+SHUFFLED = "shuffled"
 METHOD = sha256_hex(f"{N_CONTROLS} {N_TEXTS} {FEW_TEXTS} {N_SPREAD} {N_DRAWS}".encode())
 
 
@@ -45,6 +47,7 @@ METHOD = sha256_hex(f"{N_CONTROLS} {N_TEXTS} {FEW_TEXTS} {N_SPREAD} {N_DRAWS}".e
 class CausalSummary:
     """Over the latents that were asked for and have a label."""
 
+    control: str
     n_measured: int
     n_both: int
     """Latents of which both edits show an effect on the label."""
@@ -59,9 +62,10 @@ class CausalSummary:
         """For people."""
         if self.n_measured + self.n_failed == 0:
             return ["nothing to check: none of these latents has a label"]
+        what = "labels of other latents (control)" if self.control else "labels"
         failed = f"; {self.n_failed} could not be checked" if self.n_failed else ""
         lines = [
-            f"{self.n_measured} labels checked by edits: {self.n_both} show an effect where the "
+            f"{self.n_measured} {what} checked by edits: {self.n_both} show an effect where the "
             f"latent is taken out and where it is put in, {self.n_one} one of both, "
             f"{self.n_none} none{failed}"
         ]
@@ -74,27 +78,41 @@ class CausalSummary:
 
 
 def run_causal(
-    run: Run, device: str, latents: Iterable[int] | None = None, progress: Progress | None = None
+    run: Run,
+    device: str,
+    latents: Iterable[int] | None = None,
+    control: str = "",
+    progress: Progress | None = None,
 ) -> CausalSummary:
     """Measure the newest label of each latent, or of `latents`; what is measured already stays.
 
-    Raises `UserError` when nothing was explained, there is no SAE to edit, or its CLIP has gone.
+    With the control "shuffled" the labels are dealt to other latents. Raises `UserError` for
+    another control, when nothing was explained, there is no SAE to edit, or its CLIP has gone.
     """
-    explained = {n: e for n, e in newest_explanations(run).items() if e.label is not None}
-    wanted = set(explained if latents is None else latents) & set(explained)
+    if control not in ("", SHUFFLED):
+        raise UserError(f"--control {control!r} is not known; choose one of: {SHUFFLED}")
+    explained = [e for e in newest_explanations(run).values() if e.label is not None]
+    if control:
+        status = dict(enumerate(run.evidence.status))
+        explained = shuffle_labels(explained, {e.latent: status[e.latent] for e in explained})
+    labels = {e.latent: e.label for e in explained if e.label is not None}
+    wanted = sorted(set(labels if latents is None else latents) & set(labels))
     with closing(run.hold()):
         repair_jsonl(run.causal)
         run.results.forget_outdated()
-        pending = [n for n in sorted(wanted) if _is_pending(run.results.effect(n))]
-        bench = _Bench(run, explained, device)
+        known = _last(run, labels, control)
+        pending = [n for n in wanted if n not in known or known[n].failure == UNREADABLE]
+        bench = _Bench(run, labels, control, device)
         for number, latent in enumerate(pending):
             append_jsonl(run.causal, [to_json(bench.measure(latent))])
             if progress is not None:
                 progress(number + 1, len(pending))
     run.results.forget_outdated()
-    found = [effect for n in sorted(wanted) if (effect := run.results.effect(n))]
+    known = _last(run, labels, control)
+    found = [known[n] for n in wanted]
     shown = [effect.shown_by for effect in found]
     return CausalSummary(
+        control=control,
         n_measured=sum(effect.failure is None for effect in found),
         n_both=shown.count("both"),
         n_one=shown.count("ablation") + shown.count("boost"),
@@ -104,16 +122,22 @@ def run_causal(
     )
 
 
-def _is_pending(known: CausalEffect | None) -> bool:
-    return known is None or known.failure == UNREADABLE or known.method != METHOD
+def _last(run: Run, labels: Mapping[int, str], control: str) -> dict[int, CausalEffect]:
+    """By latent: what was measured last of its label, as it is measured now."""
+    return {
+        effect.latent: effect
+        for effect in run.results.effects
+        if (effect.label, effect.control) == (labels.get(effect.latent), control)
+        and effect.method == METHOD
+    }
 
 
 class _Bench:
     """One run's SAE in its CLIP, and the texts of its labels; loaded when first asked for."""
 
-    def __init__(self, run: Run, explained: Mapping[int, Explanation], device: str) -> None:
+    def __init__(self, run: Run, labels: Mapping[int, str], control: str, device: str) -> None:
         self._run, self._reader, self._device = run, run.evidence, device
-        self._labels = {n: e.label for n, e in explained.items() if e.label is not None}
+        self._labels, self._control = labels, control
 
     def measure(self, latent: int) -> CausalEffect:
         """Take the latent out of held-out images that have it, and put it into some without."""
@@ -149,10 +173,12 @@ class _Bench:
             **_figures("ablate", measure_effect(taken_out[0], taken_out[1:], latent)),
             **_figures("boost", measure_effect(put_in[0], put_in[1:], latent)),
             failure=None,
+            control=self._control,
         )
 
     def _failed(self, latent: int, why: str) -> CausalEffect:
-        return no_effect(latent, self._labels[latent], self._clip_name, METHOD, why)
+        label, clip = self._labels[latent], self._clip_name
+        return no_effect(latent, label, clip, METHOD, why, self._control)
 
     @cached_property
     def _clip_name(self) -> str:

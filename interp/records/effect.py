@@ -40,6 +40,8 @@ class CausalEffect:
     boost_high: Figure
     failure: str | None
     """Why there are no figures (then they are NaN); else None."""
+    control: str = ""
+    """"" for the latent's own label; "shuffled" when another latent's label was tested here."""
 
     @property
     def shown_by(self) -> str:
@@ -79,10 +81,12 @@ class CausalEffect:
         )
 
 
-def no_effect(latent: int, label: str, clip: str, method: str, failure: str) -> CausalEffect:
+def no_effect(
+    latent: int, label: str, clip: str, method: str, failure: str, control: str
+) -> CausalEffect:
     """A record without figures, and why."""
     nothing = (math.nan,) * 6
-    return CausalEffect(latent, label, clip, method, 0, 0, 0, 0, *nothing, failure)
+    return CausalEffect(latent, label, clip, method, 0, 0, 0, 0, *nothing, failure, control)
 
 
 def _written(mean: float, low: float, high: float) -> str:

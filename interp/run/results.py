@@ -44,6 +44,12 @@ class Results:
         self._known[self._scores] = _size(self._scores)
         return [self._without_verdicts(line) for line in walk_jsonl(self._scores)]
 
+    @cached_property
+    def effects(self) -> list[CausalEffect]:
+        """Every line of causal.jsonl, oldest first."""
+        self._known[self._causal] = _size(self._causal)
+        return list(read_records(self._causal, CausalEffect))
+
     def explanation(self, latent: int) -> Explanation | None:
         """The last word of an explainer on the latent, a failure too."""
         return self._said.get(latent)
@@ -75,8 +81,9 @@ class Results:
         return map(self._read_again, self.score_lines)
 
     def effect(self, latent: int) -> CausalEffect | None:
-        """What editing the latent does to the label that it has now; None when not measured."""
-        effect = self._effects.get(latent)
+        """What editing the latent does to the label that it has now, no control; None when that was
+        not measured."""
+        effect = self._own_effects.get(latent)
         return effect if effect and effect.label == self.label(latent) else None
 
     def add(self, record: Explanation | Score) -> None:
@@ -104,7 +111,14 @@ class Results:
         """Forget all that was read when another process has added to a file since; True if so."""
         if all(_size(path) == n_bytes for path, n_bytes in self._known.items()):
             return False
-        for name in ("explanations", "score_lines", "_said", "_measured", "_effects"):
+        for name in (
+            "explanations",
+            "score_lines",
+            "_said",
+            "_measured",
+            "effects",
+            "_own_effects",
+        ):
             self.__dict__.pop(name, None)
         self._known.clear()
         return True
@@ -119,9 +133,8 @@ class Results:
         return {line.score.latent: line for line in own}
 
     @cached_property
-    def _effects(self) -> dict[int, CausalEffect]:
-        self._known[self._causal] = _size(self._causal)
-        return {effect.latent: effect for effect in read_records(self._causal, CausalEffect)}
+    def _own_effects(self) -> dict[int, CausalEffect]:
+        return {effect.latent: effect for effect in self.effects if not effect.control}
 
     def _require_read(self, path: Path) -> None:
         if path not in self._known:

@@ -78,6 +78,19 @@ def test_what_is_measured_is_not_measured_again_until_the_label_changes(run: Pat
     ]
 
 
+def test_labels_of_other_latents_seldom_show_an_effect_and_stand_apart(run: Path) -> None:
+    assert interp("causal", "--run", run) == OK
+    own = {effect.latent: effect for effect in effects(run)}
+    labels = (run / "labels.csv").read_bytes()
+    assert interp("causal", "--run", run, "--control", "shuffled") == OK
+    dealt = effects(run)[len(own) :]
+    assert {effect.control for effect in dealt} == {"shuffled"}
+    assert [effect.latent for effect in dealt] == list(own)
+    assert sum(effect.shown_by == "both" for effect in dealt) <= 1
+    assert (run / "labels.csv").read_bytes() == labels
+    assert interp("causal", "--run", run, "--control", "shufled") == USAGE
+
+
 def test_without_labels_the_next_command_is_named(
     walk: Walk, capsys: pytest.CaptureFixture[str]
 ) -> None:
