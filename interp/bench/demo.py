@@ -20,6 +20,7 @@ from interp.pipeline.explain import ExplainStage
 from interp.pipeline.score import ScoreStage, newest_explanations
 from interp.pipeline.settings import ModelSettings, choose_latents
 from interp.records.circular import CIRCULAR, is_circular
+from interp.report.controls import flat, side_by_side, table
 from interp.report.gallery import build_gallery
 from interp.report.labels import write_labels
 from interp.run.run import Run
@@ -68,7 +69,9 @@ def run_demo(out: Path, settings: ModelSettings, json: Path | None = None) -> No
     with bar("compare with the truth", "scores") as progress:
         truth = _compare(run, settings, progress)
     console.print_table(truth.table())
-    console.write_figures(json, {**report.flat(), **dataclasses.asdict(truth)})
+    console.write_figures(
+        json, {**report.flat(), **flat(side_by_side(run)), **dataclasses.asdict(truth)}
+    )
     console.say(f"done in {time.monotonic() - started:.0f} s")
     console.finish(
         {"labels": run.labels, "gallery": gallery},
@@ -100,8 +103,8 @@ def _explain_and_score(run: Run, settings: ModelSettings) -> None:
     if explained.usd + summary.usd > 0:
         console.say(f"cost: ${explained.usd:.4f} to explain, ${summary.usd:.4f} to score")
     if settings.is_local:  # a paid model would be asked as much again
-        control = ScoreStage(run, settings, "shuffled").run("7/8 control")
-        console.say(f"with shuffled labels: mean {control.auroc:.3f}")
+        ScoreStage(run, settings, "shuffled").run("7/8 control")
+    console.print_table(table(side_by_side(run)))
     write_labels(run)
 
 

@@ -21,7 +21,7 @@ from interp.evidence.reader import EvidenceReader
 from interp.records.types import Explanation, Status
 from interp.score.judge import Judge
 from interp.score.latent import score_latent
-from interp.score.nulls import shuffle_labels
+from interp.score.nulls.shuffle import shuffle_labels
 from sae.core.errors import UserError
 from sae.core.files import read_config
 from sae.data.table import Kind, read_frame

@@ -13,6 +13,7 @@ import typer
 from interp.llm.types import OPENROUTER, is_transient, typed_url
 from interp.pipeline.settings import JudgeSettings, ModelSettings, Work, choose_latents
 from interp.records.circular import CIRCULAR, is_circular
+from interp.records.support import ENOUGH
 from interp.records.wording import SPEAKS_TO_JUDGE, WEAK_NEGATIVES
 from sae.cli import console
 from sae.cli.console import ConfigOption, JsonOption
@@ -90,23 +91,36 @@ def score(
     control: Annotated[
         str, typer.Option(help='"shuffled" scores other latents\' labels: the floor.')
     ] = "",
+    nulls: Annotated[
+        str,
+        typer.Option(
+            help="Labels that say nothing, on the same images: none, or (the default) what fits "
+            "the judge.",
+            show_default=False,
+        ),
+    ] = "",
     config: ConfigOption = None,
     json: JsonOption = None,
 ) -> int:
     """Predict from each label which held-out images activate its latent: AUROC with interval."""
     from interp.pipeline.score import ScoreStage
+    from interp.report.controls import flat, side_by_side, table
     from interp.report.labels import write_labels
 
     opened = open_run(run)
     chosen = choose_latents(opened.evidence, work.latents) if work.latents else None
-    stage = ScoreStage(opened, settings, control, chosen, work)
+    stage = ScoreStage(opened, settings, control, chosen, work, nulls)
     if work.sends_nothing:
         return _preview(stage, work, json)
     summary = stage.run()
     circular = is_circular(summary.scorer, opened.info.clip)
     _say_scored(summary, circular)
+    rows = side_by_side(opened)
+    if len(rows) > 1:
+        console.print_table(table(rows))
     _say_refusals(stage)
-    console.write_figures(json, {**_flat(dataclasses.asdict(summary)), "circular": circular})
+    figures = {**_flat(dataclasses.asdict(summary)), **flat(rows), "circular": circular}
+    console.write_figures(json, figures)
     written = {"labels": write_labels(opened), "scores": opened.scores}
     console.finish(written, [f"interp cards --run {quote(opened.path)}"])
     return _verdict(summary.n_missing, summary.n_images, work)
@@ -223,12 +237,14 @@ def _say_written(requests: list[Path]) -> int:
 def _flat(fields: dict[str, Any]) -> dict[str, float | int | str]:
     """One flat object: each kind of failure as failures/KIND, and so reasons and remarks."""
     kinds, reasons = fields.pop("failures", {}), fields.pop("reasons")
+    nulls = fields.pop("nulls", ())
     remarks = fields.pop("remarks", {})
     return {
         **fields,
         **{f"failures/{kind}": n for kind, n in kinds.items()},
         **{f"reasons/{kind}: {words}": n for kind, words, n in reasons},
         **{f"remarks/{code}": n for code, n in remarks.items()},
+        **{f"nulls/{kind}": area for kind, area in nulls},
     }
 
 
@@ -290,9 +306,28 @@ def _say_scored(summary: ScoreSummary, circular: bool) -> None:
     for note, n_noted in notes.items():
         if n_noted:
             console.say(f"  {n_noted} have a note (see `note` in labels.csv): {note}")
+    _say_supported(summary)
     if circular:
         console.say(f"  {CIRCULAR}; --judge-clip NAME judges with another")
     _say_cost(summary.usd)
+
+
+def _say_supported(summary: ScoreSummary) -> None:
+    n = summary.n_supported + summary.n_undecided + summary.n_unsupported
+    if not n:
+        return
+    nulls = ", ".join(f"{kind} {area:.3f}" for kind, area in summary.nulls)
+    console.say(f"  labels that say nothing, on the same images: mean AUROC {nulls}")
+    console.say(
+        f"  supported: {summary.n_supported} of {n} ({summary.supported:.1%}, 95% interval "
+        f"{summary.supported_low:.1%} to {summary.supported_high:.1%}), "
+        f"{summary.n_undecided} undecided, {summary.n_unsupported} not"
+    )
+    if 0 < summary.n_others < ENOUGH:
+        console.say(
+            f"  only {summary.n_others:,} other labels were there to rank with: p is at least "
+            f"{1 / (1 + summary.n_others):.2g}, and from {ENOUGH:,} on more labels can be supported"
+        )
 
 
 def _say_cost(usd: float) -> None:

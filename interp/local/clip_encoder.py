@@ -56,6 +56,10 @@ class ClipEncoder:
             rows += [self._rows[image_id] for image_id, _ in some]
         return torch.stack(rows)
 
+    def known(self, image_ids: Sequence[str]) -> Tensor:
+        """(n, d) rows of images that were encoded before. Raises `KeyError` for another one."""
+        return torch.stack([self._rows[image_id] for image_id in image_ids])
+
     def _embed(self, images: Sequence[Image.Image]) -> Tensor:
         pixels = torch.stack([self.clip.preprocess(image) for image in images])
         filled = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, BATCH - len(images)))  # (BATCH, 3, s, s)

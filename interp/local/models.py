@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -43,6 +45,9 @@ JUDGE_MIDPOINT = 1.2
 """Similarity, in standard deviations above the background's mean, that means "cannot tell"."""
 JUDGE_STEEPNESS = 1.7
 """Both round the logistic fit of truth to similarity on the demo's held-out images (1.18, 1.69)."""
+
+LEAST_SPREAD = 1e-6
+"""Of a text's similarity to the background: it is divided by."""
 
 
 class LocalNamer:
@@ -116,6 +121,7 @@ class LocalJudge:
         self.name, self.prompt, _ = self.identify(encoder.clip.name)
         self._encoder = encoder
         self.background = encoder.encode(background)  # (b, d)
+        self._texts: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
 
     @classmethod
     def identify(cls, clip_name: str) -> AnsweredBy:
@@ -130,17 +136,51 @@ class LocalJudge:
         shown = await asyncio.to_thread(pictures)
         if not shown:
             return Judgement({})
-        clip = self._encoder.clip
-        text = embed_terms(clip, [texts_of(label, clip.name)])[0]  # (d,)
-        usual = self.background @ text  # (b,)
-        similarity = (
-            self._encoder.encode((tile.image_id, tile.image) for tile in shown) @ text
-        )  # (n,)
-        z = standardise(similarity, usual)
-        scores = 100 * torch.sigmoid(JUDGE_STEEPNESS * (z - JUDGE_MIDPOINT))
-        rounded = [round(score, 1) for score in scores.tolist()]
+        rows = self._encoder.encode((tile.image_id, tile.image) for tile in shown)  # (n, d)
+        rounded = [round(score, 1) for score in self._grade([label], rows)[0].tolist()]
         letters = (tile.letter for tile in shown)
         return Judgement(scores=dict(zip(letters, rounded, strict=True)))
+
+    def prepare(self, labels: Sequence[str]) -> None:
+        """Embed the texts of labels together, once: the same ones give the same bits."""
+        fresh = [label for label in dict.fromkeys(labels) if label not in self._texts]
+        if not fresh:
+            return
+        clip = self._encoder.clip
+        texts = embed_terms(clip, [texts_of(label, clip.name) for label in fresh])  # (m, d)
+        usual = self.background @ texts.T  # (b, m)
+        spread = usual.std(0, correction=0).clamp_min(LEAST_SPREAD)
+        self._texts |= zip(fresh, zip(texts, usual.mean(0), spread, strict=True), strict=True)
+
+    def grade_all(self, labels: Sequence[str], image_ids: Sequence[str]) -> NDArray[np.float64]:
+        """(labels, images) the grades of many labels, of images that were judged before."""
+        rows = self._encoder.known(image_ids)  # (n, d)
+        return np.asarray(self._grade(labels, rows).double().numpy().round(1))
+
+    def kinship(self, label: str, labels: Sequence[str]) -> NDArray[np.float64]:
+        """(labels,) cosine of each label's text with that of `label`."""
+        own, others = self._known([label]).texts, self._known(labels).texts
+        return np.asarray((others @ own[0]).double().numpy())
+
+    def _grade(self, labels: Sequence[str], rows: Tensor) -> Tensor:
+        """(labels, n) of image rows (n, d)."""
+        known = self._known(labels)
+        z = (known.texts @ rows.T - known.mean[:, None]) / known.spread[:, None]
+        return 100 * torch.sigmoid(JUDGE_STEEPNESS * (z - JUDGE_MIDPOINT))
+
+    def _known(self, labels: Sequence[str]) -> _Texts:
+        self.prepare(labels)
+        return _Texts(
+            *map(torch.stack, zip(*(self._texts[label] for label in labels), strict=True))
+        )
+
+
+class _Texts(NamedTuple):
+    """Texts of m labels, and what the background's similarity to them is."""
+
+    texts: Tensor  # (m, d) unit rows
+    mean: Tensor  # (m,)
+    spread: Tensor  # (m,)
 
 
 def choose_tops(evidence: Evidence) -> tuple[Example, ...]:
@@ -155,7 +195,7 @@ def standardise(similarity: Tensor, usual: Tensor) -> Tensor:
 
     CLIP likes some texts on every image; against what it usually gives them, all texts compare.
     """
-    return (similarity - usual.mean(0)) / usual.std(0, correction=0).clamp_min(1e-6)
+    return (similarity - usual.mean(0)) / usual.std(0, correction=0).clamp_min(LEAST_SPREAD)
 
 
 def score_terms(z: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from interp.records.codec import to_json
 from interp.records.effect import CausalEffect, no_effect
 from interp.records.types import TOO_FEW, UNREADABLE, Example
 from interp.run.run import Run
-from interp.score.nulls import shuffle_labels
+from interp.score.nulls.shuffle import shuffle_labels
 from interp.score.sampling import SampleConfig, draw_sample
 from sae.core.errors import UserError
 from sae.core.files import append_jsonl, repair_jsonl, sha256_hex, without_place

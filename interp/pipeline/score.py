@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from interp.llm.types import Question, VisionModel
 from interp.pictures.cache import EvidenceSource, PictureCache
@@ -13,11 +14,13 @@ from interp.pipeline.dry_run import Unasked
 from interp.pipeline.paid_model import JUDGE_SHAPE
 from interp.pipeline.settings import ModelSettings, Work
 from interp.pipeline.stage import Stage
+from interp.records.nulls import FREE, NONE
 from interp.records.types import AnsweredBy, Example, Explanation, Score
 from interp.run.run import Run
 from interp.score.judge import Judge
 from interp.score.kinds.detect import VlmJudge, judge_prompt
 from interp.score.latent import score_latent, score_questions
+from interp.score.nulls.suite import FreeNulls
 from interp.score.run import ScoreSummary, n_questions, pending_tests, summarise
 from interp.score.sampling import SampleConfig, draw_sample
 from sae.core.errors import UserError, quote
@@ -35,10 +38,15 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
         control: str = "",
         latents: Iterable[int] | None = None,
         work: Work | None = None,
+        nulls: str = "",
     ) -> None:
-        """`latents`: only these. Raises `UserError` when nothing was explained yet."""
+        """`latents`: only these; `nulls`: how they are graded, by default as `how_nulls` says.
+
+        Raises `UserError` when nothing was explained yet.
+        """
         super().__init__(run, settings, work or Work())
         self._control = control
+        self._nulls = how_nulls(nulls, settings.is_local)
         newest = newest_explanations(run)
         wanted = set(newest if latents is None else latents)
         self._explanations = [e for latent, e in newest.items() if latent in wanted]
@@ -71,7 +79,8 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
     def summary(self, made: Sequence[Score]) -> ScoreSummary:
         latents = {e.latent for e in self._explanations if e.label is not None}
         scores = (line.score for line in self._run.results.score_lines)
-        return summarise(scores, self.by, self._control, latents)
+        explanations = self._run.results.newest_explanations()
+        return summarise(scores, self.by, self._control, latents, explanations)
 
     def _find_pending(self) -> list[Explanation]:
         return pending_tests(
@@ -81,6 +90,7 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
             self._explanations,
             self._control,
             retry_failed=self._work.retry_failed,
+            wants_nulls=lambda latent: self._nulls == FREE,
         )
 
     def _shown(self, item: Explanation) -> Iterable[Example]:
@@ -106,11 +116,35 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
     def _worker(
         self, answerer: Judge, source: EvidenceSource
     ) -> Callable[[Explanation], Awaitable[Score]]:
+        nulls = self._free_nulls(answerer) if self._nulls == FREE else None
+
         def work(test: Explanation) -> Awaitable[Score]:
-            evidence = source.of(test.latent)
-            return score_latent(evidence, test, answerer, source.image, control=self._control)
+            evidence, control = source.of(test.latent), self._control
+            return score_latent(
+                evidence, test, answerer, source.image, control=control, nulls=nulls
+            )
 
         return work
+
+    def _free_nulls(self, judge: Any) -> FreeNulls:
+        """Of all labels of the run, whichever are scored now."""
+        from interp.local.vocabulary import load_vocabulary
+
+        clip = clip_name(self._run, self._settings)
+        words = [term.name for name in ("auto", "general") for term in load_vocabulary(name, clip)]
+        newest = self._run.results.newest_explanations().values()
+        return FreeNulls(judge, [e.label for e in newest if e.label], words)
+
+
+def how_nulls(asked: str, is_local: bool) -> str:
+    """What `--nulls` comes to: a judge that is free grades all, unless none are wanted.
+
+    Raises `UserError` for a word that is not known.
+    """
+    known = (NONE,)
+    if asked and asked not in known:
+        raise UserError(f"--nulls {asked!r} is not known; one of {', '.join(known)}")
+    return asked or (FREE if is_local else NONE)
 
 
 def newest_explanations(run: Run) -> dict[int, Explanation]:

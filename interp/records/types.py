@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from interp.records.figure import Figure
+from interp.records.nulls import NullTest
 from sae.core.files import sha256_hex
 
 Side = Literal["explain", "score"]
@@ -290,6 +291,11 @@ class Score:
     the latent is weakly active; else ""."""
     server: str = ""
     """Of the scorer, as in `Explanation`."""
+    auroc_hard_low: Figure = math.nan
+    auroc_hard_high: Figure = math.nan
+    """Bounds of its 95% interval; NaN in scores of before it was kept."""
+    nulls: NullTest | None = None
+    """What labels that say nothing reach on the same images; None where none was graded."""
 
     def __post_init__(self) -> None:
         for name in ("auroc", "auroc_low", "auroc_high", "auroc_easy", "auroc_hard"):

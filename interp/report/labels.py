@@ -7,11 +7,14 @@ import math
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from interp.records.circular import is_circular
 from interp.records.effect import CausalEffect
+from interp.records.support import Support
 from interp.records.types import Explanation, LatentStats, Score
+from interp.report.controls import control_scores, supports_of
 from interp.run.run import Run
 from sae.core.csv_cells import read_cell, write_cell
 from sae.core.errors import UserError, quote
@@ -30,6 +33,8 @@ TEXT_COLUMNS = (
     "label",
     "description",
     "verdict",
+    "supported",
+    "best_null",
     "status",
     "reason",
     "note",
@@ -58,6 +63,14 @@ COLUMNS = (
     "balanced_accuracy",
     "spearman",
     *COUNT_COLUMNS,
+    "supported",
+    "gain",
+    "gain_low",
+    "gain_high",
+    "best_null",
+    "p",
+    "p_adjusted",
+    "gain_over_untrained",
     "frequency",
     "token_frequency",
     "mean_activation",
@@ -88,12 +101,16 @@ def write_labels(run: Run) -> Path:
     says why: "dead", "dense", "failed: KIND" of the explainer, "unscored: KIND" of the scorer.
     """
     results, clip = run.results, run.info.clip
+    supports = supports_of(results)
+    untrained = control_scores(run.path, "untrained")
     columns = columns_of(run.evidence.info.domains)
     lines = [",".join(map(write_cell, columns))]
     for latent in range(run.evidence.info.n_latents):
         stats = run.evidence.stats(latent)
-        cells = _cells(stats, results.explanation(latent), results.score(latent), clip)
+        score = results.score(latent)
+        cells = _cells(stats, results.explanation(latent), score, clip)
         cells |= _effect_cells(results.effect(latent))
+        cells |= _support_cells(supports.get(latent), score, untrained)
         lines.append(",".join(_written(cells[name]) for name in columns))
     path = run.path / FILE
     lock = path.with_name(f"{FILE}.lock")
@@ -175,13 +192,29 @@ def _cells(
 
 
 def _score_cells(score: Score | None) -> dict[str, Cell]:
-    names = COLUMNS[COLUMNS.index("auroc") : COLUMNS.index("frequency")]
+    names = COLUMNS[COLUMNS.index("auroc") : COLUMNS.index("supported")]
     return {name: math.nan if score is None else getattr(score, name) for name in names}
 
 
 def _effect_cells(effect: CausalEffect | None) -> dict[str, Cell]:
     figures = {name: getattr(effect, name, math.nan) for name in EFFECT_COLUMNS}
     return {"causal": effect.shown_by if effect else "", **figures}
+
+
+def _support_cells(
+    support: Support | None, score: Score | None, untrained: Sequence[Score]
+) -> dict[str, Cell]:
+    """`untrained`: scores of an untrained SAE's labels; those by the same judge are compared."""
+    figures = ("gain", "gain_low", "gain_high", "p", "p_adjusted")
+    null = [
+        s.auroc for s in untrained if score and (s.model, s.prompt) == (score.model, score.prompt)
+    ]
+    return {
+        "supported": support.state if support else "",
+        "best_null": support.best if support else "",
+        **{name: getattr(support, name) if support else math.nan for name in figures},
+        "gain_over_untrained": score.auroc - fmean(null) if score and null else math.nan,
+    }
 
 
 def _status(status: str, explanation: Explanation | None, score: Score | None) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,6 +27,7 @@ from interp.records.wording import SPEAKS_TO_JUDGE, WEAK_NEGATIVES, addresses_ju
 from interp.score.judge import Judge, Judgement
 from interp.score.kinds.detect import VlmJudge
 from interp.score.metrics import auroc, auroc_interval, balanced_accuracy, spearman
+from interp.score.nulls.suite import Nulls
 from interp.score.sampling import Sample, SampleConfig, check_held_out, deal, draw_sample, is_enough
 
 Result = TypeVar("Result")
@@ -39,10 +40,12 @@ async def score_latent(
     images: Images,
     config: SampleConfig | None = None,
     control: str = "",
+    nulls: Nulls | None = None,
 ) -> Score:
     """Test one label on held-out images of a latent, which `control` says is not its own.
 
-    A failure is a state of the result: `TOO_FEW`, `UNREADABLE`, or a kind of `ReplyError` that
+    `nulls` compares a score with those of labels that say nothing. A failure is a state of the
+    result: `TOO_FEW`, `UNREADABLE`, or a kind of `ReplyError` that
     waiting can cure. Other missing answers count as chance. Raises `LeakError`, and `UserError` of
     the judge.
     """
@@ -59,7 +62,10 @@ async def score_latent(
     if failure is None and min(n_read[True], n_read[False]) < test.n_least:
         failure = UNREADABLE
     n_positive = sum(verdict.truth for verdict in verdicts)
-    return _score(test, n_positive, len(verdicts) - n_positive, verdicts, judgements, failure)
+    score = _score(test, n_positive, len(verdicts) - n_positive, verdicts, judgements, failure)
+    if nulls is None or failure is not None:
+        return score
+    return replace(score, nulls=nulls.test(evidence.stats, explanation, verdicts))
 
 
 def score_questions(
@@ -188,6 +194,8 @@ class _Figures(NamedTuple):
     auroc_high: float = math.nan
     auroc_easy: float = math.nan
     auroc_hard: float = math.nan
+    auroc_hard_low: float = math.nan
+    auroc_hard_high: float = math.nan
     balanced_accuracy: float = math.nan
     spearman: float = math.nan
 
@@ -198,12 +206,16 @@ def _figures(verdicts: Sequence[Verdict]) -> _Figures:
     answered = [(v.score, v.act) for v in positives if v.score is not None]
     pos, neg = _scores(positives), _scores(negatives)
     interval = auroc_interval(pos, neg)
+    hard = _scores([v for v in negatives if v.kind == "hard"])
+    hard_interval = auroc_interval(pos, hard)
     return _Figures(
         auroc=auroc(pos, neg),
         auroc_low=interval.low,
         auroc_high=interval.high,
         auroc_easy=auroc(pos, _scores([v for v in negatives if v.kind == "silent"])),
-        auroc_hard=auroc(pos, _scores([v for v in negatives if v.kind == "hard"])),
+        auroc_hard=auroc(pos, hard),
+        auroc_hard_low=hard_interval.low,
+        auroc_hard_high=hard_interval.high,
         balanced_accuracy=balanced_accuracy(pos, neg),
         spearman=spearman([score for score, _ in answered], [act for _, act in answered]),
     )

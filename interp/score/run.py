@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from interp.llm.failures import Reason, commonest
 from interp.llm.types import is_transient
 from interp.pictures.cache import EvidenceSource
+from interp.records.support import count_states, find_support
 from interp.records.types import (
     TOO_FEW,
     UNREADABLE,
@@ -23,9 +24,10 @@ from interp.records.types import (
     digest_of,
 )
 from interp.records.wording import SPEAKS_TO_JUDGE, WEAK_NEGATIVES
-from interp.score.nulls import shuffle_labels
+from interp.score.nulls.shuffle import shuffle_labels
 from interp.score.sampling import SampleConfig, draw_sample, is_enough, n_grids
 from sae.core.errors import UserError
+from sae.core.shares import wilson_interval
 
 MISSING_ALARM = 0.02
 """A run in which more than this share of the answers is missing is flagged."""
@@ -63,6 +65,18 @@ class ScoreSummary:
     """Scores with a note that the label speaks to the judge."""
     n_weak: int = 0
     """Scores with a note that some negatives are weak ones."""
+    n_supported: int = 0
+    """Labels that are `supported`, as are the next two; none where no null was graded."""
+    n_undecided: int = 0
+    n_unsupported: int = 0
+    supported: float = math.nan
+    """Share of the three that is supported, and its 95% interval (Wilson)."""
+    supported_low: float = math.nan
+    supported_high: float = math.nan
+    n_others: int = 0
+    """Fewest other labels that one was ranked among."""
+    nulls: tuple[tuple[str, float], ...] = ()
+    """Mean AUROC of each kind of null, by name."""
 
 
 def pending_tests(
@@ -74,17 +88,24 @@ def pending_tests(
     config: SampleConfig | None = None,
     *,
     retry_failed: bool = False,
+    wants_nulls: Callable[[int], bool] = lambda latent: False,
 ) -> list[Explanation]:
     """The labels that are still to be tested, by latent; of a control with the labels as dealt.
 
     What is known already, for the same label, scorer, prompt, control and test images, is not asked
-    again unless images could not be read or it failed for a reason that waiting cures; with
-    `retry_failed` also where answers are missing. Raises `UserError` for an unknown control.
+    again unless images could not be read, it failed for a reason that waiting cures, or the latent
+    `wants_nulls` and has none; with `retry_failed` also where answers are missing. Raises
+    `UserError` for an unknown control.
     """
     if control not in CONTROLS:
         raise UserError(f"--control {control!r} is not known; choose one of: shuffled")
     tests = sorted((e for e in explanations if e.label is not None), key=lambda e: e.latent)
-    done = {_test_of(line) for line in known if not _is_pending(line.score, retry_failed)}
+    done = {
+        _test_of(line)
+        for line in known
+        if not _is_pending(line.score, retry_failed)
+        and (line.score.failure or line.score.nulls or not wants_nulls(line.score.latent))
+    }
     if not done and not control:
         return tests
     config = config or SampleConfig()
@@ -103,9 +124,16 @@ def n_questions(evidence: Evidence, config: SampleConfig | None = None) -> int:
 
 
 def summarise(
-    scores: Iterable[Score], by: AnsweredBy, control: str, latents: Container[int]
+    scores: Iterable[Score],
+    by: AnsweredBy,
+    control: str,
+    latents: Container[int],
+    explanations: Mapping[int, Explanation] | None = None,
 ) -> ScoreSummary:
-    """The last score of each of `latents` by one scorer and prompt under one control."""
+    """The last score of each of `latents` by one scorer and prompt under one control.
+
+    `explanations`, the newest of each latent, tell which labels are supported.
+    """
     wanted = (s for s in scores if s.control == control and (s.model, s.prompt, s.server) == by)
     last = {s.latent: s for s in wanted if s.latent in latents}
     scored = [score for score in last.values() if score.failure is None]
@@ -131,7 +159,30 @@ def summarise(
         reasons=tuple(commonest(_reasons(last.values()))),
         n_noted=sum(SPEAKS_TO_JUDGE in score.note for score in scored),
         n_weak=sum(WEAK_NEGATIVES in score.note for score in scored),
+        **_support(last, explanations or {}, control),
     )
+
+
+def _support(
+    last: Mapping[int, Score], explanations: Mapping[int, Explanation], control: str
+) -> dict[str, Any]:
+    """What a summary says of nulls and of what they support; nothing where none was graded."""
+    found = find_support(explanations, last.values(), control).values()
+    if not found:
+        return {}
+    counts = count_states(found)
+    kinds: dict[str, list[float]] = {}
+    for null in (null for score in last.values() if score.nulls for null in score.nulls.nulls):
+        kinds.setdefault(null.kind, []).append(null.auroc)
+    interval = wilson_interval(counts["supported"], len(found))
+    return {
+        **{f"n_{state}": n for state, n in counts.items()},
+        "supported": counts["supported"] / len(found),
+        "supported_low": interval.low,
+        "supported_high": interval.high,
+        "n_others": min((s.n_others for s in found if not math.isnan(s.p)), default=0),
+        "nulls": tuple((kind, _mean(areas)) for kind, areas in sorted(kinds.items())),
+    }
 
 
 def _reasons(scores: Iterable[Score]) -> Iterator[tuple[str, str]]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.evidence.bad_images import report_bad_images
 from interp.records.types import Evidence, Example, Explanation, Score
+from interp.report.controls import supports_of
 from interp.report.figures import number
 from interp.report.gallery.cards import collect_images, frame_box, is_stale, make_card
 from interp.report.gallery.thumbs import Thumbs
@@ -112,7 +113,7 @@ def _write_shards(
 ) -> dict[str, list[Any]]:
     """Write every shard; returns the index's columns by latent, of `shares` one for each domain."""
     domains, clip = list(reader.store.domains), without_place(reader.store.info.clip)
-    n_latents = len(reader.latents)
+    n_latents, supports = len(reader.latents), supports_of(results)
     rows: list[dict[str, Any]] = []
     for start in range(0, n_latents, SHARD_CARDS):
         latents = range(start, min(start + SHARD_CARDS, n_latents))
@@ -129,13 +130,19 @@ def _write_shards(
         thumbs.ensure(shown)
         gone, boxes = frozenset(thumbs.missing), _boxes(reader, shown, thumbs)
         cards = [
-            make_card(*one, domains, gone, clip, boxes, effect)
-            for one, effect in zip(known, effects, strict=True)
+            make_card(*one, domains, gone, clip, boxes, effect, supports.get(latent))
+            for latent, one, effect in zip(latents, known, effects, strict=True)
         ]
         k = start // SHARD_CARDS
         text = f"G.shard({k},{script_json(cards)});\n"
         (folder / f"c{k:04d}.js").write_text(text, encoding="ascii")
-        rows += [_row(one, said, score, thumbs) for one, said, score in known]
+        rows += [
+            {
+                **_row(*one, thumbs),
+                "supported": supports[latent].state if latent in supports else None,
+            }
+            for latent, one in zip(latents, known, strict=True)
+        ]
         if progress:
             progress(start + len(latents), n_latents)
     columns = {name: [row[name] for row in rows] for name in _COLUMNS}
@@ -155,7 +162,7 @@ def _boxes(
 
 
 _COLUMNS = (
-    *("label", "state", "status", "score", "low", "high"),
+    *("label", "state", "status", "score", "low", "high", "supported"),
     *("frequency", "token_frequency", "shares", "thumb"),
 )
 

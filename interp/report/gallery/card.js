@@ -89,7 +89,17 @@
     return el(`section.panel.${name}`, {}, el("h2", {}, title), content);
   }
 
-  function scorePanel({ card: { score, explanation } }) {
+  const STATES = { supported: "Supported", undecided: "Undecided", unsupported: "Not supported" };
+
+  /** Whether the label does better than labels that say nothing, in words. */
+  function support(found) {
+    if (!found) return null;
+    const gain = found.gain === null ? "" : `; ${G.fixed(found.gain)} above the best label that says nothing (${found.best}), ${G.fixed(found.gain_low)} to ${G.fixed(found.gain_high)} at 95%`;
+    return el("p.caption.support", { title: "Compared on the same images with labels of other latents, random words, and labels that say nothing" },
+      el("strong", {}, STATES[found.state]), text(`: ${found.reason}${gain}.`));
+  }
+
+  function scorePanel({ card: { score, explanation, support: found } }) {
     const meaning = "AUROC: how often an unseen active image gets a higher score from the judge than an unseen silent one. 0.5 is guessing, 1 is perfect.";
     const name = el("span", { title: meaning }, "How well the label predicts");
     if (!score) {
@@ -103,6 +113,7 @@
     return panel("score", name, stale, note,
       el("p.big", { title: meaning }, el("strong", {}, G.fixed(score.auroc)),
         el("span", {}, "AUROC", interval ? el("br") : null, interval ? el("span", { title: "95% interval" }, `${interval} at 95%`) : null)),
+      score.stale ? null : support(found),
       el("div.whisker-rows", {},
         whisker("all", "Against all silent images", { value: score.auroc, low: score.auroc_low, high: score.auroc_high, radius: 6 }),
         whisker("random", "Against silent images drawn at random: is the topic right?", { value: score.auroc_easy, radius: 4 }),

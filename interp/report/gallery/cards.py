@@ -13,6 +13,7 @@ from typing import Any
 
 from interp.records.circular import is_circular
 from interp.records.effect import CausalEffect
+from interp.records.support import Support
 from interp.records.types import Evidence, Example, Explanation, LatentStats, Score, Verdict
 from interp.report.figures import number, whole
 from sae.data.view import Heat, view_box
@@ -46,6 +47,7 @@ def make_card(
     clip: str = "",
     boxes: Mapping[str, Sequence[float]] | None = None,
     effect: CausalEffect | None = None,
+    support: Support | None = None,
 ) -> dict[str, Json]:
     """The card of one latent; `missing` are the image ids that cannot be shown any more, `clip` is
     what the SAE is made of, `boxes` by image id what `frame_box` gives, `effect` what editing the
@@ -58,6 +60,7 @@ def make_card(
         "explanation": _explanation(explanation),
         "score": _score(score, explanation, clip),
         "causal": effect.in_words() if effect else "",
+        "support": _support(support),
         "images": [_image(e, domains, missing, boxes or {}) for e in images.values()],
         "top": [[_shown(e, place) for e in row] for row in _tops(evidence, domains)],
         "quantiles": [[_shown(e, place) for e in row] for row in _quantiles(evidence)],
@@ -173,6 +176,15 @@ def _score(s: Score | None, explanation: Explanation | None, clip: str) -> dict[
         "stale": is_stale(s, explanation),
         "circular": is_circular(s.model, clip),
     }
+
+
+def _support(s: Support | None) -> dict[str, Json] | None:
+    """What the label is held against; None where no null was graded."""
+    if s is None:
+        return None
+    figures = ("p", "p_adjusted", "gain", "gain_low", "gain_high")
+    words = {"state": s.state, "reason": s.reason, "best": s.best, "n_others": s.n_others}
+    return {**words, **{name: number(getattr(s, name)) for name in figures}}
 
 
 def _image(

@@ -9,6 +9,9 @@
   G.SHOWN = {
     all: ["All latents", () => true],
     labelled: ["Labelled", (index, i) => index.state[i] === "labelled"],
+    supported: ["Label supported", (index, i) => index.supported[i] === "supported"],
+    undecided: ["Label undecided", (index, i) => index.supported[i] === "undecided"],
+    unsupported: ["Label not supported", (index, i) => index.supported[i] === "unsupported"],
     failed: ["Explainer failed", (index, i) => index.state[i] === "failed"],
     unlabelled: ["Not labelled yet", (index, i) => index.state[i] === "unlabelled" && index.status[i] !== "dead"],
     live: ["Live", (index, i) => index.status[i] === "live"],

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from interp.records.split import LeakError, split_of
 from interp.records.types import Evidence, Explanation, Status
-from interp.score.nulls import shuffle_labels
+from interp.score.nulls.shuffle import shuffle_labels
 from interp.score.sampling import Sample, SampleConfig, check_held_out, deal, draw_sample, is_enough
 from sae.core.errors import UserError
 from tests.support.interp.latents import MAX_ACT, explained, make_evidence

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from interp.records.types import Explanation, Status
+from interp.score.nulls.suite import wording
 
 
 def shuffle_labels(
@@ -33,18 +34,14 @@ def _rotate_labels(group: Sequence[Explanation], rng: np.random.Generator) -> li
     From the size of the largest block of equal labels up to the rest, every shift leads out of
     every block.
     """
-    sizes = Counter(_wording(e) for e in group)
+    sizes = Counter(wording(e.label or "") for e in group)
     place = dict(zip(sorted(sizes), rng.permutation(len(sizes)).tolist(), strict=True))
-    order = sorted(group, key=lambda e: (place[_wording(e)], e.latent))
+    order = sorted(group, key=lambda e: (place[wording(e.label or "")], e.latent))
     largest = max(sizes.values(), default=0)
     shift = int(rng.integers(largest, max(largest, len(order) - largest) + 1))
     pairs = zip(order, [*order[shift:], *order[:shift]], strict=True)
     return [
         replace(own, label=other.label, description=other.description)
         for own, other in pairs
-        if _wording(own) != _wording(other)
+        if wording(own.label or "") != wording(other.label or "")
     ]
-
-
-def _wording(explanation: Explanation) -> str:
-    return " ".join((explanation.label or "").casefold().split())
