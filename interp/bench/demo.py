@@ -63,6 +63,7 @@ def run_demo(out: Path, settings: ModelSettings, json: Path | None = None) -> No
     with bar("5/8 collect", "images") as progress:
         run, info = run_collect(sae, store, out, CollectConfig(), settings.device, progress)
     console.say(f"{info.n_live} live latents, {info.n_dead} dead, {info.n_dense} dense")
+    console.say(f"  {info.describe(info.n_images)}")
     _explain_and_score(run, settings)
     with bar("8/8 cards", "latents") as progress:
         gallery = build_gallery(run, progress)

@@ -52,6 +52,15 @@ ExportOption = Annotated[
 ]
 
 
+GroupsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="CSV (path,group) of images that belong together: a burst, a person, a sketch and its "
+        "photo. They stay on one side, as near-duplicates do.",
+        show_default=False,
+    ),
+]
 ExportThresholdOption = Annotated[
     float, typer.Option(help="Activation from which cls_sae_cnt.npy counts a token.", min=0)
 ]
@@ -121,6 +130,7 @@ def collect(
     folders: FolderConfig,
     more: DomainArgument = None,
     images: ImagesOption = None,
+    groups: GroupsOption = None,
     export: ExportOption = None,
     export_threshold: ExportThresholdOption = 0.2,
     device: DeviceOption = "auto",
@@ -140,10 +150,8 @@ def collect(
     from interp.run.run import Run, run_folder
     from sae.core.progress import bar
 
-    if export is not None:
-        require_export(export[0])
-    folder = run_folder(_name_of(sae) if run is None else run)
-    Run.is_begun(folder)
+    require_export(export)
+    Run.is_begun(folder := run_folder(_name_of(sae) if run is None else run))
     live, domain = _domain_of(live, images)
     store, domains, _ = sort_words(store, more or [], live.domain)
     if images:
@@ -153,14 +161,15 @@ def collect(
             sae, store = take_images(sae, store, folder, images, domain, links, progress)
     with _subject(sae, store, domains, live, folders, device, folder) as subject:
         with bar("collect") as progress:
-            made, info = run_collect(sae, subject, folder, settings, device, progress, overwrite)
+            rest = (device, progress, overwrite, groups)
+            made, info = run_collect(sae, subject, folder, settings, *rest)
         if export is not None:
             with bar("export") as progress:
                 run_export(sae, subject, export[1], export_threshold, device, progress)
     _say_collected(info)
     console.write_figures(json, dataclasses.asdict(info))
-    wrote = {"export": export[1]} if export else {}
-    console.finish({"run": made.path, **wrote}, _ways_to_explain(made.path))
+    exported = {"export": export[1]} if export else {}
+    console.finish({"run": made.path} | exported, _ways_to_explain(made.path))
 
 
 def _domain_of(live: LiveConfig, images: list[str] | None) -> tuple[LiveConfig, str]:
@@ -202,6 +211,7 @@ def _say_collected(info: CollectInfo) -> None:
         f"{info.n_latents} latents on {info.n_images} images: {info.n_live} live, "
         f"{info.n_dead} dead, {info.n_dense} dense"
     )
+    console.say(f"  {info.describe(info.n_images)}")
     if info.n_weak:
         console.say(
             f"  {info.n_weak} live ones are silent on too few images: some of their negatives are "

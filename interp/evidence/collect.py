@@ -9,13 +9,24 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import torch
 
-from interp.evidence.config import EXAMPLES, FOLDER, INFO, LATENTS, CollectConfig, CollectInfo
+from interp.evidence.config import (
+    BEFORE,
+    EXAMPLES,
+    FOLDER,
+    INFO,
+    LATENTS,
+    CollectConfig,
+    CollectInfo,
+)
+from interp.evidence.groups.find import find_groups
+from interp.evidence.groups.named import Named, read_named
 from interp.evidence.stream.activations import (
     EncodedStore,
     Encoder,
@@ -44,7 +55,7 @@ from interp.evidence.stream.negatives import (
 from interp.evidence.stream.top_k import concatenate
 from interp.evidence.tables import example_table, latent_table, write_table
 from interp.records.types import KINDS, Kind, Status
-from sae.core.errors import UserError
+from sae.core.errors import Notice, UserError
 from sae.core.files import package_version, read_config, write_json
 from sae.core.progress import Progress
 from sae.data.store import EmbeddingStore
@@ -61,9 +72,12 @@ def collect(
     progress: Progress | None = None,
     overwrite: bool = False,
     n_images: int | None = None,
+    groups: Path | None = None,
 ) -> CollectInfo:
-    """Write run_dir/collect/{latents.parquet, examples.parquet, collect.json}; the last comes last.
+    """Write run_dir/collect/{groups.parquet, latents.parquet, examples.parquet, collect.json}; the
+    last comes last.
 
+    `groups` is a CSV file (path, group) of images that belong together besides near-duplicates.
     `n_images` a batch changes speed and memory, not the result; by default it fits the SAE.
     A folder finished with the same settings is left alone. Raises `UserError` when it was made
     with others (and not `overwrite`), or when store and SAE do not fit.
@@ -71,29 +85,33 @@ def collect(
     config = config or CollectConfig()
     require_match(model.config, store.info)
     n_tokens = _tokens_counted(store, config.pool)
+    named = _read_named(store, groups, config)
     expected = {
         **dataclasses.asdict(config),
+        "groups_sha256": named.sha256,
         "dense_by": "images" if n_tokens == 1 else "tokens",
         "store_identity": store.info.identity,
         "sae_identity": sae_identity(model),
     }
     place = Path(os.path.relpath(store.path.resolve(), run_dir.resolve())).as_posix()
-    if not overwrite and (done := _read_finished(run_dir / FOLDER, expected)):
+    folder = run_dir / FOLDER
+    if not overwrite and (done := _read_finished(folder, expected)):
         return _update_place(done, run_dir, place)
-    (run_dir / FOLDER / INFO).unlink(missing_ok=True)
+    (folder / INFO).unlink(missing_ok=True)
     encoded = EncodedStore.of(store, model, device, n_images, config.pool)
-    index = ImageIndex.of(store.images, tuple(store.domains))
+    grouped, grouping = find_groups(store, folder, config, named, progress)
+    index = ImageIndex.of(store.images, tuple(store.domains), grouped, config.sides)
     survey = Survey(index, model.n_latents, config.n_top, config.n_sample, config.reservoir)
     for seen in encoded.batches(progress=progress):
         survey.update(seen)
     picks, look = _choose_examples(encoded, survey, config, progress)
     sample = survey.sample.result()
     latents = latent_table(survey.tally, index, sample, n_tokens, config.dense_above)
-    write_table(run_dir / FOLDER / LATENTS, latents)
-    examples = example_table(picks, look.heat, look.peaks, store.images)
-    write_table(run_dir / FOLDER / EXAMPLES, examples)
+    write_table(folder / LATENTS, latents)
+    examples = example_table(picks, look.heat, look.peaks, store.images, index)
+    write_table(folder / EXAMPLES, examples)
     info = CollectInfo(
-        **expected,
+        **{**dataclasses.asdict(grouping), **expected},
         store=place,
         version=package_version(),
         domains=list(store.domains),
@@ -102,7 +120,7 @@ def collect(
         **_count(latents["status"].to_pylist(), picks),
         exact_classes=survey.tally.classes is not None,
     )
-    write_json(run_dir / FOLDER / INFO, info)
+    write_json(folder / INFO, info)
     return info
 
 
@@ -115,6 +133,16 @@ def _count(status: list[Status], picks: Picks) -> dict[str, Any]:
         "n_weak": sum(status[latent] == "live" for latent in weak),
         "n_examples": len(picks.rows),
     }
+
+
+def _read_named(store: EmbeddingStore, file: Path | None, config: CollectConfig) -> Named:
+    """The groups that the user has named. Raises `UserError` where they are not to count."""
+    if not config.no_groups:
+        return read_named(store, file)
+    if file is not None:
+        raise UserError(f"--groups {file} and --no-groups exclude each other; leave one out")
+    nothing = np.zeros(0, np.int64)
+    return Named(nothing, nothing, "")
 
 
 def _tokens_counted(store: EmbeddingStore, pool: str) -> int:
@@ -145,6 +173,9 @@ def _read_finished(folder: Path, expected: dict[str, object]) -> CollectInfo | N
 
 def _update_place(info: CollectInfo, run_dir: Path, place: str) -> CollectInfo:
     """The same info with the store where it lies now; written again only when it has moved."""
+    if info.ungrouped == BEFORE:
+        told = "its near-duplicates were not grouped before the split; --overwrite collects again"
+        warnings.warn(f"{run_dir}: {told}", Notice, stacklevel=2)
     if info.store == place:
         return info
     info = dataclasses.replace(info, store=place)
@@ -157,12 +188,13 @@ def _choose_examples(
 ) -> tuple[Picks, Look]:
     """All examples, and the look that has the heat maps of the positives; progress counts on from
     the first pass."""
-    n_active = survey.tally.n_active  # (n_latents, 2, n_domains)
+    n_active = survey.tally.n_active  # (n_latents, n_sides, n_domains)
     top, reservoir = survey.top.result(), survey.reservoir.result()
     near = find_neighbours(encoded.model.W_dec, n_active.sum((1, 2)) > 0, config.n_neighbours)
     hard = find_candidates(top, near, share_by_domain(n_active, config.n_hard))
-    strata = pick_quantiles(survey.sample.result(), config.n_strata)
-    positive = concatenate([pick_top(top, n_active.shape[2]), strata])
+    _, n_sides, n_domains = n_active.shape
+    strata = pick_quantiles(survey.sample.result(), n_sides, config.n_strata)
+    positive = concatenate([pick_top(top, n_sides, n_domains), strata])
     heat = Pairs(*np.zeros((2, 0), np.int64))
     if encoded.store.info.grid:
         heat = positive.pairs()

@@ -5,17 +5,21 @@ Light to import: a command that only reads evidence needs no torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from interp.records.types import SIDES, SIDES_WITH_SELECT, Side
 from sae.core.errors import UserError, quote
 from sae.core.files import FORMAT, did_you_mean, read_config
 
 POOLS = ("max", "mean", "sum", "cls")
 FOLDER, INFO, LATENTS, EXAMPLES = "collect", "collect.json", "latents.parquet", "examples.parquet"
+GROUPS = "groups.parquet"
+BEFORE = "collected before images were grouped"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,21 @@ class CollectConfig:
         typer.Option(help="An image's activation: the max, mean or sum of its tokens', or cls."),
     ] = "max"
     """One of `POOLS`; cls: that of CLS alone, and no other token counts."""
+    no_groups: Annotated[
+        bool,
+        typer.Option("--no-groups", help="Split image by image: copies may cross the split."),
+    ] = False
+    """Near-duplicates are not looked for, and groups that the store names do not count."""
+    select: Annotated[
+        bool,
+        typer.Option("--select", help="Keep a part of the explain side to choose labels on."),
+    ] = False
+    """The third side `select` of `records.split.split_of`."""
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """Of which evidence is kept."""
+        return SIDES_WITH_SELECT if self.select else SIDES
 
     def __post_init__(self) -> None:
         for name in ("n_top", "n_sample", "n_strata", "n_neighbours", "reservoir"):
@@ -61,7 +80,55 @@ class CollectConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectInfo(CollectConfig):
+class Grouping:
+    """What was found of images that belong together."""
+
+    ungrouped: str = BEFORE
+    """Why near-duplicates were not looked for; "" where they were."""
+    groups_sha256: str = ""
+    """Of the groups that the user has named, by --groups or in the store; "" for none."""
+    n_hashed: int = 0
+    """Images that could be read; the others are no near-duplicates of any."""
+    hash_alone: int = -1
+    """Two images are near-duplicates when their hashes differ in at most so many of 64 bits, ..."""
+    hash_within: int = -1
+    """... or in at most so many, and ..."""
+    cosine_above: float = 1.0
+    """... the cosine of their vectors is above this."""
+    random_pairs: int = 0
+    """Pairs of images drawn at random on which this was checked, ..."""
+    random_twins: int = 0
+    """... and how many of these are near-duplicates by it."""
+    n_groups: int = 0
+    """Groups of at least two images."""
+    grouped_share: float = 0.0
+    """Share of the images that are in one."""
+    largest_group: int = 0
+    """Images of the largest; 0 without any."""
+
+    def describe(self, n_images: int) -> str:
+        """It in a line, for the terminal."""
+        n = round(self.grouped_share * n_images)
+        found = f"{self.n_groups:,} groups of near-duplicates hold {n:,} images "
+        found += f"({self.grouped_share:.1%}), the largest {self.largest_group:,}"
+        if self.ungrouped:
+            named = f"; {found.replace('near-duplicates', 'yours')}" if self.n_groups else ""
+            return f"images are split one by one: {self.ungrouped}{named}"
+        return (
+            f"{found}; each is on one side of the split. Near-duplicates: hashes that differ in at "
+            f"most {self.hash_alone} of 64 bits, or {self.hash_within} with a cosine above "
+            f"{self.cosine_above:.4g}; of {self.random_pairs:,} random pairs {self.random_twins:,} "
+            "are"
+        )
+
+    def counted(self, sizes: Sequence[int], n_images: int) -> Grouping:
+        """With the counts of groups of these sizes."""
+        share, largest = sum(sizes) / max(n_images, 1), max(sizes, default=0)
+        return replace(self, n_groups=len(sizes), grouped_share=share, largest_group=largest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectInfo(Grouping, CollectConfig):
     """collect.json: what was collected, from what, with which settings."""
 
     format: int = FORMAT

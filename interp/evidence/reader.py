@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
@@ -15,8 +15,17 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from interp.evidence.config import EXAMPLES, FOLDER, LATENTS, read_info
-from interp.records.types import KINDS, N_BINS, SIDES, Evidence, Example, LatentStats, Status
+from interp.evidence.config import EXAMPLES, FOLDER, GROUPS, LATENTS, read_info
+from interp.records.split import split_of
+from interp.records.types import (
+    KINDS,
+    N_BINS,
+    SIDES_WITH_SELECT,
+    Evidence,
+    Example,
+    LatentStats,
+    Status,
+)
 from sae.core.errors import UserError
 from sae.data.images import BadImage, decode, read_known
 from sae.data.table import Kind, read_table, require_table
@@ -69,6 +78,21 @@ class EvidenceReader:
                 "run `interp collect` again with --overwrite"
             )
         return store
+
+    @cached_property
+    def groups(self) -> dict[str, str]:
+        """image_id -> `Example.group`, of all images of the store that are in a group."""
+        path = self.run_dir / FOLDER / GROUPS
+        if not path.exists():  # evidence of before images were grouped
+            return {}
+        table = read_table(path, GROUP_COLUMNS, REMEDY)
+        return dict(zip(table["image_id"].to_pylist(), table["group"].to_pylist(), strict=True))
+
+    def were_shown_rightly(self, image_ids: Iterable[str]) -> bool:
+        """Whether an explainer may have seen all of these: evidence that is collected anew, with
+        other groups or with `--select`, may test labels on images that were shown before."""
+        groups = (self.groups.get(image_id, image_id) for image_id in image_ids)
+        return all(split_of(group, self.info.select) == "explain" for group in groups)
 
     @cached_property
     def status(self) -> tuple[Status, ...]:
@@ -178,7 +202,7 @@ class EvidenceReader:
             _require(bool(holds), path, f"{name} beyond {first}..{end - 1}")
         owners = _numbers(table["latent"].combine_chunks())
         _require(bool((np.diff(owners) >= 0).all()), path, "latents out of order")
-        for name, words in (("side", SIDES), ("kind", KINDS)):
+        for name, words in (("side", SIDES_WITH_SELECT), ("kind", KINDS)):
             known = set(table[name].unique().to_pylist()) <= {*words}
             _require(known, path, f"a {name} that is not known")
         sizes = set(pc.unique(pc.binary_length(table["heat"])).to_pylist()) - {None}
@@ -226,11 +250,12 @@ LATENT_COLUMNS: dict[str, Kind] = {
 }
 EXAMPLE_COLUMNS: dict[str, Kind] = {
     **dict.fromkeys(("latent", "rank", "stratum", "row", "peak"), "whole"),
-    **dict.fromkeys(("side", "kind", "image_id", "domain", "label", "path"), "text"),
+    **dict.fromkeys(("side", "kind", "image_id", "domain", "label", "path", "group"), "text"),
     "act": "number",
     "heat": "bytes",
 }
-ADDED = {"token_frequency": math.nan, "peak": -1}
+GROUP_COLUMNS: dict[str, Kind] = dict.fromkeys(("image_id", "domain", "path", "group"), "text")
+ADDED = {"token_frequency": math.nan, "peak": -1, "group": ""}
 """Columns that older tables lack, and what stands in them there."""
 Values = Callable[[slice], list[Any]]
 """The Python values in a part of a column."""

@@ -15,7 +15,7 @@ from interp.evidence.stream.counts import Tally
 from interp.evidence.stream.examples import Picks
 from interp.evidence.stream.first_pass import ImageIndex
 from interp.evidence.stream.top_k import Ints, Kept
-from interp.records.types import KINDS, N_BINS, SIDES, Status
+from interp.records.types import KINDS, N_BINS, Status
 from sae.core.files import replacing
 
 _N_TOP_CLASSES = 5
@@ -36,6 +36,7 @@ EXAMPLE_SCHEMA = pa.schema(
         ("act", pa.float32()),
         ("heat", pa.binary()),
         ("peak", pa.int32()),
+        ("group", _TEXT),
     ]
 )
 
@@ -92,7 +93,7 @@ def latent_table(
 
 
 def example_table(
-    picks: Picks, maps: NDArray[np.uint8], peaks: Ints, images: pd.DataFrame
+    picks: Picks, maps: NDArray[np.uint8], peaks: Ints, images: pd.DataFrame, index: ImageIndex
 ) -> pa.Table:
     """One row per example, in the order of `picks`; `maps` (n, patches) are the heat maps, `peaks`
     (n,) their most active patches."""
@@ -100,7 +101,9 @@ def example_table(
     shown = images.loc[rows]
     columns = {
         "latent": picks.latents.astype(np.int32),
-        "side": pa.DictionaryArray.from_arrays(picks.sides.astype(np.int32), list(SIDES)),
+        "side": pa.DictionaryArray.from_arrays(
+            picks.sides.astype(np.int32), list(index.side_names)
+        ),
         "kind": pa.DictionaryArray.from_arrays(picks.kinds.astype(np.int32), list(KINDS)),
         "rank": picks.ranks.astype(np.int16),
         "stratum": picks.strata.astype(np.int8),
@@ -109,6 +112,7 @@ def example_table(
         "act": picks.acts,
         "heat": [maps[place].tobytes() if place >= 0 else None for place in picks.maps],
         "peak": [peaks[place] if place >= 0 else -1 for place in picks.maps],
+        "group": _texts(pd.Series([index.groups.name(row) for row in rows], dtype=object), where),
     }
     return pa.table(columns, schema=EXAMPLE_SCHEMA)
 
@@ -152,7 +156,8 @@ def _class_counts(latent: int, tally: Tally, index: ImageIndex, sample: Kept) ->
     """(n_classes,) active images of one latent."""
     if tally.classes is not None:
         return np.asarray(tally.classes[latent], np.int64)
-    rows = sample.rows[2 * latent : 2 * latent + 2]
+    n_sides = len(index.side_names)
+    rows = sample.rows[n_sides * latent : n_sides * (latent + 1)]
     classes = index.classes[rows[rows >= 0]]
     counts: Ints = np.bincount(classes[classes >= 0], minlength=len(index.class_names))
     return counts

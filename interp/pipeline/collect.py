@@ -24,8 +24,12 @@ def run_collect(
     device: str,
     progress: Progress | None = None,
     overwrite: bool = False,
+    groups: Path | None = None,
 ) -> tuple[Run, CollectInfo]:
-    """Make the run and collect its evidence; without a store, of written latents in `sae_dir`."""
+    """Make the run and collect its evidence; without a store, of written latents in `sae_dir`.
+
+    `groups` as in `collect`.
+    """
     from interp.evidence.collect import collect
     from interp.evidence.dense_latents import open_subject
     from sae.clip.model import resolve_device
@@ -33,15 +37,16 @@ def run_collect(
     store, model = open_subject(sae_dir, store_dir)
     with closing(Run(run_dir).hold()):
         run = Run.create(run_dir, sae_dir, model, store)
-        info = collect(store, model, run_dir, config, resolve_device(device), progress, overwrite)
+        on = resolve_device(device)
+        info = collect(store, model, run_dir, config, on, progress, overwrite, groups=groups)
         run.remember("collect", dataclasses.asdict(config))
     return run, info
 
 
-def require_export(kind: str) -> None:
-    """Raise `UserError` when `collect --export KIND` cannot be written."""
-    if kind != "patchsae":
-        raise UserError(f"--export {kind!r} is not known; write --export patchsae DIR")
+def require_export(export: tuple[str, Path] | None) -> None:
+    """Raise `UserError` when `collect --export KIND DIR` cannot be written."""
+    if export is not None and export[0] != "patchsae":
+        raise UserError(f"--export {export[0]!r} is not known; write --export patchsae DIR")
 
 
 def run_export(

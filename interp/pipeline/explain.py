@@ -64,7 +64,9 @@ class ExplainStage(Stage[int, Explanation, ExplainSummary]):
         return summarise(self._run.results.explanations, self.by, self._latents, made, n_skipped)
 
     def _find_pending(self) -> list[int]:
-        known, again = self._run.results.explanations, self._work.retry_failed
+        rightly = self._run.evidence.were_shown_rightly
+        known = (e for e in self._run.results.explanations if rightly(e.codes.values()))
+        again = self._work.retry_failed
         return pending_latents(known, self.by, self._latents, retry_failed=again)
 
     def _shown(self, item: int) -> Iterable[Example]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ from interp.score.latent import score_latent, score_questions
 from interp.score.nulls.suite import FreeNulls
 from interp.score.run import ScoreSummary, n_questions, pending_tests, summarise
 from interp.score.sampling import SampleConfig, draw_sample
-from sae.core.errors import UserError, quote
+from sae.core.errors import Notice, UserError, quote
 
 
 class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
@@ -148,8 +149,15 @@ def how_nulls(asked: str, is_local: bool) -> str:
 
 
 def newest_explanations(run: Run) -> dict[int, Explanation]:
-    """The last explanation of every latent. Raises `UserError` when there is none."""
-    newest = run.results.newest_explanations()
+    """The last explanation of every latent, without those made from images that now test labels,
+    which a `Notice` counts. Raises `UserError` when there is none."""
+    found = run.results.newest_explanations()
+    rightly = run.evidence.were_shown_rightly
+    newest = {latent: e for latent, e in found.items() if rightly(e.codes.values())}
+    if len(newest) < len(found):
+        told = f"{len(found) - len(newest):,} of {len(found):,} labels were made from images that"
+        remedy = f"`interp explain --run {quote(run.path)}` makes them anew"
+        warnings.warn(f"{told} are now, or whose twins are, kept from it; {remedy}", Notice, 2)
     if not newest:
         raise UserError(
             f"{run.path} has no explanations; run `interp explain --run {quote(run.path)}`"

@@ -15,8 +15,8 @@ from interp.records.figure import Figure
 from interp.records.nulls import NullTest
 from sae.core.files import sha256_hex
 
-Side = Literal["explain", "score"]
-"""Which half of the images: what the explainer may see, or what the label is tested on."""
+Side = Literal["explain", "score", "select"]
+"""What the explainer may see, what tests the label, what labels are chosen on (`--select`)."""
 
 Kind = Literal["top", "quantile", "silent", "hard", "weak"]
 """Why an image was kept for a latent. `top` and `quantile` are its positives; `silent` and `hard`
@@ -30,7 +30,8 @@ TOO_FEW = "too_few_images"
 UNREADABLE = "unreadable_images"
 """Failure: of enough images too many are gone, changed or unreadable; done again once they are
 back."""
-SIDES: tuple[Side, Side] = ("explain", "score")
+SIDES: tuple[Side, ...] = ("explain", "score")
+SIDES_WITH_SELECT: tuple[Side, ...] = (*SIDES, "select")
 KINDS: tuple[Kind, ...] = ("top", "quantile", "silent", "hard", "weak")
 POSITIVE: tuple[Kind, ...] = ("top", "quantile")
 BOUND_SHARE = 0.9
@@ -68,6 +69,14 @@ class Example:
     """(t,) uint8 per patch in row-major order, 255 = this image's largest; None without patches."""
     peak: int = -1
     """Place of the most active patch in row-major order; -1 where none is active or known."""
+    group: str = ""
+    """`name_group` of the images that it belongs together with, near-duplicates or as the user
+    said; "" for an image alone, and in older evidence."""
+
+    @property
+    def group_id(self) -> str:
+        """The same for all images that belong together, and of no other."""
+        return self.group or self.image_id
 
     @property
     def is_positive(self) -> bool:

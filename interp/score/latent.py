@@ -122,7 +122,8 @@ def _test(
     config = config or SampleConfig()
     latent = evidence.stats.latent
     sample = draw_sample(evidence, config)
-    check_held_out((*sample.positives, *sample.negatives), explanation.codes.values())
+    held_out = (*sample.positives, *sample.negatives)
+    check_held_out(held_out, explanation.codes.values(), evidence.examples)
     grids = deal(sample, config.n_tiles, latent) if is_enough(sample, config) else ()
     return _Test(latent, explanation, judge, control, sample, grids, config.n_least)
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from interp.records.split import LeakError, check_side, describe_example
-from interp.records.types import Evidence, Example
+from interp.records.split import check_side, check_unseen
+from interp.records.types import Evidence, Example, Side
 from sae.core.errors import UserError
 from sae.core.shares import apportion
 
@@ -54,17 +54,18 @@ class Sample(NamedTuple):
     negatives: tuple[Example, ...]
 
 
-def draw_sample(evidence: Evidence, config: SampleConfig) -> Sample:
+def draw_sample(evidence: Evidence, config: SampleConfig, side: Side = "score") -> Sample:
     """Choose the test images of a latent; fewer than asked for where there are not enough.
 
+    On the side "select" (`interp.records.split.split_of`) the same, to choose among labels on.
     Positives: as many from every stratum of the uniform sample, the top list fills up what lacks.
     Negatives: half silent, half hard, in the positives' mix of domains; weak ones make up for what
     both lack, and then only the stronger half of the active images is positive. Raises `LeakError`.
     """
-    positives = _positives(evidence, config)
+    positives = _positives(evidence, config, side)
     mix = Counter(example.domain for example in positives)
-    negatives = _negatives(evidence, mix, config.n_negative)
-    check_held_out((*positives, *negatives))
+    negatives = _negatives(evidence, mix, config.n_negative, side)
+    check_side((*positives, *negatives), side)
     return Sample(positives, negatives)
 
 
@@ -78,16 +79,14 @@ def n_grids(n_images: int, n_tiles: int) -> int:
     return -(-n_images // n_tiles)
 
 
-def check_held_out(examples: Iterable[Example], shown: Iterable[str] = ()) -> None:
-    """Raise `LeakError` for an image of the explain side, or one that an explainer was shown."""
+def check_held_out(
+    examples: Iterable[Example], shown: Iterable[str] = (), known: Iterable[Example] = ()
+) -> None:
+    """Raise `LeakError` for an image of the explain side, or one that an explainer was shown, or
+    a near-duplicate of that; `known` are records that tell which images belong together."""
     examples = tuple(examples)
     check_side(examples, "score")
-    seen = frozenset(shown)
-    for example in examples:
-        if example.image_id in seen:
-            raise LeakError(
-                f"{describe_example(example)} was shown to the explainer and cannot test a label"
-            )
+    check_unseen(examples, shown, (*examples, *known))
 
 
 def deal(sample: Sample, n_tiles: int, latent: int) -> tuple[tuple[Example, ...], ...]:
@@ -118,24 +117,26 @@ _POSITIVES, _DEAL = 1, 2
 """Names of the random streams."""
 
 
-def _positives(evidence: Evidence, config: SampleConfig) -> tuple[Example, ...]:
+def _positives(evidence: Evidence, config: SampleConfig, side: Side) -> tuple[Example, ...]:
     rng = np.random.default_rng([_POSITIVES, evidence.stats.latent])
     floor = config.grey * evidence.stats.max_act
-    clear = [e for e in evidence.positives("score", "quantile") if e.act > 0 and e.act >= floor]
+    clear = [e for e in evidence.positives(side, "quantile") if e.act > 0 and e.act >= floor]
     strata: dict[int, list[Example]] = {}
     for example in _shuffled(_distinct(clear), rng):
         strata.setdefault(example.stratum, []).append(example)
     from_strata = _round_robin([strata[stratum] for stratum in sorted(strata, reverse=True)])
-    from_top = [e for e in evidence.positives("score", "top") if e.act >= floor]
+    from_top = [e for e in evidence.positives(side, "top") if e.act >= floor]
     return tuple(_distinct([*from_strata, *from_top])[: config.n_positive])
 
 
-def _negatives(evidence: Evidence, mix: Mapping[str, int], n: int) -> tuple[Example, ...]:
+def _negatives(
+    evidence: Evidence, mix: Mapping[str, int], n: int, side: Side
+) -> tuple[Example, ...]:
     """Up to `n`; a domain that has no more silent or weak images is left short, never made up for
     by another: otherwise the medium alone would tell positives from negatives."""
-    silent = _distinct(evidence.of("score", "silent"))
-    hard = _distinct(evidence.of("score", "hard"))
-    weak = _distinct(evidence.of("score", "weak"))
+    silent = _distinct(evidence.of(side, "silent"))
+    hard = _distinct(evidence.of(side, "hard"))
+    weak = _distinct(evidence.of(side, "weak"))
     chosen: list[Example] = []
     shares = apportion(n, np.array([*mix.values()], dtype=int)).tolist()
     for domain, share in zip(mix, shares, strict=True):

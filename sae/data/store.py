@@ -86,7 +86,8 @@ class EmbeddingStore:
 
     @cached_property
     def images(self) -> pd.DataFrame:
-        """One line per global row: image_id, path, domain, label, width, height.
+        """One line per global row: image_id, path, domain, label, width, height; and `group`, ""
+        for none, where somebody has written such a column.
 
         Of foreign images that nobody has shown, `path` is the row's number.
         """
@@ -95,14 +96,14 @@ class EmbeddingStore:
         if self.layout.form != ours.NAME and not self.info.shards:
             return pd.DataFrame(foreign.image_rows(self.layout), columns=list(ImageRow._fields))
         remedy = "delete the store and run `sae embed` again"
-        frame = read_frame(self.path / "images.parquet", IMAGE_COLUMNS, remedy)
+        frame = read_frame(self.path / "images.parquet", IMAGE_COLUMNS, remedy, {"group": ""})
         if len(frame) != self.info.n_images:
             raise UserError(
                 f"{self.path / 'images.parquet'} has {len(frame)} lines, but store.json says "
                 f"{self.info.n_images}; delete the store and run `sae embed` again"
             )
         require_inside(frame["path"], self.path / "images.parquet")
-        return frame
+        return frame if frame["group"].any() else frame.drop(columns="group")
 
     def readable(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of `rows` whose embeddings can be had: here all."""

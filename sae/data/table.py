@@ -17,6 +17,7 @@ from sae.untrusted.damage import DAMAGE, one_line, reason
 if TYPE_CHECKING:
     import pandas as pd
 
+_NONE: Mapping[str, str] = MappingProxyType({})
 Kind = Literal["text", "whole", "number", "bool", "bytes", "list", "struct"]
 IMAGE_COLUMNS: Mapping[str, Kind] = {
     **dict.fromkeys(("image_id", "path", "domain", "label"), "text"),
@@ -30,7 +31,7 @@ def read_table(
     columns: Mapping[str, Kind],
     remedy: str,
     may_be_null: tuple[str, ...] = (),
-    added: Mapping[str, Any] = MappingProxyType({}),
+    added: Mapping[str, Any] = _NONE,
 ) -> pa.Table:
     """The table, checked value by value as far as Arrow can; columns in the order of the file.
 
@@ -49,11 +50,16 @@ def read_table(
     return table
 
 
-def read_frame(path: Path, columns: Mapping[str, Kind], remedy: str) -> pd.DataFrame:
-    """The same as pandas has it."""
-    table = read_table(path, columns, remedy)
+def read_frame(
+    path: Path, columns: Mapping[str, Kind], remedy: str, optional: Mapping[str, str] = _NONE
+) -> pd.DataFrame:
+    """The same as pandas has it; `optional` are columns of text and what stands in empty cells."""
+    columns = {**columns, **dict.fromkeys(optional, "text")}
+    table = read_table(path, columns, remedy, tuple(optional), optional)
     with _damage_of(path, remedy):
         frame: pd.DataFrame = table.select(list(columns)).to_pandas()
+        for name, value in optional.items():
+            frame[name] = frame[name].astype(object).fillna(value)
     return frame
 
 

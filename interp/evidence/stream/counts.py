@@ -17,8 +17,8 @@ MAX_CLASS_CELLS = 50_000_000
 class Tally:
     """Counts and sums per latent: some 2 kB each, and the class counts."""
 
-    def __init__(self, n_latents: int, n_domains: int, n_classes: int) -> None:
-        self.n_active = np.zeros((n_latents, 2, n_domains), np.int64)
+    def __init__(self, n_latents: int, n_sides: int, n_domains: int, n_classes: int) -> None:
+        self.n_active = np.zeros((n_latents, n_sides, n_domains), np.int64)
         """Active images per latent, side and domain."""
         self.n_tokens = np.zeros(n_latents, np.int64)
         """Active tokens."""

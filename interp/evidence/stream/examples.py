@@ -17,7 +17,7 @@ class Picks(NamedTuple):
     """One entry per example; fields as in `records.Example`."""
 
     latents: Ints
-    sides: Ints  # place in SIDES
+    sides: Ints  # place in ImageIndex.side_names
     kinds: Ints  # place in KINDS
     ranks: Ints
     strata: Ints
@@ -35,20 +35,20 @@ class Picks(NamedTuple):
         return Picks(*(cast(Ints, column[order]) for column in self))  # type: ignore[arg-type]
 
 
-def pick_top(top: Kept, n_domains: int) -> Picks:
+def pick_top(top: Kept, n_sides: int, n_domains: int) -> Picks:
     """Strongest images of each (latent, side), ranked over all domains."""
     groups, places = np.nonzero(top.keys)
-    return _rank(
-        "top", groups // n_domains, top.keys[groups, places], top, (groups, places), n_strata=0
-    )
+    at, keys = (groups, places), top.keys[groups, places]
+    return _rank("top", groups // n_domains, keys, top, at, n_sides, n_strata=0)
 
 
-def pick_quantiles(sample: Kept, n_strata: int) -> Picks:
+def pick_quantiles(sample: Kept, n_sides: int, n_strata: int) -> Picks:
     """The even sample of each (latent, side), strongest first, cut into `n_strata` equal parts."""
     groups, places = np.nonzero(sample.keys)
     acts, chance = sample.acts[groups, places], sample.keys[groups, places]
     # By activation; the hash that drew the sample settles ties.
-    return _rank("quantile", groups, act_keys(acts, chance), sample, (groups, places), n_strata)
+    keys = act_keys(acts, chance)
+    return _rank("quantile", groups, keys, sample, (groups, places), n_sides, n_strata)
 
 
 def pick_negatives(kind: Kind, chosen: Chosen) -> Picks:
@@ -67,7 +67,13 @@ def contains(pairs: Pairs, known: Pairs) -> NDArray[np.bool_]:
 
 
 def _rank(
-    kind: Kind, groups: Ints, keys: Keys, kept: Kept, at: tuple[Ints, Ints], n_strata: int
+    kind: Kind,
+    groups: Ints,
+    keys: Keys,
+    kept: Kept,
+    at: tuple[Ints, Ints],
+    n_sides: int,
+    n_strata: int,
 ) -> Picks:
     """Order entries `at` of what was kept by (latent, side) group, then by falling key."""
     order = np.lexsort((~keys, groups))
@@ -79,4 +85,5 @@ def _rank(
         strata = (sizes - 1 - ranks) * n_strata // sizes
     kinds = np.full(len(groups), KINDS.index(kind))
     maps = np.full(len(groups), -1)
-    return Picks(groups // 2, groups % 2, kinds, ranks, strata, kept.rows[at], kept.acts[at], maps)
+    latents, sides = np.divmod(groups, n_sides)
+    return Picks(latents, sides, kinds, ranks, strata, kept.rows[at], kept.acts[at], maps)

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from interp.evidence.groups.groups import Groups
 from interp.evidence.stream.activations import Seen
 from interp.evidence.stream.counts import Tally
 from interp.evidence.stream.top_k import Ints, Keys, Largest, act_keys, image_digits, splitmix64
 from interp.records.split import split_of
-from interp.records.types import SIDES
+from interp.records.types import SIDES, Side
 
 _ONE = np.uint64(1)  # keys of 0 mean "empty"
 
@@ -22,25 +23,39 @@ class ImageIndex:
     """What must be known of each image besides its embedding; some 20 bytes an image."""
 
     digits: Keys  # (n_images,) from the content hash
-    sides: NDArray[np.int8]  # (n_images,) place in SIDES
+    sides: NDArray[np.int8]  # (n_images,) place in side_names
     domains: NDArray[np.int16]  # (n_images,) place in domain_names
     classes: NDArray[np.int32]  # (n_images,) place in class_names; -1 without a label
     domain_names: tuple[str, ...]
     class_names: tuple[str, ...]
+    side_names: tuple[Side, ...]
+    groups: Groups
 
     @classmethod
-    def of(cls, images: pd.DataFrame, domain_names: tuple[str, ...]) -> ImageIndex:
-        """Read it from a store's table of images."""
+    def of(
+        cls,
+        images: pd.DataFrame,
+        domain_names: tuple[str, ...],
+        groups: Groups | None = None,
+        side_names: tuple[Side, ...] = SIDES,
+    ) -> ImageIndex:
+        """Read it from a store's table of images; without `groups` each image is alone."""
         ids = images["image_id"].tolist()
+        groups = Groups.none(len(ids)) if groups is None else groups
+        select = "select" in side_names
+        known = (groups.name(row) or image_id for row, image_id in enumerate(ids))
+        sides = (side_names.index(split_of(group_id, select)) for group_id in known)
         labels = images["label"].astype(str)
         class_names = tuple(sorted(set(labels) - {""}))
         return cls(
             digits=image_digits(ids),
-            sides=np.array([SIDES.index(split_of(i)) for i in ids], np.int8),
+            sides=np.fromiter(sides, np.int8, len(ids)),
             domains=_codes(images["domain"], domain_names).astype(np.int16),
             classes=_codes(labels, class_names).astype(np.int32),
             domain_names=domain_names,
             class_names=class_names,
+            side_names=side_names,
+            groups=groups,
         )
 
     def domain_counts(self) -> Ints:
@@ -55,13 +70,13 @@ class Survey:
         self, index: ImageIndex, n_latents: int, n_top: int, n_sample: int, reservoir: int
     ) -> None:
         self.index = index
-        n_domains = len(index.domain_names)
-        self.tally = Tally(n_latents, n_domains, len(index.class_names))
-        self.top = Largest(n_latents * 2 * n_domains, n_top)
+        n_sides, n_domains = len(index.side_names), len(index.domain_names)
+        self.tally = Tally(n_latents, n_sides, n_domains, len(index.class_names))
+        self.top = Largest(n_latents * n_sides * n_domains, n_top)
         """Strongest images; group = (latent, side, domain) in row-major order."""
-        self.sample = Largest(n_latents * 2, n_sample)
+        self.sample = Largest(n_latents * n_sides, n_sample)
         """Active images drawn evenly, whatever their activation; group = (latent, side)."""
-        self.reservoir = Largest(2 * n_domains, reservoir)
+        self.reservoir = Largest(n_sides * n_domains, reservoir)
         """Images drawn evenly; group = (side, domain)."""
 
     def update(self, seen: Seen) -> None:
@@ -72,7 +87,7 @@ class Survey:
         domains = index.domains[rows].astype(np.int64)
         self.tally.update(found, sides, domains, index.classes[rows].astype(np.int64))
         chance = splitmix64(index.digits[rows] ^ found.latents.astype(np.uint64)) | _ONE
-        by_side = found.latents * 2 + sides
+        by_side = found.latents * len(index.side_names) + sides
         by_domain = by_side * len(index.domain_names) + domains
         self.top.update(by_domain, act_keys(found.acts, chance), rows, found.acts)
         self.sample.update(by_side, chance, rows, found.acts)

@@ -49,7 +49,7 @@ class Candidates(NamedTuple):
 def share_by_domain(n_active: Ints, n: int) -> Ints:
     """Share `n` images over the domains as the active ones are, largest remainder first.
 
-    `n_active` (n_latents, 2, n_domains); all 0 where a side has no active image. Negatives of
+    `n_active` (n_latents, n_sides, n_domains); all 0 where a side has no active image. Negatives of
     another domain mix would be told apart by the domain alone.
     """
     return apportion(n, n_active.astype(float))
@@ -199,5 +199,5 @@ def _mix(found: Candidates, places: Ints, wanted: Ints, acts: Acts | None = None
     evenly = (places + 0.5) / wanted[found.latents, found.sides, found.domains]
     order = np.lexsort((found.domains, evenly, found.sides, found.latents))
     latents, sides = found.latents[order], found.sides[order]
-    ranks = rank_within(latents * 2 + sides)
+    ranks = rank_within(latents * wanted.shape[1] + sides)
     return Chosen(latents, sides, found.rows[order], ranks, acts[order])

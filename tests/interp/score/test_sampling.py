@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from itertools import count
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from interp.records.types import Evidence, Explanation, Status
 from interp.score.nulls.shuffle import shuffle_labels
 from interp.score.sampling import Sample, SampleConfig, check_held_out, deal, draw_sample, is_enough
 from sae.core.errors import UserError
+from sae.core.files import sha256_hex
 from tests.support.interp.latents import MAX_ACT, explained, make_evidence
 
 CONFIG = SampleConfig()
@@ -95,6 +97,25 @@ def test_an_image_that_the_explainer_was_shown_cannot_be_a_test() -> None:
     check_held_out([example], ["0" * 64])
     with pytest.raises(LeakError, match="was shown to the explainer"):
         check_held_out([example], [example.image_id])
+
+
+def test_a_twin_of_an_image_that_the_explainer_was_shown_cannot_be_a_test() -> None:
+    evidence = make_evidence()
+    shown, tested = evidence.of("explain", "top")[0], evidence.of("score", "top")[0]
+    check_held_out([tested], [shown.image_id], evidence.examples)
+    group = next(name for k in count() if split_of(name := sha256_hex(b"%d" % k)) == "score")
+    tested, twin = (dataclasses.replace(e, group=group) for e in (tested, shown))
+    with pytest.raises(LeakError, match="or a near-duplicate of it, was shown to the explainer"):
+        check_held_out([tested], [shown.image_id], [twin])
+
+
+def test_a_group_decides_the_side_of_its_images() -> None:
+    evidence = make_evidence()
+    groups = {split_of(name): name for name in map(sha256_hex, (b"%d" % k for k in range(20)))}
+    [example] = evidence.of("score", "top")[:1]
+    check_held_out([dataclasses.replace(example, group=groups["score"])])
+    with pytest.raises(LeakError, match="is not on the score side"):
+        check_held_out([dataclasses.replace(example, group=groups["explain"])])
 
 
 def test_the_choice_depends_on_the_latent_alone() -> None:
