@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import count, product
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from interp.local import naming
 from interp.local.clip_encoder import ClipEncoder, embed_terms
+from interp.local.naming import Usual
 from interp.local.vocabulary import Term, texts_of
 from interp.pictures.cache import Images, read_images
 from interp.records.split import check_side
@@ -33,14 +35,13 @@ from interp.score.judge import Judgement, Pictures
 from sae.core.files import sha256_hex, without_place
 
 N_NAMING_IMAGES = 16
-"""The strongest explain images that a name is read off."""
+"""The strongest explain images, by which a name must fit."""
+N_FURTHER_IMAGES = 32
+"""Explain images of all strengths that a name is read off beside them: what a few of the strongest
+share by chance is not shared by these."""
 N_CANDIDATES = 5
 MIN_IMAGES = 3
 """Fewer top images than this give no name."""
-UNCLEAR_BELOW = 20
-"""Confidence (0-100) under which the best name is hardly better than the next."""
-SHARED_BY = 0.75
-"""Share of the images that must have what is named: the namer ranks terms by what so many reach."""
 JUDGE_MIDPOINT = 1.2
 """Similarity, in standard deviations above the background's mean, that means "cannot tell"."""
 JUDGE_STEEPNESS = 1.7
@@ -51,7 +52,8 @@ LEAST_SPREAD = 1e-6
 
 
 class LocalNamer:
-    """Names a latent by the term whose CLIP similarity its strongest images raise most.
+    """Names a latent by the words whose CLIP similarity its images raise most: one, or two where
+    its images fall into two groups.
 
     `background` is an unselected lot of images of the explain side: what a term scores anyway.
     """
@@ -69,40 +71,47 @@ class LocalNamer:
         self._terms = [term.name for term in vocabulary]
         self._texts = embed_terms(encoder.clip, [term.texts for term in vocabulary])  # (c, d)
         self.background = encoder.encode(background)  # (b, d)
-        self._usual = self.background @ self._texts.T  # (b, c)
+        self._similarity = self.background @ self._texts.T  # (b, c)
+        self._usual = Usual.of(self._similarity)
 
     @classmethod
     def identify(cls, clip_name: str, vocabulary: Sequence[Term]) -> AnsweredBy:
         """Name and prompt of the namer with this CLIP and these terms; nothing is loaded."""
-        prompt = _fingerprint(clip_name, vocabulary, N_NAMING_IMAGES, SHARED_BY)
+        prompt = _fingerprint(
+            clip_name, vocabulary, N_NAMING_IMAGES, N_FURTHER_IMAGES, naming.SETTINGS
+        )
         return AnsweredBy(cls.name, prompt)
 
     async def explain(self, evidence: Evidence, images: Images) -> Explanation:
-        """Name the latent from its top images on the explain side; no label if they are too few."""
-        tops = choose_tops(evidence)
-        shown = read_images(images, tops)
-        codes = {
-            letter: example.image_id
-            for letter, example in zip(string.ascii_uppercase, shown, strict=False)
-        }
-        by = AnsweredBy(self.name, self.prompt)
-        why = TOO_FEW if len(tops) < MIN_IMAGES else UNREADABLE
-        unnamed = Explanation.failed(evidence.stats.latent, by, why, codes)
-        if len(shown) < MIN_IMAGES:
+        """Name the latent from its images on the explain side; no label if they are too few."""
+        chosen = choose_named(evidence)
+        shown = read_images(images, chosen)
+        strong = torch.tensor([example.kind == "top" for example in shown], dtype=torch.bool)
+        codes = dict(zip(_codes(), (example.image_id for example in shown), strict=False))
+        latent, by = evidence.stats.latent, AnsweredBy(self.name, self.prompt)
+        n_strong = sum(example.kind == "top" for example in chosen)
+        why = TOO_FEW if n_strong < MIN_IMAGES else UNREADABLE
+        unnamed = Explanation.failed(latent, by, why, codes)
+        if int(strong.sum()) < MIN_IMAGES:
             return unnamed
         similarity = self._encoder.encode(_with_ids(shown)) @ self._texts.T  # (n, c)
-        names, confidence = _best(score_terms(standardise(similarity, self._usual)), self._terms)
+        z = naming.standardise(similarity, self._similarity)
+        named = naming.name_images(z, strong, self._usual, (_HALVES, latent), N_CANDIDATES)
+        names = [self._terms[term] for term in named.ranked]
         label, label_cut = cut_label(names[0])
+        second = names[1] if len(named.terms) > 1 else None
         provenance, _ = cut_description(
-            f"named by CLIP similarity from {len(shown)} images; next best: {', '.join(names[1:])}"
+            f"named by CLIP similarity from {len(shown)} images; "
+            f"next best: {', '.join(names[len(named.terms) :])}"
         )
-        speaks = (ADDRESSES_JUDGE,) if addresses_judge(names[0]) else ()
+        speaks = any(addresses_judge(name) for name in names[: len(named.terms)])
         return replace(
             unnamed,
             label=label,
-            lint=(*speaks, *label_cut),
-            verdict="unclear" if confidence < UNCLEAR_BELOW else "single",
-            confidence=confidence,
+            second_label=cut_label(second)[0] if second else None,
+            lint=(*((ADDRESSES_JUDGE,) if speaks else ()), *label_cut),
+            verdict=named.verdict,
+            confidence=named.confidence,
             failure=None,
             candidates=tuple(names),
             domain=evidence.stats.bound_domain,
@@ -183,34 +192,26 @@ class _Texts(NamedTuple):
     spread: Tensor  # (m,)
 
 
-def choose_tops(evidence: Evidence) -> tuple[Example, ...]:
-    """The images that a name is read off. Raises `LeakError` for one of the score side."""
+def choose_named(evidence: Evidence) -> tuple[Example, ...]:
+    """The images that a name is read off: the strongest, and an even choice of all strengths.
+
+    Raises `LeakError` for one of the score side.
+    """
     tops = evidence.of("explain", "top")[:N_NAMING_IMAGES]
-    check_side(tops, "explain")
-    return tops
-
-
-def standardise(similarity: Tensor, usual: Tensor) -> Tensor:
-    """(n, ...) similarities of texts and images, in deviations above the (b, ...) usual ones.
-
-    CLIP likes some texts on every image; against what it usually gives them, all texts compare.
-    """
-    return (similarity - usual.mean(0)) / usual.std(0, correction=0).clamp_min(LEAST_SPREAD)
-
-
-def score_terms(z: Tensor) -> Tensor:
-    """(c,) what `SHARED_BY` of the images (n, c) reach, for every term: the lower quartile.
-
-    A term that fits half of the images very well is not what they share. On a world and two SAEs of
-    128 latents that were drawn after the choice, this named the planted concept for 96% and 95% of
-    the pure latents; the mean for 93%, CLIP-Dissect's WPMI (Oikarinen and Weng 2023) for 94% and
-    91%.
-    """
-    return z.quantile(1 - SHARED_BY, dim=0)
+    taken = {example.image_id for example in tops}
+    sample = [e for e in evidence.positives("explain", "quantile") if e.image_id not in taken]
+    n = min(len(sample), N_FURTHER_IMAGES)
+    chosen = (*tops, *(sample[at * len(sample) // n] for at in range(n)))
+    check_side(chosen, "explain")
+    return chosen
 
 
 def _with_ids(shown: Mapping[Example, Image.Image]) -> Iterator[tuple[str, Image.Image]]:
     return ((example.image_id, image) for example, image in shown.items())
+
+
+_HALVES = 3
+"""Name of the random stream that halves are drawn from."""
 
 
 def _fingerprint(*settings: object) -> str:
@@ -218,16 +219,7 @@ def _fingerprint(*settings: object) -> str:
     return sha256_hex(json.dumps(settings).encode())
 
 
-class _Choice(NamedTuple):
-    """The best terms and how clear the first is."""
-
-    names: list[str]
-    confidence: int
-
-
-def _best(scores: Tensor, terms: Sequence[str]) -> _Choice:
-    # Equal scores fall to the earlier term: `sort` is stable, `topk` is not.
-    order = scores.sort(descending=True, stable=True)
-    first, second = order.values[:2].tolist()
-    names = [terms[index] for index in order.indices[:N_CANDIDATES].tolist()]
-    return _Choice(names, round(100 * math.tanh((first - second) / 2)))
+def _codes() -> Iterator[str]:
+    """A, B, ... Z, AA, AB, ..."""
+    for length in count(1):
+        yield from map("".join, product(string.ascii_uppercase, repeat=length))

@@ -72,9 +72,9 @@ class ExplainStage(Stage[int, Explanation, ExplainSummary]):
     def _shown(self, item: int) -> Iterable[Example]:
         evidence = self._run.evidence.of(item)
         if self._settings.is_local:
-            from interp.local.models import choose_tops
+            from interp.local.models import choose_named
 
-            return choose_tops(evidence)
+            return choose_named(evidence)
         shown = choose_shown(evidence, self._config.show)
         return (*shown.positives, *shown.negatives)
 

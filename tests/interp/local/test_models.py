@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from interp.local.clip_encoder import BATCH, ClipEncoder
-from interp.local.models import LocalJudge, LocalNamer, score_terms, standardise
+from interp.local.models import LocalJudge, LocalNamer
+from interp.local.naming import score_terms, standardise
 from interp.local.vocabulary import TERMS_FILE, Term, load_vocabulary, read_terms, texts_of
 from interp.pictures.cache import Images
 from interp.pictures.grid import Tile
@@ -86,11 +87,11 @@ def test_the_namer_finds_the_colour_that_the_top_images_share() -> None:
     assert len(explanation.candidates) == 5
     assert explanation.confidence is not None
     assert 0 < explanation.confidence <= 100
-    assert "16 images" in explanation.provenance
+    assert "48 images" in explanation.provenance
     assert explanation.description == ""  # what a judge is told as the meaning
 
 
-def test_the_namer_shows_the_sixteen_strongest_images_of_the_explain_side_only() -> None:
+def test_the_namer_shows_the_strongest_and_an_even_choice_of_the_explain_side_only() -> None:
     evidence = make_evidence()
     seen: list[Example] = []
 
@@ -99,9 +100,13 @@ def test_the_namer_shows_the_sixteen_strongest_images_of_the_explain_side_only()
         return paint(example)
 
     explanation = explain(evidence, images)
-    assert [e.rank for e in seen] == list(range(16))
+    assert [e.rank for e in seen[:16]] == list(range(16))
+    assert {e.kind for e in seen[:16]} == {"top"}
+    further = [e.rank for e in seen[16:]]  # of the 44 that are not among those
+    assert further == [16 + at * 44 // 32 for at in range(32)]
     assert all(e.side == "explain" and split_of(e.image_id) == "explain" for e in seen)
     assert list(explanation.codes.values()) == [e.image_id for e in seen]
+    assert [*explanation.codes][24:29] == ["Y", "Z", "AA", "AB", "AC"]
 
 
 def test_a_held_out_image_in_the_explain_list_stops_the_namer() -> None:
@@ -129,7 +134,7 @@ def test_an_unreadable_image_is_left_out_and_not_listed_as_shown() -> None:
     explanation = explain(evidence, images)
     assert explanation.label == "red"
     assert bad.image_id not in explanation.codes.values()
-    assert "15 images" in explanation.provenance
+    assert "47 images" in explanation.provenance
 
 
 def test_a_latent_whose_images_have_gone_fails_for_that_and_not_for_too_few() -> None:
