@@ -23,6 +23,7 @@ from interp.records.types import (
     SIDES_WITH_SELECT,
     Evidence,
     Example,
+    HeldOut,
     LatentStats,
     Status,
 )
@@ -186,6 +187,14 @@ class EvidenceReader:
             share = share if name == "frequency" else np.nan_to_num(share)
             holds = bool(((share >= 0) & (share <= 1)).all())
             _require(holds, path, f"{name} beyond 0..1")
+        held_out = table["held_out"].combine_chunks()
+        if len(held_out.flatten()):
+            holds = held_out.type.value_type.names == list(HeldOut._fields)
+            _require(holds, path, "held_out of another kind")
+            counted = held_out.flatten().flatten()
+            _require(not sum(part.null_count for part in counted), path, "empty cells")
+            low = min(int(pc.min(part).as_py()) for part in counted[1:])
+            _require(low >= 0, path, "held_out below 0")
         known = set(table["status"].to_pylist()) <= {*get_args(Status)}
         _require(known, path, "a status that is not known")
         return table
@@ -247,6 +256,7 @@ LATENT_COLUMNS: dict[str, Kind] = {
     "hist": "list",
     "domain_rate": "struct",
     "top_classes": "list",
+    "held_out": "list",
 }
 EXAMPLE_COLUMNS: dict[str, Kind] = {
     **dict.fromkeys(("latent", "rank", "stratum", "row", "peak"), "whole"),
@@ -255,7 +265,7 @@ EXAMPLE_COLUMNS: dict[str, Kind] = {
     "heat": "bytes",
 }
 GROUP_COLUMNS: dict[str, Kind] = dict.fromkeys(("image_id", "domain", "path", "group"), "text")
-ADDED = {"token_frequency": math.nan, "peak": -1, "group": ""}
+ADDED: dict[str, Any] = {"token_frequency": math.nan, "held_out": [], "peak": -1, "group": ""}
 """Columns that older tables lack, and what stands in them there."""
 Values = Callable[[slice], list[Any]]
 """The Python values in a part of a column."""
@@ -294,4 +304,6 @@ def _numbers(values: pa.Array) -> NDArray[Any]:
 def _stats(fields: dict[str, Any]) -> LatentStats:
     """A row of latents.parquet as a record."""
     top_classes = tuple((c["label"], c["n"]) for c in fields["top_classes"])
-    return LatentStats(**{**fields, "hist": tuple(fields["hist"]), "top_classes": top_classes})
+    held_out = tuple(HeldOut(**counted) for counted in fields["held_out"])
+    lists = {"hist": tuple(fields["hist"]), "top_classes": top_classes, "held_out": held_out}
+    return LatentStats(**{**fields, **lists})

@@ -21,6 +21,8 @@ from sae.core.files import replacing
 _N_TOP_CLASSES = 5
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 
+_HELD_OUT = pa.struct([("domain", pa.string()), ("active", pa.int64()), ("silent", pa.int64())])
+
 EXAMPLE_SCHEMA = pa.schema(
     [
         ("latent", pa.int32()),
@@ -57,6 +59,7 @@ def latent_schema(domains: Sequence[str]) -> pa.Schema:
             ("sketch_share", pa.float64()),
             ("class_entropy", pa.float64()),
             ("top_classes", pa.list_(pa.struct([("label", pa.string()), ("n", pa.int64())]))),
+            ("held_out", pa.list_(_HELD_OUT)),
         ]
     )
 
@@ -88,6 +91,7 @@ def latent_table(
         "sketch_share": _ratio(rates[:, sketch], rates.sum(1)),
         "class_entropy": entropy,
         "top_classes": top_classes,
+        "held_out": _held_out(tally, index),
     }
     return pa.table(columns, schema=latent_schema(index.domain_names))
 
@@ -121,6 +125,20 @@ def write_table(path: Path, table: pa.Table) -> None:
     """Write parquet, complete or not at all; the same table gives the same bytes."""
     with replacing(path) as part:
         pq.write_table(table, part, compression="zstd")
+
+
+def _held_out(tally: Tally, index: ImageIndex) -> list[list[dict[str, object]]]:
+    """Active and silent images of each latent on the score side, by domain."""
+    side = index.side_names.index("score")
+    of_domain = index.domain_counts(side).tolist()
+    names = index.domain_names
+    return [
+        [
+            {"domain": name, "active": n, "silent": n_all - n}
+            for name, n, n_all in zip(names, active, of_domain, strict=True)
+        ]
+        for active in tally.n_active[:, side].tolist()
+    ]
 
 
 def _status(token_frequency: float, dense_above: float) -> Status:

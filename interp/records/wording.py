@@ -21,6 +21,11 @@ WEAK_NEGATIVES = (
 )
 """Note on a score whose negatives are not all silent."""
 
+UNCOUNTED = (
+    "no rho: this evidence does not count held-out images; `interp collect --overwrite` does"
+)
+"""Note on a score of older evidence."""
+
 _BETWEEN = (
     "it|this|that|them|these|those|all|every|each|any|both|everything|the|a|an|with|as|of|at|to|is|"
     "always|only|just|exactly|least|pictures?|images?|letters?|ones?|grades?|scores?|numbers?|"

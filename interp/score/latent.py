@@ -15,6 +15,7 @@ from interp.llm.types import Question
 from interp.pictures.cache import Images, read_images
 from interp.pictures.grid import FIRST, Tile
 from interp.records.types import (
+    MISSING,
     TOO_FEW,
     UNREADABLE,
     Evidence,
@@ -23,12 +24,21 @@ from interp.records.types import (
     Score,
     Verdict,
 )
-from interp.records.wording import SPEAKS_TO_JUDGE, WEAK_NEGATIVES, addresses_judge
+from interp.records.wording import (
+    SPEAKS_TO_JUDGE,
+    UNCOUNTED,
+    WEAK_NEGATIVES,
+    addresses_judge,
+)
+from interp.score.figures import Figures, figures_of
 from interp.score.judge import Judge, Judgement
 from interp.score.kinds.detect import VlmJudge
-from interp.score.metrics import auroc, auroc_interval, balanced_accuracy, spearman
 from interp.score.nulls.suite import Nulls
 from interp.score.sampling import Sample, SampleConfig, check_held_out, deal, draw_sample, is_enough
+from interp.score.statistics.weights import weigh
+
+MOST_MISSING = 0.1
+"""Share of the images without an answer above which there is no score."""
 
 Result = TypeVar("Result")
 
@@ -45,27 +55,37 @@ async def score_latent(
     """Test one label on held-out images of a latent, which `control` says is not its own.
 
     `nulls` compares a score with those of labels that say nothing. A failure is a state of the
-    result: `TOO_FEW`, `UNREADABLE`, or a kind of `ReplyError` that
-    waiting can cure. Other missing answers count as chance. Raises `LeakError`, and `UserError` of
-    the judge.
+    result: `TOO_FEW`, `UNREADABLE`, `MISSING`, or a kind of `ReplyError` that waiting can cure. Up
+    to `MOST_MISSING` missing answers count as chance. Raises `LeakError`, and `UserError` of the
+    judge.
     """
     test = _test(evidence, explanation, judge, config, control)
     if not test.grids:
         n_positive, n_negative = map(len, test.sample)
         return _score(test, n_positive, n_negative, failure=TOO_FEW)
-    judged = await _gather(_judge(test, grid, images) for grid in test.grids)
-    verdicts = [verdict for one in judged for verdict in one.verdicts]
+    grids, weights = enumerate(test.grids), test.weights
+    judged = await _gather(_judge(test, call, grid, images) for call, grid in grids)
+    given = (verdict for one in judged for verdict in one.verdicts)
+    verdicts = [replace(v, weight=weights.get(v.image_id, math.nan)) for v in given]
     judgements = [one.judgement for one in judged]
-    # No figures while an answer is missing that waiting would bring: the next run asks for it.
-    failure = next((j.failure for j in judgements if j.transient), None)
-    n_read = Counter(truth for one in judged for truth in one.read)
-    if failure is None and min(n_read[True], n_read[False]) < test.n_least:
-        failure = UNREADABLE
+    failure = _failure(test, judged, verdicts)
     n_positive = sum(verdict.truth for verdict in verdicts)
     score = _score(test, n_positive, len(verdicts) - n_positive, verdicts, judgements, failure)
     if nulls is None or failure is not None:
         return score
     return replace(score, nulls=nulls.test(evidence.stats, explanation, verdicts))
+
+
+def _failure(test: _Test, judged: Sequence[_Judged], verdicts: Sequence[Verdict]) -> str | None:
+    # No figures while an answer is missing that waiting would bring: the next run asks for it.
+    transient = next((one.judgement.failure for one in judged if one.judgement.transient), None)
+    n_read = Counter(truth for one in judged for truth in one.read)
+    most = MOST_MISSING * len(verdicts)
+    if transient is not None:
+        return transient
+    if min(n_read[True], n_read[False]) < test.n_least or len(verdicts) - n_read.total() > most:
+        return UNREADABLE
+    return MISSING if sum(verdict.score is None for verdict in verdicts) > most else None
 
 
 def score_questions(
@@ -98,6 +118,11 @@ class _Test:
     """The sample as it is shown; empty where there are too few images."""
     n_least: int
     """Positives, and negatives, that a score needs."""
+    weights: dict[str, float]
+    """Image id -> held-out images that it stands for, where that is known."""
+
+    counted: bool
+    """Whether `collect` counted the held-out images."""
 
     @property
     def about(self) -> str:
@@ -125,7 +150,18 @@ def _test(
     held_out = (*sample.positives, *sample.negatives)
     check_held_out(held_out, explanation.codes.values(), evidence.examples)
     grids = deal(sample, config.n_tiles, latent) if is_enough(sample, config) else ()
-    return _Test(latent, explanation, judge, control, sample, grids, config.n_least)
+    weights = weigh(evidence, (*sample.positives, *sample.negatives)) if grids else {}
+    return _Test(
+        latent,
+        explanation,
+        judge,
+        control,
+        sample,
+        grids,
+        config.n_least,
+        weights,
+        bool(evidence.stats.held_out),
+    )
 
 
 class _Judged(NamedTuple):
@@ -141,12 +177,13 @@ class _Judged(NamedTuple):
         return [verdict.truth for letter, verdict in lettered if letter in self.judgement.scores]
 
 
-async def _judge(test: _Test, grid: Sequence[Example], images: Images) -> _Judged:
+async def _judge(test: _Test, call: int, grid: Sequence[Example], images: Images) -> _Judged:
     pictures = partial(_read_lettered, grid, images)
     description = test.explanation.description
     judgement = await test.judge.judge(test.label, description, pictures, test.about)
     scores = [judgement.scores.get(letter) for letter in FIRST[: len(grid)]]
-    return _Judged([_verdict(*pair) for pair in zip(grid, scores, strict=True)], judgement)
+    pairs = zip(grid, scores, strict=True)
+    return _Judged([_verdict(example, score, call) for example, score in pairs], judgement)
 
 
 def _read_lettered(grid: Sequence[Example], images: Images) -> list[Tile]:
@@ -174,7 +211,7 @@ async def _gather(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _verdict(example: Example, score: float | None) -> Verdict:
+def _verdict(example: Example, score: float | None, call: int) -> Verdict:
     return Verdict(
         image_id=example.image_id,
         row=example.row,
@@ -184,47 +221,8 @@ def _verdict(example: Example, score: float | None) -> Verdict:
         kind=example.kind,
         domain=example.domain,
         score=score,
+        call=call,
     )
-
-
-class _Figures(NamedTuple):
-    """The numbers of a `Score`; NaN without one."""
-
-    auroc: float = math.nan
-    auroc_low: float = math.nan
-    auroc_high: float = math.nan
-    auroc_easy: float = math.nan
-    auroc_hard: float = math.nan
-    auroc_hard_low: float = math.nan
-    auroc_hard_high: float = math.nan
-    balanced_accuracy: float = math.nan
-    spearman: float = math.nan
-
-
-def _figures(verdicts: Sequence[Verdict]) -> _Figures:
-    positives = [v for v in verdicts if v.truth]
-    negatives = [v for v in verdicts if not v.truth]
-    answered = [(v.score, v.act) for v in positives if v.score is not None]
-    pos, neg = _scores(positives), _scores(negatives)
-    interval = auroc_interval(pos, neg)
-    hard = _scores([v for v in negatives if v.kind == "hard"])
-    hard_interval = auroc_interval(pos, hard)
-    return _Figures(
-        auroc=auroc(pos, neg),
-        auroc_low=interval.low,
-        auroc_high=interval.high,
-        auroc_easy=auroc(pos, _scores([v for v in negatives if v.kind == "silent"])),
-        auroc_hard=auroc(pos, hard),
-        auroc_hard_low=hard_interval.low,
-        auroc_hard_high=hard_interval.high,
-        balanced_accuracy=balanced_accuracy(pos, neg),
-        spearman=spearman([score for score, _ in answered], [act for _, act in answered]),
-    )
-
-
-def _scores(verdicts: Sequence[Verdict]) -> list[float]:
-    """NaN for a missing answer."""
-    return [math.nan if v.score is None else v.score for v in verdicts]
 
 
 def _score(
@@ -238,8 +236,9 @@ def _score(
     notes = {
         SPEAKS_TO_JUDGE: addresses_judge(f"{test.label}. {test.explanation.description}"),
         WEAK_NEGATIVES: any(verdict.kind == "weak" for verdict in verdicts),
+        UNCOUNTED: bool(test.grids) and not test.counted,
     }
-    figures = _Figures() if failure else _figures(verdicts)
+    figures = Figures() if failure else figures_of(verdicts)
     return Score(
         latent=test.latent,
         label=test.label,

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from sae.core.shares import Interval
 
 Numbers = Sequence[float] | NDArray[np.floating]
+Group = tuple[Numbers, Numbers]
+"""Scores of positives, and of negatives."""
 
 Z95 = 1.959963984540054
 """Standard normal quantile of a two-sided 95% interval."""
@@ -22,7 +24,14 @@ def auroc(pos: Numbers, neg: Numbers) -> float:
     The Mann-Whitney U statistic over n_pos * n_neg. A pair counts half where the scores are equal,
     or one is NaN, no answer: any value in its place would win against some and lose against others.
     """
-    return float(_wins(pos, neg).mean()) if len(pos) and len(neg) else float("nan")
+    return auroc_within([(pos, neg)])
+
+
+def auroc_within(groups: Sequence[Group]) -> float:
+    """The same over the pairs within each of several (positives, negatives), calls to a judge."""
+    wins = _wins_of(groups)
+    n_pairs = sum(one.size for one in wins)
+    return float(sum(one.sum() for one in wins) / n_pairs) if n_pairs else float("nan")
 
 
 def auroc_interval(pos: Numbers, neg: Numbers) -> Interval:
@@ -32,23 +41,43 @@ def auroc_interval(pos: Numbers, neg: Numbers) -> Interval:
     Hanley-McNeil variance is inverted instead, as Wilson's interval does for a share: never of zero
     width. (DeLong et al. 1988; the logit: Pepe 2003, 5.2.)
     """
-    # Simulated with graded scores at 8, 20 and 50 images a side and areas of .5 to .999 it covers
-    # 96.6 to 98.5%, 94.8 to 97.3% and 93.3 to 97.0%, and is a fifth narrower at .97 than a
-    # bootstrap of the same cover. DeLong without the logit falls to 78% (20 a side, .97).
-    if not len(pos) or not len(neg):
+    return interval_within([(pos, neg)])
+
+
+def interval_within(groups: Sequence[Group]) -> Interval:
+    """95% interval of `auroc_within`, as `auroc_interval` is of `auroc`."""
+    # DeLong's variance counts what a pair has of its own, beside its two images, twice; once is
+    # unbiased (Gallas 2006). That is 2% of the error at 20 + 20 images and 12% at 5 + 5. Simulated
+    # (8,000 tests a point, graded scores, areas .5 to .99) it covers 93.5 to 96.6% at 20 + 20
+    # images, 93.5 to 97.5% at 8 + 8; within 4 calls of 5 + 5 94.4 to 97.1%, within 2 of 4 + 4 92.9
+    # to 97.5%.
+    wins = _wins_of(groups)
+    if not wins:
         return Interval(float("nan"), float("nan"))
-    wins = _wins(pos, neg)
-    n_pos, n_neg = wins.shape
-    area = float(wins.mean())
-    least = min(n_pos, n_neg)
-    variance = (
-        wins.mean(1).var(ddof=1) / n_pos + wins.mean(0).var(ddof=1) / n_neg if least > 1 else 0
+    n_pairs = sum(one.size for one in wins)
+    shares = [one.size / n_pairs for one in wins]
+    area = sum(share * float(one.mean()) for share, one in zip(shares, wins, strict=True))
+    parts = [(share, *one.shape) for share, one in zip(shares, wins, strict=True)]
+    inside = min(max(area, 1e-6), 1 - 1e-6)
+    variance = sum(
+        share**2 * _variance(one, inside) for share, one in zip(shares, wins, strict=True)
     )
-    if not variance or not 0 < area < 1:
-        return _score_interval(area, n_pos, n_neg)
+    if variance < 1e-12 or not 1e-12 < area < 1 - 1e-12:
+        return _score_interval(round(area, 12), parts)
     logit, error = math.log(area / (1 - area)), math.sqrt(variance) / (area * (1 - area))
     low, high = (1 / (1 + math.exp(-(logit + side * Z95 * error))) for side in (-1, 1))
     return Interval(low, high)
+
+
+def _variance(wins: NDArray[np.float64], area: float) -> float:
+    """Of the mean of one group's wins; what `area` lets expect where a side has one image."""
+    n_pos, n_neg = wins.shape
+    if min(n_pos, n_neg) < 2:
+        return hanley_mcneil(area, n_pos, n_neg) ** 2
+    rows, columns = wins.mean(1), wins.mean(0)
+    rest = wins - rows[:, None] - columns[None, :] + wins.mean()
+    own = (rest**2).sum() / ((n_pos - 1) * (n_neg - 1) * n_pos * n_neg)
+    return float(rows.var(ddof=1) / n_pos + columns.var(ddof=1) / n_neg - own)
 
 
 def hanley_mcneil(area: float, n_pos: int, n_neg: int) -> float:
@@ -107,11 +136,17 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return (last - (counts - 1) / 2)[inverse]
 
 
-def _score_interval(area: float, n_pos: int, n_neg: int) -> Interval:
-    """All areas whose own standard error would still admit `area`."""
+def _wins_of(groups: Sequence[Group]) -> list[NDArray[np.float64]]:
+    return [_wins(pos, neg) for pos, neg in groups if len(pos) and len(neg)]
+
+
+def _score_interval(area: float, parts: Sequence[tuple[float, int, int]]) -> Interval:
+    """All areas whose own standard error would still admit `area`, of groups by (share of the
+    pairs, positives, negatives)."""
 
     def excess(candidate: float) -> float:
-        return abs(area - candidate) - Z95 * hanley_mcneil(candidate, n_pos, n_neg)
+        error = math.hypot(*(share * hanley_mcneil(candidate, *n) for share, *n in parts))
+        return abs(area - candidate) - Z95 * error
 
     low = 0.0 if area == 0 else _root(excess, outside=0.0, inside=area)
     high = 1.0 if area == 1 else _root(excess, outside=1.0, inside=area)

@@ -58,9 +58,10 @@ class ImageIndex:
             groups=groups,
         )
 
-    def domain_counts(self) -> Ints:
-        """(n_domains,) images of each domain."""
-        return np.bincount(self.domains, minlength=len(self.domain_names))
+    def domain_counts(self, side: int | None = None) -> Ints:
+        """(n_domains,) images of each domain, on one side or on all."""
+        domains = self.domains if side is None else self.domains[self.sides == side]
+        return np.bincount(domains, minlength=len(self.domain_names))
 
 
 class Survey:

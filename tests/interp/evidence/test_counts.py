@@ -10,6 +10,7 @@ from interp.evidence.collect import collect
 from interp.evidence.reader import EvidenceReader
 from interp.evidence.stream import counts
 from interp.evidence.stream.counts import Histogram
+from interp.records.split import split_of
 from tests.support.interp.collected import (
     DEAD,
     DENSE,
@@ -36,6 +37,15 @@ def test_counts_and_sums_equal_those_at_once(reader, store, acts) -> None:
         np.testing.assert_allclose([r[domain] for r in frame["domain_rate"]], rate)
     share = rates["sketch"][alive] / (rates["sketch"] + rates["photo"])[alive]
     np.testing.assert_allclose(frame["sketch_share"][alive], share)
+
+
+def test_the_score_side_is_counted_by_domain(reader, store, acts) -> None:
+    held = np.array([split_of(one) == "score" for one in store.images["image_id"]])
+    for latent in (DENSE, RARE, DEAD, 11):
+        for domain, active, silent in reader.of(latent).stats.held_out:
+            there = acts[held & (store.images["domain"] == domain).to_numpy(), latent] > 0
+            assert (active, silent) == (there.sum(), (~there).sum())
+    assert [one.domain for one in reader.stats(11).held_out] == reader.info.domains
 
 
 def test_latents_are_dead_dense_or_live(reader) -> None:

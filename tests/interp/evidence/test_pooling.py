@@ -186,6 +186,7 @@ def test_evidence_of_before_tokens_were_counted_is_read_and_not_taken_for_new(
     found = EvidenceReader(old)
     assert (found.info.pool, found.info.dense_by, found.info.n_weak) == ("max", "images", 0)
     assert np.isnan(found.stats(EVERYWHERE).token_frequency)
+    assert found.stats(EVERYWHERE).held_out == ()
     assert {e.peak for e in found.of(EVERYWHERE).examples} == {-1}
     assert found.of(EVERYWHERE).of("score", "top")[0].act > 0
     with pytest.raises(UserError, match=r"dense_by 'images', not 'tokens'; add --overwrite"):
@@ -195,8 +196,8 @@ def test_evidence_of_before_tokens_were_counted_is_read_and_not_taken_for_new(
 def as_before(run: Path, out: Path) -> Path:
     """A copy of the evidence as 498be9d wrote it."""
     (out / "collect").mkdir(parents=True)
-    for name, added in (("latents", "token_frequency"), ("examples", "peak")):
-        table = pq.read_table(run / f"collect/{name}.parquet").drop_columns([added])
+    for name, added in (("latents", ["token_frequency", "held_out"]), ("examples", ["peak"])):
+        table = pq.read_table(run / f"collect/{name}.parquet").drop_columns(added)
         pq.write_table(table, out / f"collect/{name}.parquet")
     info = json.loads((run / "collect/collect.json").read_text())
     kept = {

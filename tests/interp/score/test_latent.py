@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -13,11 +14,12 @@ from interp.local.clip_encoder import ClipEncoder
 from interp.local.models import LocalJudge
 from interp.records.codec import from_json, to_json
 from interp.records.split import LeakError, split_of
-from interp.records.types import UNREADABLE, Example, Score
-from interp.records.wording import WEAK_NEGATIVES
+from interp.records.types import MISSING, UNREADABLE, Example, Score
+from interp.records.wording import UNCOUNTED, WEAK_NEGATIVES
 from interp.score.judge import Judge
 from interp.score.kinds.detect import VlmJudge
 from interp.score.latent import score_latent
+from interp.score.metrics import auroc
 from sae.data.images import BadImage
 from tests.support.interp.latents import (
     ColourClip,
@@ -76,6 +78,72 @@ def test_easy_and_hard_negatives_are_scored_apart() -> None:
     assert result.balanced_accuracy == 0.75
 
 
+def test_the_strongest_two_fifths_and_the_weakest_fifth_are_scored_apart() -> None:
+    strata = [v.stratum for v in score(Scripted(redness)).verdicts if v.truth]
+    assert sorted(strata) == sorted([0, 1, 2, 3, 4] * 4)
+    # Red beats orange and blue, pale red (green and blue alike) is not told from them.
+    rule = Scripted(lambda image: 90.0 if pixel(image)[1] == pixel(image)[2] < 90 else 50.0)
+    result = score(rule)
+    won = {s: [] for s in range(5)}
+    for v in result.verdicts:
+        if v.truth:
+            won[v.stratum].append(1.0 if v.score == 90 else 0.5)
+    assert result.auroc_strong == pytest.approx(np.mean(won[3] + won[4]))
+    assert result.auroc_weak == pytest.approx(np.mean(won[0]))
+    assert result.auroc_strong > result.auroc > result.auroc_weak
+
+
+def test_only_pairs_within_a_call_count_where_calls_differ_in_level() -> None:
+    level = {}
+
+    class Moody(Scripted):
+        """Each call has a level of its own; within a call an active image wins by 5."""
+
+        async def judge(self, label, description, pictures, about=""):
+            level["now"] = 20.0 * len(self.asked)
+            return await super().judge(label, description, pictures, about)
+
+    def rule(image: Image.Image) -> float:
+        return level["now"] + (5 if pixel(image)[0] == 255 else 0)
+
+    moody = score(Moody(rule), images=marked)
+    assert [v.call for v in moody.verdicts] == [call for call in range(4) for _ in range(10)]
+    assert (moody.auroc, moody.auroc_easy, moody.auroc_hard, moody.pairs) == (
+        1,
+        1,
+        1,
+        "within calls",
+    )
+    steady = score(by_kind(active=90, hard=20, silent=10), images=marked)
+    assert (steady.auroc, steady.pairs) == (1, "all")
+    sides = ([v.score for v in moody.verdicts if v.truth is truth] for truth in (True, False))
+    assert auroc(*sides) < 0.75  # had all pairs counted
+
+
+def test_the_whole_range_is_estimated_from_the_same_verdicts_and_their_weights() -> None:
+    result = score(Scripted(redness))
+    weights = np.array([v.weight for v in result.verdicts])
+    assert weights.sum() == pytest.approx(5000)
+    assert result.base_rate == pytest.approx(0.1)
+    of = {name: np.array([getattr(v, name) for v in result.verdicts]) for name in ("score", "act")}
+    g, a = (x - np.average(x, weights=weights) for x in of.values())
+    plain = weights @ (g * a) / math.sqrt((weights @ g**2) * (weights @ a**2))
+    assert result.rho_low < plain < result.rho_high
+    assert result.rho == pytest.approx(plain, abs=0.04)
+    yes, active = of["score"] >= 50, of["act"] > 0
+    counted = weights[active & yes].sum() / weights[yes].sum()
+    assert result.precision_low <= result.precision_at_base_rate <= counted <= result.precision_high
+
+
+def test_evidence_of_before_images_were_counted_has_no_whole_range_and_the_note_says_so() -> None:
+    evidence = make_evidence()
+    older = dataclasses.replace(evidence.stats, held_out=())
+    result = score(Scripted(redness), dataclasses.replace(evidence, stats=older))
+    assert all(map(math.isnan, (result.rho, result.precision_at_base_rate, result.base_rate)))
+    assert result.note == UNCOUNTED
+    assert result.auroc == score(Scripted(redness)).auroc
+
+
 def test_intensity_is_the_rank_correlation_of_score_and_activation_among_positives() -> None:
     assert score(Scripted(redness)).spearman == pytest.approx(1.0)
     assert score(Scripted(lambda image: 100 - redness(image))).spearman == pytest.approx(-1.0)
@@ -87,27 +155,39 @@ def test_an_answer_that_says_nothing_is_chance() -> None:
     assert (result.auroc, result.balanced_accuracy) == (0.5, 0.5)
 
 
-def test_missing_answers_are_chance_for_the_auroc_and_wrong_for_the_accuracy() -> None:
-    result = score(by_kind(active=None, hard=None, silent=None, failure="refused"), images=marked)
-    assert (result.auroc, result.balanced_accuracy, result.n_missing) == (0.5, 0.0, 40)
-    assert result.failure is None
+def graded_but(n_silent: int, n_positive: int = 0) -> Score:
+    """Active 40, hard 30, silent 20; no answer on the first few silent and active images."""
+    left = {True: n_positive, False: n_silent}
+
+    def rule(image: Image.Image) -> float | None:
+        grey = pixel(image)[0]
+        answer = {255: 40, 128: 30, 0: 20}[grey]
+        if grey != 128 and left[grey == 255]:
+            left[grey == 255] -= 1
+            return None
+        return answer
+
+    return score(Scripted(rule, "refused"), images=marked)
 
 
 def test_a_missing_answer_counts_half_in_every_pair_it_is_in() -> None:
-    silent = score(by_kind(active=40, hard=30, silent=None, failure="refused"), images=marked)
-    assert (silent.auroc_easy, silent.auroc_hard, silent.auroc) == (0.5, 1.0, 0.75)
-    assert silent.balanced_accuracy == pytest.approx((0 + 0.5) / 2)
-    assert silent.n_missing == 10
+    few = graded_but(n_silent=4)
+    assert (few.auroc_easy, few.auroc_hard, few.auroc) == pytest.approx((0.8, 1, 0.9))
+    assert few.balanced_accuracy == pytest.approx((0 + 16 / 20) / 2)
+    assert (few.n_missing, few.failure) == (4, None)
+    both = graded_but(n_silent=2, n_positive=2)
+    assert both.auroc == pytest.approx(0.5 + 0.5 * 0.9 * 0.9)
 
 
-@pytest.mark.parametrize("grade", [10, 90])
-def test_a_judge_that_answers_on_no_positive_scores_a_half_whatever_it_says_of_the_rest(
-    grade: float,
+@pytest.mark.parametrize(("silent", "active"), [(5, 0), (0, 5), (10, 20)])
+def test_above_a_tenth_of_missing_answers_there_is_no_score_but_a_failure(
+    silent: int, active: int
 ) -> None:
-    result = score(by_kind(active=None, hard=grade, silent=grade, failure="refused"), images=marked)
-    assert (result.auroc, result.auroc_easy, result.auroc_hard) == (0.5, 0.5, 0.5)
-    assert 0.3 < result.auroc_low < 0.5 < result.auroc_high < 0.7
-    assert (result.balanced_accuracy, result.n_missing) == ((0 + (grade < 50)) / 2, 20)
+    result = graded_but(silent, active)
+    assert (result.failure, result.n_missing) == (MISSING, silent + active)
+    assert math.isnan(result.auroc)
+    assert math.isnan(result.balanced_accuracy)
+    assert len(result.verdicts) == 40
 
 
 def test_a_failure_that_waiting_cures_gives_no_figures() -> None:

@@ -23,6 +23,7 @@ from interp.records.types import (
     Evidence,
     Example,
     Explanation,
+    HeldOut,
     Kind,
     LatentStats,
     Side,
@@ -99,8 +100,20 @@ def weakened(evidence: Evidence, act: float = 0.01) -> Evidence:
 def make_stats(latent: int, status: Status = "live", max_act: float = MAX_ACT) -> LatentStats:
     """Statistics that hang together; only status and maximum matter here."""
     rates = {"sketch": 0.02, "photo": 0.01}
+    counts = (HeldOut("sketch", 400, 1600), HeldOut("photo", 100, 2900))
     return LatentStats(
-        latent, status, 120, 0.015, max_act / 2, max_act, (4,) * 32, rates, 2 / 3, 1.0, ()
+        latent,
+        status,
+        120,
+        0.015,
+        max_act / 2,
+        max_act,
+        (4,) * 32,
+        rates,
+        2 / 3,
+        1.0,
+        (),
+        held_out=counts,
     )
 
 

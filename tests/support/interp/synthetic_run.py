@@ -25,6 +25,7 @@ from interp.records.types import (
     Evidence,
     Example,
     Explanation,
+    HeldOut,
     Kind,
     LatentStats,
     Score,
@@ -246,6 +247,7 @@ def write_run(
     latents = [dataclasses.asdict(one.stats) for one in evidence]
     for row in latents:
         row["top_classes"] = [{"label": label, "n": n} for label, n in row["top_classes"]]
+        row["held_out"] = [one._asdict() for one in map(HeldOut._make, row["held_out"])]
     folder = run_dir / "collect"
     write_table(folder / LATENTS, pa.Table.from_pylist(latents, latent_schema(domains)))
     write_table(folder / EXAMPLES, pa.Table.from_pylist(examples, EXAMPLE_SCHEMA))

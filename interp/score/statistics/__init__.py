@@ -1,0 +1,1 @@
+"""Grades of a sample of images -> what they say of all held-out images, and how surely."""
