@@ -16,7 +16,7 @@ from PIL import Image
 from interp.evidence.collect import collect
 from interp.evidence.config import CollectConfig
 from interp.evidence.reader import EvidenceReader
-from interp.records.types import Evidence, Example, LatentStats
+from interp.records.types import Evidence, Example, HeldOut, LatentStats
 from sae.core.errors import UserError
 from sae.core.files import sha256_of
 from sae.data.images import BadImage
@@ -76,7 +76,9 @@ def rows_of(run_dir: Path, table: str) -> list[dict[str, Any]]:
 
 def stats_of(row: dict[str, Any]) -> LatentStats:
     classes = tuple((one["label"], one["n"]) for one in row["top_classes"])
-    return LatentStats(**{**row, "hist": tuple(row["hist"]), "top_classes": classes})
+    held_out = tuple(HeldOut(**one) for one in row["held_out"])
+    lists = {"hist": tuple(row["hist"]), "top_classes": classes, "held_out": held_out}
+    return LatentStats(**{**row, **lists})
 
 
 def test_evidence_is_read_without_torch_and_without_pandas(reader) -> None:
