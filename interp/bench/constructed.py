@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from interp.bench.kinds import KINDS, PARTS
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, build_strictly, read_config, replacing_folder, write_json
 from sae.core.output import require_own
@@ -32,25 +33,6 @@ from sae.data.store_writer import relative_roots, write_rows
 Acts = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
-PARTS = {
-    "pure": 1,
-    "noisy": 1,
-    "even": 2,
-    "uneven": 2,
-    "absorbed": 2,
-    "domain": 1,
-    "noise": 0,
-    "shuffled": 0,
-    "random": 0,
-}
-"""The kinds, and how many concepts each is made of.
-
-pure: active wherever its concept is true. noisy: silent on a sixth of these, and as many others
-make it fire, less strongly. even, uneven: two concepts, with equally many images or three times as
-many of the first. absorbed: the first concept where the second is not true. domain: its concept in
-one domain alone. noise: random images. shuffled: the activations of a pure one on other images.
-random: the images that lie furthest along a random direction of the embeddings."""
-KINDS = tuple(PARTS)
 INFO = "constructed.json"
 NOISY = 1 / 6
 """Share of a noisy latent's active images on which its concept is not true, and the reverse."""
@@ -149,7 +131,7 @@ def write_constructed(
     roots = {name: store.path / root for name, root in store.info.roots.items()}
     with replacing_folder(out) as part:
         np.save(part / dense.ARRAY, made.acts, allow_pickle=False)
-        layout = find_layout(part / dense.ARRAY, Choice())
+        layout = find_layout(part / dense.ARRAY, Choice(clip=store.info.clip))
         assert layout is not None
         info = replace(
             foreign.store_info(layout, images["image_id"].tolist()),

@@ -53,7 +53,7 @@ def run_demo(out: Path, settings: ModelSettings, json: Path | None = None) -> No
     with bar("1/8 draw", "images") as progress:
         write_world(world, N_IMAGES, progress=progress)
     with bar("2/8 embed", "images") as progress:
-        _embed(world, store, settings.device, progress)
+        embed_world(world, store, settings.device, progress)
     with bar("3/8 train", "steps") as progress:
         device = resolve_device(settings.device)
         train(EmbeddingStore.open(store), sae, TRAINING, TrainContext(device, progress))
@@ -84,7 +84,8 @@ def run_demo(out: Path, settings: ModelSettings, json: Path | None = None) -> No
     )
 
 
-def _embed(world: Path, store: Path, device: str, progress: Progress) -> None:
+def embed_world(world: Path, store: Path, device: str, progress: Progress) -> None:
+    """The projected embeddings of a drawn world, by the tiny CLIP."""
     roots = parse_domains([f"sketch={world / 'sketch'}", f"photo={world / 'photo'}"])
     source = Source("tiny", "projected", "cls")
     clip = load_clip("tiny", device)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interp.cli import ask
+from interp.cli import ask, bench
 from interp.cli.ask import RunOption
 from interp.cli.causal import causal
 from interp.evidence.config import CollectConfig, CollectInfo
@@ -279,7 +279,7 @@ def _name_of(sae: Path) -> str:
     return sae.resolve().stem if sae.is_file() else sae.resolve().name
 
 
-for _command in (ask.models, ask.ledger):
+for _command in (bench.bench, ask.models, ask.ledger):
     app.command()(_command)
 
 

@@ -204,6 +204,20 @@ def plot_recalls(path: Path, curves: Mapping[str, Recalls]) -> None:
         axes.legend()
 
 
+def plot_against_truth(path: Path, points: Mapping[str, tuple[Sequence[float], ...]]) -> None:
+    """Scores (y) against what the truth gives on the same images (x), a colour a group."""
+    subtitle = "each point a latent; on the line a score is the truth"
+    with _axes(path, "Scores of labels against the truth", subtitle) as axes:
+        for (name, (truth, score)), tone in zip(points.items(), cycle(TONES), strict=False):
+            axes.scatter(truth, score, s=13, color=tone, alpha=0.6, lw=0, label=name)
+        axes.plot([0.3, 1], [0.3, 1], color=SOFT, lw=1, ls=(0, (4, 3)))
+        axes.set(xlabel="AUROC of the label's own truth", ylabel="AUROC by the judge")
+        axes.set_xlim(0.28, 1.02)
+        axes.set_ylim(0.28, 1.02)
+        axes.grid(True)
+        axes.legend()
+
+
 def _draw_share_bars(axes: Axes, share: NDArray[np.float64], first: str, other: str) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 

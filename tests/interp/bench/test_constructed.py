@@ -9,16 +9,15 @@ import pandas as pd
 import pytest
 
 from interp.bench.constructed import (
-    KINDS,
     LEAST,
     MOST_SHARED,
     NOISY,
-    PARTS,
     Acts,
     construct,
     read_constructed,
     write_constructed,
 )
+from interp.bench.kinds import KINDS, PARTS
 from interp.bench.truth import read_truth
 from interp.evidence.reader import EvidenceReader
 from sae.core.errors import OK, UserError
