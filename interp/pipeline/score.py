@@ -157,7 +157,7 @@ def newest_explanations(run: Run) -> dict[int, Explanation]:
     if len(newest) < len(found):
         told = f"{len(found) - len(newest):,} of {len(found):,} labels were made from images that"
         remedy = f"`interp explain --run {quote(run.path)}` makes them anew"
-        warnings.warn(f"{told} are now, or whose twins are, kept from it; {remedy}", Notice, 2)
+        warnings.warn(f"{told} may test a label since `interp collect`; {remedy}", Notice, 2)
     if not newest:
         raise UserError(
             f"{run.path} has no explanations; run `interp explain --run {quote(run.path)}`"
