@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from interp.cli.judged import run_tasks
+from interp.cli.preview import preview
 from interp.llm.types import OPENROUTER, is_transient, typed_url
+from interp.pipeline.judging_settings import JudgingSettings
 from interp.pipeline.settings import JudgeSettings, ModelSettings, Work, choose_latents
 from interp.records.circular import CIRCULAR, is_circular
 from interp.records.support import ENOUGH
@@ -66,7 +69,7 @@ def explain(
     settings = dataclasses.replace(settings, vocabulary=vocabulary)
     stage = ExplainStage(opened, settings, chosen, work)
     if work.sends_nothing:
-        return _preview(stage, work, json)
+        return preview(opened, [stage], work, json)
     summary = stage.run()
     _say_explained(summary, settings)
     _say_refusals(stage)
@@ -86,6 +89,7 @@ def explain(
 @spread
 def score(
     settings: JudgeSettings,
+    judging: JudgingSettings,
     work: Work,
     run: RunOption = None,
     control: Annotated[
@@ -102,28 +106,37 @@ def score(
     config: ConfigOption = None,
     json: JsonOption = None,
 ) -> int:
-    """Predict from each label which held-out images activate its latent: AUROC with interval."""
-    from interp.pipeline.score import ScoreStage
+    """Predict from each label which held-out images activate its latent: AUROC with interval.
+
+    --kind asks other judging tasks, with or without it; docs/scores.md says what each means.
+    """
+    from interp.pipeline.judging import Judging
     from interp.report.controls import flat, side_by_side, table
     from interp.report.labels import write_labels
 
     opened = open_run(run)
-    chosen = choose_latents(opened.evidence, work.latents) if work.latents else None
-    stage = ScoreStage(opened, settings, control, chosen, work, nulls)
+    plan = Judging(opened, settings, judging, control, work, nulls)
     if work.sends_nothing:
-        return _preview(stage, work, json)
-    summary = stage.run()
-    circular = is_circular(summary.scorer, opened.info.clip)
-    _say_scored(summary, circular)
-    rows = side_by_side(opened)
-    if len(rows) > 1:
-        console.print_table(table(rows))
-    _say_refusals(stage)
-    figures = {**_flat(dataclasses.asdict(summary)), **flat(rows), "circular": circular}
+        return preview(opened, plan.stages, work, json)
+    figures: dict[str, float | int | str] = {}
+    counts: list[tuple[int, int]] = []
+    if plan.detect is not None:
+        summary = plan.detect.run()
+        circular = is_circular(summary.scorer, opened.info.clip)
+        _say_scored(summary, circular)
+        rows = side_by_side(opened)
+        if len(rows) > 1:
+            console.print_table(table(rows))
+        _say_refusals(plan.detect)
+        figures |= {**_flat(dataclasses.asdict(summary)), **flat(rows), "circular": circular}
+        counts.append((summary.n_missing, summary.n_images))
+    figures |= run_tasks(plan, counts)
     console.write_figures(json, figures)
-    written = {"labels": write_labels(opened), "scores": opened.scores}
+    written = {"labels": write_labels(opened)}
+    written |= {"scores": opened.scores} if plan.detect else {}
+    written |= {"tasks": opened.tasks} if opened.tasks.exists() else {}
     console.finish(written, [f"interp cards --run {quote(opened.path)}"])
-    return _verdict(summary.n_missing, summary.n_images, work)
+    return _verdict(sum(n for n, _ in counts), sum(n for _, n in counts), work)
 
 
 def open_run(name: str | None) -> Run:
@@ -173,7 +186,7 @@ def ledger(
     stage: Annotated[
         str | None,
         typer.Option(
-            help="With --list: only explain, score, score-control or preflight.",
+            help="With --list: only explain, score, score-control, score-TASK or preflight.",
             show_default=False,
         ),
     ] = None,
@@ -212,26 +225,6 @@ def _verdict(n_unusable: int, n_asked: int, work: Work) -> int:
         f"--max-failures {work.max_failures:g}); ask them again with --retry-failed"
     )
     return FAILURES
-
-
-def _preview(stage: Stage[Any, Any, Any], work: Work, json: Path | None) -> int:
-    """`--estimate` or `--dry-run`."""
-    if work.dry_run is not None and not work.estimate:
-        return _say_written(stage.write_requests(work.dry_run))
-    estimate = stage.estimate()
-    console.say(f"{estimate.stage} with {estimate.model}; nothing was sent")
-    console.print_table(estimate.table())
-    for remark in estimate.remarks():
-        console.say(f"  {remark}")
-    console.write_figures(json, dataclasses.asdict(estimate))
-    return OK
-
-
-def _say_written(requests: list[Path]) -> int:
-    console.say(f"{len(requests)} requests written, none sent")
-    if requests:
-        console.finish({"requests": requests[0].parent}, [f"open {quote(requests[0])}"])
-    return OK
 
 
 def _flat(fields: dict[str, Any]) -> dict[str, float | int | str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from interp.llm.server.chat_format import shown_parts
 from interp.llm.server.dialect import Dialect
@@ -26,16 +27,22 @@ class Unasked:
         raise AssertionError(f"{question.about} was to be drawn only")
 
 
-def write_requests(
-    folder: Path, config: ClientConfig, questions: Iterable[Question], dialect: Dialect
-) -> list[Path]:
+class Request(NamedTuple):
+    """A question, and all that decides how it is sent."""
+
+    config: ClientConfig
+    question: Question
+    dialect: Dialect
+
+
+def write_requests(folder: Path, requests: Iterable[Request]) -> list[Path]:
     """One JSON file a request, exactly as it would be sent, and its pictures beside it.
 
     They take the place of what an earlier dry run left in `folder`.
     """
     written = []
     with replacing_folder(folder) as part:
-        for number, question in enumerate(questions, start=1):
+        for number, (config, question, dialect) in enumerate(requests, start=1):
             name = f"{number:03d}-{question.about.replace(' ', '-')}"
             body = request_json(config, question, dialect.for_schema(question))
             parts = shown_parts(question, dialect)

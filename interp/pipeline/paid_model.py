@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import math
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -52,8 +52,8 @@ def client_config(settings: ModelSettings) -> ClientConfig:
     )
 
 
-def paid_model(settings: ModelSettings, ledger: Ledger, stage: str) -> ChatModel:
-    """The model to ask, under its price and the cap; what the stage has spent before counts.
+def paid_model(settings: ModelSettings, ledger: Ledger, stages: Iterable[str]) -> ChatModel:
+    """The model to ask, under its price and the cap; what the stages have spent before counts.
 
     Raises `UserError` before anything is paid: no key, a text-only model, or a price that is needed
     and that nobody knows.
@@ -61,7 +61,7 @@ def paid_model(settings: ModelSettings, ledger: Ledger, stage: str) -> ChatModel
     config = client_config(settings)
     info = model_info(settings)
     price = checked_price(settings, info)
-    before = [ledger.spent(stage), ledger.spent(PREFLIGHT)]  # each stage may begin with a look
+    before = [*map(ledger.spent, (*stages, PREFLIGHT))]  # each stage may begin with a look
     purse = Purse(
         settings.max_cost,
         spent=sum(part.usd for part in before),

@@ -16,6 +16,7 @@ from interp.pipeline.paid_model import JUDGE_SHAPE
 from interp.pipeline.settings import ModelSettings, Work
 from interp.pipeline.stage import Stage
 from interp.records.nulls import FREE, NONE
+from interp.records.tasks import SCORING
 from interp.records.types import AnsweredBy, Example, Explanation, Score
 from interp.run.run import Run
 from interp.score.judge import Judge
@@ -55,6 +56,10 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
     @property
     def name(self) -> str:
         return "score-control" if self._control else "score"
+
+    @property
+    def capped(self) -> tuple[str, ...]:
+        return (self.name,) if self._control else SCORING
 
     @property
     def file(self) -> Path:

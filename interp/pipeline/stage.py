@@ -28,7 +28,7 @@ from interp.llm.server.preflight import preflight
 from interp.llm.types import Question, Width
 from interp.pictures.cache import EvidenceSource, PictureCache
 from interp.pipeline.clip_model import background_examples
-from interp.pipeline.dry_run import FOLDER, write_requests
+from interp.pipeline.dry_run import FOLDER, Request, write_requests
 from interp.pipeline.live_view import Meter, live
 from interp.pipeline.paid_model import (
     Shape,
@@ -40,6 +40,7 @@ from interp.pipeline.paid_model import (
     watched,
 )
 from interp.pipeline.settings import N_AT_WORK, ModelSettings, Work
+from interp.records.tasks import TaskScore
 from interp.records.types import AnsweredBy, Example, Explanation, Score
 from interp.run.run import Run
 from sae.core.errors import UserError
@@ -52,7 +53,7 @@ finds a folder that changed. Every image is compared again when it is read."""
 
 Item = TypeVar("Item")
 """What one record is made of: a latent, or a label to test."""
-Record = TypeVar("Record", Explanation, Score)
+Record = TypeVar("Record", Explanation, Score, TaskScore)
 Summary = TypeVar("Summary")
 
 
@@ -72,6 +73,11 @@ class Stage(ABC, Generic[Item, Record, Summary]):
     @abstractmethod
     def name(self) -> str:
         """What questions are filed under in the ledger, and settings in run.json."""
+
+    @property
+    def capped(self) -> tuple[str, ...]:
+        """The names under which `--max-cost` counts: those of all stages of one command."""
+        return (self.name,)
 
     @property
     @abstractmethod
@@ -139,13 +145,18 @@ class Stage(ABC, Generic[Item, Record, Summary]):
             [tariff.worst(question, dialect.most(question, most)) for question in sample],
         )
 
-    def write_requests(self, n: int) -> list[Path]:
-        """Write the first `n` requests of `run` as files. Opens no socket, takes no lock."""
+    def first_requests(self, n: int) -> Iterator[Request]:
+        """The first `n` requests of `run`. Opens no socket, takes no lock."""
         self._require_paid()
         self._check_images(self.pending[:n])
-        config = client_config(self._settings)
-        first = itertools.islice(self.questions(self.pending), n)
-        return write_requests(self._run.path / FOLDER, config, first, self._known_dialect())
+        config, dialect = client_config(self._settings), self._known_dialect()
+        for question in itertools.islice(self.questions(self.pending), n):
+            yield Request(config, question, dialect)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether CLIP answers, which costs nothing."""
+        return self._settings.is_local
 
     def _check_images(self, items: Sequence[Item]) -> None:
         """Look at the images of up to `N_CHECKED` items before anything is paid."""
@@ -212,7 +223,7 @@ class Stage(ABC, Generic[Item, Record, Summary]):
     def _ask_paid_model(self, label: str, made: list[Record]) -> None:
         with Ledger(self._run.ledger) as ledger:
             self._look_again()
-            model = paid_model(self._settings, ledger, self.name)
+            model = paid_model(self._settings, ledger, self.capped)
             meter = Meter(n_total=len(self.pending))
             with live(label, meter):
                 self._append(
@@ -255,7 +266,14 @@ class Stage(ABC, Generic[Item, Record, Summary]):
         )
 
 
-def _count(meter: Meter, record: Explanation | Score) -> None:
+def write_first_requests(run: Run, stages: Iterable[Stage[Any, Any, Any]], n: int) -> list[Path]:
+    """Write the first `n` requests of these stages, one after the other, as files."""
+    each = (stage.first_requests(n) for stage in stages)
+    first = itertools.islice(itertools.chain.from_iterable(each), n)
+    return write_requests(run.path / FOLDER, first)
+
+
+def _count(meter: Meter, record: Explanation | Score | TaskScore) -> None:
     refused = record.failure in ("refused", "moderated")
     meter.n_done += 1
     meter.n_ok += record.failure is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from statistics import fmean
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from interp.records.circular import is_circular
 from interp.records.effect import CausalEffect
 from interp.records.support import Support
+from interp.records.tasks import MORE, TASKS, TaskScore
 from interp.records.types import Explanation, LatentStats, Score
 from interp.report.controls import control_scores, supports_of
 from interp.run.run import Run
@@ -108,7 +109,8 @@ def write_labels(run: Run) -> Path:
     results, clip = run.results, run.info.clip
     supports = supports_of(results)
     untrained = control_scores(run.path, "untrained")
-    columns = columns_of(run.evidence.info.domains)
+    asked = {task.kind for task in results.tasks}
+    columns = columns_of(run.evidence.info.domains, [kind for kind in TASKS if kind in asked])
     lines = [",".join(map(write_cell, columns))]
     for latent in range(run.evidence.info.n_latents):
         stats = run.evidence.stats(latent)
@@ -116,6 +118,8 @@ def write_labels(run: Run) -> Path:
         cells = _cells(stats, results.explanation(latent), score, clip)
         cells |= _effect_cells(results.effect(latent))
         cells |= _support_cells(supports.get(latent), score, untrained)
+        tasks = results.tasks_of(latent)
+        cells |= _task_cells(tasks) | {"dollars": _dollars(cells["dollars"], tasks)}
         lines.append(",".join(_written(cells[name]) for name in columns))
     path = run.path / FILE
     lock = path.with_name(f"{FILE}.lock")
@@ -126,11 +130,17 @@ def write_labels(run: Run) -> Path:
     return path
 
 
-def columns_of(domains: Sequence[str]) -> tuple[str, ...]:
-    """The columns for a store of these domains; `sketch_share` only where one is "sketch"."""
+def columns_of(domains: Sequence[str], tasks: Sequence[str] = ()) -> tuple[str, ...]:
+    """The columns for a store of these domains; `sketch_share` only where one is "sketch".
+
+    Those of judging tasks stand before `frequency`, for each task that was asked.
+    """
+    figures = [name for kind in tasks for name in _task_columns(kind)]
     at = COLUMNS.index("sketch_share")
     sketch = COLUMNS[at : at + 1] if "sketch" in domains else ()
-    return (*COLUMNS[:at], *sketch, *map("share_{}".format, domains), *COLUMNS[at + 1 :])
+    first = COLUMNS.index("frequency")
+    before = (*COLUMNS[:first], *figures, *COLUMNS[first:at])
+    return (*before, *sketch, *map("share_{}".format, domains), *COLUMNS[at + 1 :])
 
 
 def read_labels(path: Path | str) -> pd.DataFrame:
@@ -220,6 +230,29 @@ def _support_cells(
         **{name: getattr(support, name) if support else math.nan for name in figures},
         "gain_over_untrained": score.auroc - fmean(null) if score and null else math.nan,
     }
+
+
+def _task_columns(kind: str) -> list[str]:
+    return [kind, f"{kind}_low", f"{kind}_high", *(f"{kind}_{name}" for name in MORE[kind])]
+
+
+def _task_cells(tasks: Mapping[str, TaskScore]) -> dict[str, Cell]:
+    cells: dict[str, Cell] = {}
+    for kind in TASKS:
+        cells |= dict.fromkeys(_task_columns(kind), math.nan)
+        task = tasks.get(kind)
+        if task is not None:
+            figures = {"chance": task.chance, **task.more}
+            cells |= {kind: task.value, f"{kind}_low": task.low, f"{kind}_high": task.high}
+            cells |= {f"{kind}_{name}": figures.get(name, math.nan) for name in MORE[kind]}
+    return cells
+
+
+def _dollars(usd: Cell, tasks: Mapping[str, TaskScore]) -> float:
+    """With what judging tasks cost; NaN where nothing was asked of the latent."""
+    paid = math.fsum(task.usd for task in tasks.values())
+    known = 0.0 if isinstance(usd, str) or (math.isnan(usd) and tasks) else usd
+    return known + paid
 
 
 def _status(status: str, explanation: Explanation | None, score: Score | None) -> str:

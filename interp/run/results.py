@@ -1,4 +1,4 @@
-"""explanations.jsonl, scores.jsonl, causal.jsonl of a run -> records; read once, never written.
+"""The JSON Lines files of a run -> records; each file is read once and never written.
 
 The last line on a latent counts. A torn last line, which another process may be writing just now,
 is passed over: only the process that holds the run's lock mends it, before it appends.
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from interp.records.codec import from_json, read_records
 from interp.records.effect import CausalEffect
+from interp.records.tasks import CHECKS, TaskScore
 from interp.records.types import Explanation, Score, ScoreLine, digest_of
 from sae.core.errors import UserError
 from sae.core.files import JsonLine, parse_object, walk_jsonl
@@ -20,6 +21,7 @@ from sae.core.files import JsonLine, parse_object, walk_jsonl
 EXPLANATIONS = "explanations.jsonl"
 SCORES = "scores.jsonl"
 CAUSAL = "causal.jsonl"
+TASKS = "tasks.jsonl"
 
 
 class Results:
@@ -30,6 +32,7 @@ class Results:
         self._explanations = run_dir / EXPLANATIONS
         self._scores = run_dir / SCORES
         self._causal = run_dir / CAUSAL
+        self._tasks = run_dir / TASKS
         self._known: dict[Path, int] = {}  # bytes of a file when it was read or added to
 
     @cached_property
@@ -49,6 +52,18 @@ class Results:
         """Every line of causal.jsonl, oldest first."""
         self._known[self._causal] = _size(self._causal)
         return list(read_records(self._causal, CausalEffect))
+
+    @cached_property
+    def tasks(self) -> list[TaskScore]:
+        """Every line of tasks.jsonl, oldest first."""
+        self._known[self._tasks] = _size(self._tasks)
+        return list(read_records(self._tasks, TaskScore))
+
+    def tasks_of(self, latent: int) -> dict[str, TaskScore]:
+        """By task, the last result of the label that the latent has now, or that needed none."""
+        label = self.label(latent)
+        found = self._judged.get(latent, {})
+        return {kind: task for kind, task in found.items() if task.label in ("", label)}
 
     def explanation(self, latent: int) -> Explanation | None:
         """The last word of an explainer on the latent, a failure too."""
@@ -86,7 +101,11 @@ class Results:
         effect = self._own_effects.get(latent)
         return effect if effect and effect.label == self.label(latent) else None
 
-    def add(self, record: Explanation | Score) -> None:
+    def with_verdicts(self, line: ScoreLine) -> Score:
+        """The whole of a line; it is read again."""
+        return self._read_again(line)
+
+    def add(self, record: Explanation | Score | TaskScore) -> None:
         """Take in a record that this process has just appended to its file.
 
         Raises `RuntimeError` when the file was not read before.
@@ -96,6 +115,12 @@ class Results:
             self.explanations.append(record)
             self._said[record.latent] = record
             self._known[self._explanations] = _size(self._explanations)
+            return
+        if isinstance(record, TaskScore):
+            self._require_read(self._tasks)
+            self.tasks.append(record)
+            self._known[self._tasks] = _size(self._tasks)
+            self.__dict__.pop("_judged", None)
             return
         self._require_read(self._scores)
         start = self.score_lines[-1].span[1] if self.score_lines else 0
@@ -114,9 +139,11 @@ class Results:
         for name in (
             "explanations",
             "score_lines",
+            "tasks",
+            "effects",
             "_said",
             "_measured",
-            "effects",
+            "_judged",
             "_own_effects",
         ):
             self.__dict__.pop(name, None)
@@ -135,6 +162,14 @@ class Results:
     @cached_property
     def _own_effects(self) -> dict[int, CausalEffect]:
         return {effect.latent: effect for effect in self.effects if not effect.control}
+
+    @cached_property
+    def _judged(self) -> dict[int, dict[str, TaskScore]]:
+        found: dict[int, dict[str, TaskScore]] = {}
+        for task in self.tasks:
+            if task.kind not in CHECKS:
+                found.setdefault(task.latent, {})[task.kind] = task
+        return found
 
     def _require_read(self, path: Path) -> None:
         if path not in self._known:

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.run.results import CAUSAL, EXPLANATIONS, SCORES, Results
+from interp.run.results import CAUSAL, EXPLANATIONS, SCORES, TASKS, Results
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, read_config, replacing, without_place, write_json
 from sae.core.lock import Lock, hold
@@ -212,6 +212,10 @@ class Run:
     @property
     def causal(self) -> Path:
         return self.path / CAUSAL
+
+    @property
+    def tasks(self) -> Path:
+        return self.path / TASKS
 
     @property
     def labels(self) -> Path:

@@ -33,6 +33,7 @@ from interp.records.wording import (
 from interp.score.figures import Figures, figures_of
 from interp.score.judge import Judge, Judgement
 from interp.score.kinds.detect import VlmJudge
+from interp.score.lazy import lazy_notes
 from interp.score.nulls.suite import Nulls
 from interp.score.sampling import Sample, SampleConfig, check_held_out, deal, draw_sample, is_enough
 from interp.score.statistics.weights import weigh
@@ -64,7 +65,7 @@ async def score_latent(
         n_positive, n_negative = map(len, test.sample)
         return _score(test, n_positive, n_negative, failure=TOO_FEW)
     grids, weights = enumerate(test.grids), test.weights
-    judged = await _gather(_judge(test, call, grid, images) for call, grid in grids)
+    judged = await gather(_judge(test, call, grid, images) for call, grid in grids)
     given = (verdict for one in judged for verdict in one.verdicts)
     verdicts = [replace(v, weight=weights.get(v.image_id, math.nan)) for v in given]
     judgements = [one.judgement for one in judged]
@@ -192,7 +193,7 @@ def _read_lettered(grid: Sequence[Example], images: Images) -> list[Tile]:
     return [Tile(letters[one], image, image_id=one.image_id) for one, image in read.items()]
 
 
-async def _gather(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+async def gather(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
     """Results in order. The first error ends the rest, and is raised.
 
     The rest first gets half of the time that a stopped run grants: its answers may be paid already.
@@ -225,6 +226,11 @@ def _verdict(example: Example, score: float | None, call: int) -> Verdict:
     )
 
 
+def _lazy_notes(judgements: Sequence[Judgement]) -> list[str]:
+    """Of a judge who is paid."""
+    return lazy_notes([tuple(one.scores.values()) for one in judgements if one.calls])
+
+
 def _score(
     test: _Test,
     n_positive: int,
@@ -237,6 +243,7 @@ def _score(
         SPEAKS_TO_JUDGE: addresses_judge(f"{test.label}. {test.explanation.description}"),
         WEAK_NEGATIVES: any(verdict.kind == "weak" for verdict in verdicts),
         UNCOUNTED: bool(test.grids) and not test.counted,
+        **dict.fromkeys(_lazy_notes(judgements), True),
     }
     figures = Figures() if failure else figures_of(verdicts)
     return Score(

@@ -96,7 +96,7 @@ def deal(sample: Sample, n_tiles: int, latent: int) -> tuple[tuple[Example, ...]
     every slot holds a positive about equally often.
     """
     rng = np.random.default_rng([_DEAL, latent])
-    sizes = _even_sizes(len(sample.positives) + len(sample.negatives), n_tiles)
+    sizes = even_sizes(len(sample.positives) + len(sample.negatives), n_tiles)
     counts = _positive_counts(sizes, len(sample.positives), rng)
     positives = deque(_shuffled(sample.positives, rng))
     negatives = deque(_shuffled(sample.negatives, rng))
@@ -160,7 +160,7 @@ def _half_and_half(
     return _distinct([*hard[:n_hard], *silent, *hard[n_hard:]])[:n]
 
 
-def _even_sizes(n: int, n_tiles: int) -> list[int]:
+def even_sizes(n: int, n_tiles: int) -> list[int]:
     """[10, 10, 9, 9] for 38 tiles by 10."""
     grids = n_grids(n, n_tiles)
     return [n // grids + (grid < n % grids) for grid in range(grids)]

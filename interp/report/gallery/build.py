@@ -19,6 +19,7 @@ from interp.report.controls import supports_of
 from interp.report.figures import number
 from interp.report.gallery.cards import collect_images, frame_box, is_stale, make_card
 from interp.report.gallery.thumbs import Thumbs
+from interp.report.task_words import task_words
 from interp.run.results import Results
 from interp.run.run import Run
 from sae.core.errors import UserError, quote
@@ -131,6 +132,7 @@ def _write_shards(
         gone, boxes = frozenset(thumbs.missing), _boxes(reader, shown, thumbs)
         cards = [
             make_card(*one, domains, gone, clip, boxes, effect, supports.get(latent))
+            | {"tasks": task_words(results.tasks_of(latent))}
             for latent, one, effect in zip(latents, known, effects, strict=True)
         ]
         k = start // SHARD_CARDS

@@ -13,6 +13,7 @@
         el("div.figures", {}, scorePanel(view), factsPanel(view)),
         el("div.figures", {}, histogramPanel(view), domainPanel(view)),
         card.causal ? panel("causal", "What editing the latent does", el("p", {}, text(card.causal))) : null,
+        tasksPanel(view),
         tops(view), quantiles(view), heldOut(view),
       ],
       provenance(view));
@@ -119,6 +120,13 @@
         whisker("random", "Against silent images drawn at random: is the topic right?", { value: score.auroc_easy, radius: 4 }),
         whisker("look-alikes", "Against look-alikes, images of neighbouring latents: is the label specific?", { value: score.auroc_hard, radius: 4 }),
         el("span"), G.axis([[0, "0"], [0.5, "chance"], [1, "1"]]), el("span")));
+  }
+
+  /** What other judging tasks say, a sentence each. */
+  function tasksPanel({ card: { tasks } }) {
+    if (!tasks || tasks.length === 0) return null;
+    const meaning = "Other questions to a judge about unseen images; docs/scores.md says what each means";
+    return el("div.figures", {}, panel("tasks", el("span", { title: meaning }, "Other tests"), tasks.map((said) => el("p", {}, text(said)))));
   }
 
   function whisker(name, meaning, mark) {

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from interp.llm.types import VisionModel
 from interp.pictures.painter import Layout
+from interp.records.tasks import DETECT
 from interp.records.wording import cut_description, cut_label
 from interp.score.judge import Judgement, Pictures
 from interp.score.kinds.asking import GridAsker, GridQuestion, grid_prompt
-
-NAME = "detect"
 
 
 class VlmJudge(GridAsker):
@@ -18,7 +17,7 @@ class VlmJudge(GridAsker):
         self, model: VisionModel, layout: Layout = "grid", *, again: bool = False, server: str = ""
     ) -> None:
         """See `GridAsker`."""
-        super().__init__(model, NAME, layout, again=again, server=server)
+        super().__init__(model, DETECT, layout, again=again, server=server)
 
     async def judge(
         self, label: str, description: str, pictures: Pictures, about: str = ""
@@ -40,4 +39,4 @@ def told(label: str, description: str) -> dict[str, str]:
 
 def judge_prompt(layout: Layout) -> str:
     """Fingerprint of the judge's templates, schema and settings."""
-    return grid_prompt(NAME, layout)
+    return grid_prompt(DETECT, layout)

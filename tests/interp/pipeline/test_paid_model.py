@@ -96,7 +96,7 @@ def test_a_model_that_reads_no_images_is_refused_before_any_question(server, tmp
         Ledger(tmp_path / "calls.sqlite") as ledger,
         pytest.raises(UserError, match="reads no images"),
     ):
-        paid_model(settings, ledger, "explain")
+        paid_model(settings, ledger, ("explain",))
     assert server.chats == []
 
 
@@ -111,8 +111,8 @@ def test_what_a_stage_has_spent_counts_against_its_cap(server, tmp_path):
     settings = ModelSettings(model="fake/vision", base_url=server.base_url, max_cost=1.0)
     with Ledger(tmp_path / "calls.sqlite") as ledger:
         ledger.risk("key", "explain 3", 0.4)
-        assert paid_model(settings, ledger, "explain").purse.used == 0.4
-        assert paid_model(settings, ledger, "score").purse.used == 0.0
+        assert paid_model(settings, ledger, ("explain",)).purse.used == 0.4
+        assert paid_model(settings, ledger, ("score",)).purse.used == 0.0
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_scoring_is_estimated_too(server, run, tmp_path):
     assert interp("score", *words(run, model, server), "--estimate", "--json", figures) == 0
     assert server.chats == []
     assert interp("score", *words(run, model, server), "--json", paid) == 0
-    assert told(figures)["n_requests"] == len(server.chats)  # the colours were asked before
+    assert told(figures)["in_all/n_requests"] == len(server.chats)  # colours were asked before
     assert told(figures)["usd"] == pytest.approx(told(paid)["usd"], rel=0.15)
 
 

@@ -152,6 +152,32 @@ def detect_answer(request: Request) -> dict[str, int]:
     return {code: min(100, round(400 * s)) for code, s in zip(codes, scores, strict=True)}
 
 
+def simulate_answer(request: Request) -> dict[str, int]:
+    """A tenth of what `detect` gets."""
+    return {code: round(grade / 10) for code, grade in detect_answer(request).items()}
+
+
+def intruder_answer(request: Request) -> dict[str, int]:
+    """100 for the picture whose mean colour is farthest from the others'."""
+    codes = letters_in(re.search(r"pictures ((?:[A-Z](?:, | and )?)+)", request.texts[-1]))
+    means = np.array([area.mean((0, 1)) for area in seen(request, codes)])  # (n, 3)
+    far = np.linalg.norm(means - np.median(means, axis=0), axis=1)
+    return {code: int(100 * (place == far.argmax())) for place, code in enumerate(codes)}
+
+
+def match_answer(request: Request) -> dict[str, int]:
+    """The pictures' mean share of what each description names."""
+    text = request.texts[-1]
+    codes = letters_in(re.search(r"pictures ((?:[A-Z](?:, | and )?)+)", text))
+    found = [shares(area) for area in seen(request, codes)]
+    return {
+        letter: round(
+            100 * max((np.mean([f[n] for f in found]) for n in found[0] if n in label), default=0)
+        )
+        for letter, label in re.findall(r"^([A-Z]): <<<(.*?)>>>$", text, re.MULTILINE)
+    }
+
+
 def letters_in(found: re.Match[str] | None) -> list[str]:
     return re.findall(r"\b[A-Z]\b", found.group(1)) if found else []
 
@@ -166,7 +192,13 @@ def form_of(body: dict[str, Any]) -> str:
 def text_of_answer(request: Request) -> str:
     if "second_label" in " ".join(request.texts):
         return json.dumps(explain_answer(request))
-    if "Score each of" in " ".join(request.texts):
+    if "Predict the detector" in " ".join(request.texts):
+        return json.dumps(simulate_answer(request))
+    if "does not belong" in " ".join(request.texts):
+        return json.dumps(intruder_answer(request))
+    if "Candidate descriptions" in " ".join(request.texts):
+        return json.dumps(match_answer(request))
+    if "Score each" in " ".join(request.texts):
         return json.dumps(detect_answer(request))
     if "Which colour" in " ".join(request.texts):
         whole = np.asarray(request.pictures[0]).astype(np.int16)

@@ -1,0 +1,115 @@
+"""What judging tasks and checks of the judge have found, in words and as figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from interp.records.family import family_of, is_one_family
+from interp.records.tasks import CHECKS, FUZZ, INTRUDER, MATCH, SIMULATE
+from sae.cli import console
+
+if TYPE_CHECKING:
+    from interp.pipeline.judging import Judging
+    from interp.score.tasks import TaskSummary
+
+Figures = dict[str, float | int | str]
+
+_MEANS = {
+    SIMULATE: "rank correlation of predicted and true activation",
+    INTRUDER: "silent image found among active ones",
+    FUZZ: "right region above the moved one",
+    MATCH: "right label chosen",
+}
+
+
+def run_tasks(plan: Judging, counts: list[tuple[int, int]]) -> Figures:
+    """Run all stages but `detect`, say what they found, and give it as flat figures.
+
+    `counts` gets how many answers are missing, of how many, for each stage.
+    """
+    figures: Figures = {}
+    for stage in (*plan.checks, *plan.tasks):
+        summary = stage.run()
+        counts.append((summary.n_missing, summary.n_answers))
+        figures[f"{summary.kind}/usd"] = summary.usd
+        if summary.kind not in CHECKS:
+            _say_task(summary)
+            figures |= _flat(summary)
+    if plan.detect is not None:
+        figures |= _check(plan)
+    return figures
+
+
+def _say_task(summary: TaskSummary) -> None:
+    for kind, n in sorted(summary.failures.items()):
+        console.say(f"  {n} failed: {kind}")
+    for reason in summary.reasons:
+        if reason.words:
+            console.say(f"    {reason.n} x {reason.words}")
+            console.say(f"      {reason.remedy}")
+    if not summary.n_scored:
+        console.say(f"{summary.kind}: no latent could be judged by {summary.scorer}")
+        return
+    between = "" if math.isnan(summary.low) else f" [{summary.low:.3f}, {summary.high:.3f}]"
+    console.say(
+        f"{summary.kind} by {summary.scorer} on {summary.n_scored} latents: "
+        f"{_MEANS[summary.kind]} {summary.mean:.3f}{between}, chance {summary.chance:.3f}"
+    )
+    shown = {k: v for k, v in summary.more.items() if not k.endswith(("_low", "_high", "chance"))}
+    if shown:
+        console.say("  " + ", ".join(f"{name} {value:.3f}" for name, value in shown.items()))
+    if summary.n_missing:
+        console.say(f"  {summary.n_missing} of {summary.n_answers} answers missing")
+    if summary.usd > 0:
+        console.say(f"  cost of these answers: ${summary.usd:.4f}")
+
+
+def _flat(summary: TaskSummary) -> Figures:
+    kept = ("n_scored", "n_failed", "n_answers", "n_missing", "mean", "low", "high", "chance")
+    figures = {name: getattr(summary, name) for name in kept}
+    return {f"{summary.kind}/{name}": value for name, value in (figures | summary.more).items()}
+
+
+def _check(plan: Judging) -> Figures:
+    """What the checks say of the judge of `detect`."""
+    found = plan.check()
+    for kind, figures in found.agreement.items():
+        console.say(f"  {_told(kind, figures)}")
+    for warning in found.warnings:
+        console.complain(warning)
+    same = sorted({e for e in found.explainers if is_one_family(e, found.judge)})
+    if same:
+        console.say(
+            f"  explainer {same[0]} and judge {found.judge} are of one family "
+            f"({family_of(found.judge)}): a judge favours its own kind's words; "
+            "another --model, or --second-judge, tells"
+        )
+    flat = {
+        f"{kind}/{k}": v for kind, figures in found.agreement.items() for k, v in figures.items()
+    }
+    return {**flat, **found.habits, "one_family": bool(same), "n_warnings": len(found.warnings)}
+
+
+def _told(kind: str, figures: Mapping[str, float]) -> str:
+    again = {
+        "retest": "asked again in the reverse order",
+        "alone": "asked alone",
+        "second": "asked of the second judge",
+    }[kind]
+    parts = [
+        f"correlation {_bounded(figures, 'correlation', 2)}",
+        f"mean difference {_bounded(figures, 'difference', 1)} points",
+    ]
+    if "kappa" in figures:
+        parts.insert(0, f"Cohen's kappa {_bounded(figures, 'kappa', 2)}")
+    if "leak" in figures:
+        parts.append(f"a fitting neighbour adds {_bounded(figures, 'leak', 2)} of 100 points")
+    return f"{figures['n']:,.0f} images {again}: {', '.join(parts)}"
+
+
+def _bounded(figures: Mapping[str, float], name: str, digits: int) -> str:
+    low, high = figures[f"{name}_low"], figures[f"{name}_high"]
+    between = "" if math.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{figures[name]:.{digits}f}{between}"

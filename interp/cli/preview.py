@@ -1,0 +1,73 @@
+"""Stages -> what they would ask and cost, or their first requests as files; nothing is sent."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp.pipeline.settings import Work
+from interp.records.tasks import CHECKS
+from sae.cli import console
+from sae.core.errors import OK, quote
+
+if TYPE_CHECKING:
+    from interp.llm.cost.estimate import Estimate
+    from interp.pipeline.stage import Stage
+    from interp.run.run import Run
+
+
+def preview(run: Run, stages: Sequence[Stage[Any, Any, Any]], work: Work, json: Path | None) -> int:
+    """`--estimate` or `--dry-run`. What follows the first stage is a line each, and its share."""
+    from interp.pipeline.stage import write_first_requests
+
+    paid = [stage for stage in stages if not stage.is_local] or stages[:1]
+    if work.dry_run is not None and not work.estimate:
+        return _say_written(write_first_requests(run, paid, work.dry_run))
+    first, *others = [stage.estimate() for stage in paid]
+    console.say(f"{first.stage} with {first.model}; nothing was sent")
+    console.print_table(first.table())
+    for remark in first.remarks():
+        console.say(f"  {remark}")
+    for line in _further_lines(first, others):
+        console.say(line)
+    more = {f"{e.stage}/{k}": v for e in others for k, v in dataclasses.asdict(e).items()}
+    more |= {
+        f"in_all/{k}": sum(getattr(e, k) for e in (first, *others)) for k in ("n_requests", "usd")
+    }
+    console.write_figures(json, {**dataclasses.asdict(first), **more})
+    return OK
+
+
+def _say_written(requests: list[Path]) -> int:
+    console.say(f"{len(requests)} requests written, none sent")
+    if requests:
+        console.finish({"requests": requests[0].parent}, [f"open {quote(requests[0])}"])
+    return OK
+
+
+def _further_lines(first: Estimate, others: Sequence[Estimate]) -> list[str]:
+    """A line for each further stage of a command, with its share of the first one's cost."""
+    lines = [
+        f"  {other.stage} with {other.model}: {other.n_requests:,} requests on "
+        f"{other.n_latents:,} latents, {_dollars(other.usd)}{_share(other.usd, first.usd)}"
+        for other in others
+    ]
+    checks = [other.usd for other in others if other.stage.removeprefix("score-") in CHECKS]
+    if others:
+        total = first.usd + math.fsum(other.usd for other in others)
+        checked = _share(math.fsum(checks), first.usd) if checks else ""
+        lines.append(
+            f"  in all {_dollars(total)}" + (f"; checks of the judge{checked}" if checked else "")
+        )
+    return lines
+
+
+def _share(usd: float, of: float) -> str:
+    return f" (+{usd / of:.1%})" if of > 0 else ""
+
+
+def _dollars(usd: float) -> str:
+    return "price unknown" if math.isnan(usd) else f"${usd:,.4f}"

@@ -1,0 +1,132 @@
+"""What `interp score` is told -> the stages that it runs: judging tasks, checks of the judge."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from interp.pipeline.judging_settings import JudgingSettings
+from interp.pipeline.score import ScoreStage, newest_explanations
+from interp.pipeline.settings import ModelSettings, Work, choose_latents
+from interp.pipeline.stage import Stage
+from interp.pipeline.tasks import TaskStage
+from interp.records.tasks import DETECT
+from interp.records.types import AnsweredBy, Explanation, Score
+from interp.run.run import Run
+from interp.score.agreement import agreement_of, warnings_of
+from interp.score.kinds import checks, fuzz, intruder, match, simulate
+from interp.score.kinds.task import TaskKind
+from interp.score.lazy import habits_of
+from sae.core.errors import UserError
+
+KINDS: dict[str, TaskKind | None] = {
+    DETECT: None,  # has a stage and a file of its own
+    **{kind.name: kind for kind in (simulate.KIND, intruder.KIND, fuzz.KIND, match.KIND)},
+}
+
+
+class CheckedJudge(NamedTuple):
+    """How far the judge of `detect` can be trusted."""
+
+    judge: str
+    explainers: set[str]
+    agreement: dict[str, dict[str, float]]
+    """By check, as `agreement_of` gives it."""
+    habits: dict[str, float]
+    warnings: list[str]
+
+
+class Judging:
+    """The stages of one `interp score`, in the order in which they run."""
+
+    def __init__(
+        self,
+        run: Run,
+        settings: ModelSettings,
+        judging: JudgingSettings,
+        control: str = "",
+        work: Work | None = None,
+        nulls: str = "",
+    ) -> None:
+        """Raises `UserError` for a task that cannot be asked, before anything is paid."""
+        self._run, self._settings, self._judging = run, settings, judging
+        self._work = work or Work()
+        self._latents = (
+            choose_latents(run.evidence, self._work.latents) if self._work.latents else None
+        )
+        kinds = judging.kinds
+        if control and kinds != (DETECT,):
+            raise UserError(f"--control {control} is of --kind detect alone")
+        self.detect: ScoreStage | None = None
+        if DETECT in kinds:
+            self.detect = ScoreStage(run, settings, control, self._latents, self._work, nulls)
+        self.tasks = [self._task(kind) for name in kinds if (kind := KINDS[name]) is not None]
+        self.checks = self._checks() if self.detect is not None and not control else []
+
+    @property
+    def stages(self) -> list[Stage[Any, Any, Any]]:
+        """All of them."""
+        return [*([self.detect] if self.detect else []), *self.checks, *self.tasks]
+
+    def check(self) -> CheckedJudge:
+        """What the answers so far say of the judge of `detect`; a local one does not tire."""
+        assert self.detect is not None
+        results, by = self._run.results, self.detect.by
+        lines = {
+            line.score.latent: line
+            for line in results.score_lines
+            if not line.score.control and _by(line.score) == by
+        }
+        scores = {
+            latent: results.with_verdicts(line)
+            for latent, line in lines.items()
+            if line.score.failure is None and line.score.label == results.label(latent)
+        }
+        agreement = {
+            stage.kind.name: figures
+            for stage in self.checks
+            if (figures := agreement_of(scores, stage.results_on(scores), stage.kind.name))
+        }
+        habits = None if self._settings.is_local else habits_of(scores.values())
+        warnings = [*(habits.warnings() if habits else []), *warnings_of(agreement)]
+        explainers = {score.explainer for score in scores.values()}
+        flat = {f"habits/{k}": v for k, v in dataclasses.asdict(habits).items()} if habits else {}
+        return CheckedJudge(by.model, explainers, agreement, flat, warnings)
+
+    def _task(self, kind: TaskKind) -> TaskStage:
+        tests: dict[int, Explanation | None]
+        if kind.needs_label:
+            tests = dict(self._labelled())
+        else:
+            latents = choose_latents(self._run.evidence, None)
+            tests = dict.fromkeys(latents if self._latents is None else self._latents)
+        return TaskStage(self._run, self._settings, kind, tests, self._work)
+
+    def _checks(self) -> list[TaskStage]:
+        """Only of labels that are scored, or will be: `--limit` counts for these."""
+        assert self.detect is not None
+        own, judging = self._settings, self._judging
+        later = {test.latent for test in self.detect.all_pending[len(self.detect.pending) :]}
+        tests = {latent: e for latent, e in self._labelled().items() if latent not in later}
+        asked: list[tuple[ModelSettings, TaskKind]] = []
+        if not own.is_local:
+            asked = [
+                (own, checks.retest(judging.retest_share)),
+                (own, checks.alone(judging.alone_share)),
+            ]
+        if judging.second_judge:
+            if judging.second_judge == own.model:
+                raise UserError(f"--second-judge {own.model} is the judge itself; name another")
+            other = dataclasses.replace(own, model=judging.second_judge, price=judging.second_price)
+            asked.append((other, checks.second(judging.second_share)))
+        work = dataclasses.replace(self._work, limit=None)
+        return [TaskStage(self._run, settings, kind, tests, work) for settings, kind in asked]
+
+    def _labelled(self) -> dict[int, Explanation]:
+        newest = newest_explanations(self._run)
+        wanted = set(newest if self._latents is None else self._latents)
+        return {n: e for n, e in newest.items() if n in wanted and e.label is not None}
+
+
+def _by(score: Score) -> AnsweredBy:
+    return AnsweredBy(score.model, score.prompt, score.server)
