@@ -262,6 +262,11 @@ def _say_failures(summary: ExplainSummary | ScoreSummary) -> None:
 def _say_explained(summary: ExplainSummary, settings: ModelSettings) -> None:
     before = f"; {summary.n_skipped} were done before" if summary.n_skipped else ""
     console.say(f"{summary.n_labelled} latents labelled by {settings.model}{before}")
+    if summary.n_unclear or summary.n_several:
+        console.say(
+            f"  {summary.n_unclear} of them are unclear (marked wherever they are shown), "
+            f"{summary.n_several} have a second label"
+        )
     _say_failures(summary)
     if summary.remarks:
         counted = sorted(summary.remarks.items(), key=lambda pair: (-pair[1], pair[0]))

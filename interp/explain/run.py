@@ -11,6 +11,7 @@ from typing import NamedTuple
 from interp.llm.failures import Reason, commonest
 from interp.llm.types import is_transient
 from interp.records.types import TOO_FEW, UNREADABLE, AnsweredBy, Explanation
+from sae.core.csv_cells import UNCLEAR
 
 
 class ExplainSummary(NamedTuple):
@@ -32,6 +33,10 @@ class ExplainSummary(NamedTuple):
     """The commonest of this command's failures."""
     remarks: Mapping[str, int] = MappingProxyType({})
     """Remark of the linter -> labels of this command that have it."""
+    n_unclear: int = 0
+    """Of the labels of this command: guesses, which are shown with a mark."""
+    n_several: int = 0
+    """Of the same: those with a second label."""
 
 
 def pending_latents(
@@ -72,6 +77,8 @@ def summarise(
         n_unusable=sum(failure is not None for failure in asked),
         reasons=tuple(commonest((e.failure, e.reason) for e in made if e.failure is not None)),
         remarks=dict(Counter(code for e in made for code in e.lint)),
+        n_unclear=sum(e.verdict == UNCLEAR for e in made),
+        n_several=sum(e.second_label is not None for e in made),
     )
 
 

@@ -79,7 +79,7 @@ class Explanation:
     level: str
     """What kind of thing is named, e.g. "object", "part", "texture"; "" when not said."""
     confidence: int | None
-    """0 to 100 as the model says, uncalibrated; None when not said."""
+    """0 to 100: a vision model's own, uncalibrated; `local`: halves that agree. None: not said."""
     failure: str | None
     lint: tuple[str, ...]
     """Remarks of the label linter, as codes."""

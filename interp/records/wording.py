@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+from interp.records.types import Explanation
+from sae.core.csv_cells import mark_label
+
 MAX_LABEL = 200
 """Characters. A longer label is cut at a word."""
 MAX_DESCRIPTION = 600
@@ -47,6 +50,18 @@ _ADDRESS = re.compile(
     r"[^.;]{0,20}?\b(?:meets?|fits?|match(?:es)?|gets?|deserves?|scores?)\b",
     re.IGNORECASE,
 )
+
+
+def marked_label(explanation: Explanation | None) -> str:
+    """The label as people are shown it: an unclear one has a mark; "" without one."""
+    return mark_label(explanation.label or "", explanation.verdict) if explanation else ""
+
+
+def interpretation(explanation: Explanation | None) -> str:
+    """The same with the second label behind it."""
+    label = marked_label(explanation)
+    second = explanation.second_label if explanation and label else None
+    return f"{label}; also {second}" if second else label
 
 
 def addresses_judge(text: str) -> bool:

@@ -15,6 +15,7 @@ from interp.records.effect import CausalEffect
 from interp.records.support import Support
 from interp.records.tasks import MORE, TASKS, TaskScore
 from interp.records.types import Explanation, LatentStats, Score
+from interp.records.wording import interpretation, marked_label
 from interp.report.controls import control_scores, supports_of
 from interp.run.run import Run
 from sae.core.csv_cells import read_cell, write_cell
@@ -32,6 +33,7 @@ WAIT = 60.0
 TEXT_COLUMNS = (
     "interpretation",
     "label",
+    "second_label",
     "description",
     "verdict",
     "supported",
@@ -54,8 +56,10 @@ COLUMNS = (
     "latent_id",
     "interpretation",
     "label",
+    "second_label",
     "description",
     "verdict",
+    "confidence",
     "auroc",
     "auroc_low",
     "auroc_high",
@@ -103,7 +107,8 @@ Cell = str | int | float
 def write_labels(run: Run) -> Path:
     """Write `labels.csv` of a run and return its path. The same files give the same bytes.
 
-    Every latent has a row, dead ones too. `interpretation` is the label, "" without one; `status`
+    Every latent has a row, dead ones too. `interpretation` is the label with its mark where
+    it is unclear and with the second one, "" without one; `status`
     says why: "dead", "dense", "failed: KIND" of the explainer, "unscored: KIND" of the scorer.
     """
     results, clip = run.results, run.info.clip
@@ -178,14 +183,15 @@ def read_labels(path: Path | str) -> pd.DataFrame:
 def _cells(
     stats: LatentStats, explanation: Explanation | None, score: Score | None, clip: str
 ) -> dict[str, Cell]:
-    label = (explanation.label if explanation else None) or ""
     usd = (explanation.usd if explanation else 0.0) + (score.usd if score else 0.0)
     return {
         "latent_id": stats.latent,
-        "interpretation": label,
-        "label": label,
+        "interpretation": interpretation(explanation),
+        "label": marked_label(explanation),
+        "second_label": (explanation.second_label if explanation else None) or "",
         "description": explanation.description if explanation else "",
         "verdict": explanation.verdict if explanation else "",
+        "confidence": _known(explanation.confidence if explanation else None),
         **_score_cells(score),
         "frequency": stats.frequency,
         "token_frequency": stats.token_frequency,
@@ -277,6 +283,10 @@ def _written(cell: Cell) -> str:
     if isinstance(cell, int):
         return str(cell)
     return write_cell(cell)
+
+
+def _known(value: int | None) -> Cell:
+    return math.nan if value is None else value
 
 
 def _yes_or_no(value: bool) -> str:

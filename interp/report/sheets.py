@@ -15,6 +15,7 @@ import numpy as np
 
 from interp.evidence.bad_images import report_bad_images
 from interp.records.types import Evidence, Example, Explanation, Score, Verdict
+from interp.records.wording import interpretation
 from interp.report.canvas import (
     ACCENT,
     BACKGROUND,
@@ -145,7 +146,7 @@ def _draw(canvas: Canvas, sheet: Sheet, per_side: int) -> None:
 
 def _title(canvas: Canvas, sheet: Sheet) -> None:
     said, stats = sheet.explanation, sheet.evidence.stats
-    label = said.label if said and said.label is not None else None
+    label = interpretation(said)
     canvas.text(MARGIN, canvas.y, f"latent {stats.latent}  ·  {stats.status}", 9, color=SOFT)
     canvas.y += 0.24
     style = {"family": SERIF} if label else {"family": SERIF, "style": "italic", "color": SOFT}

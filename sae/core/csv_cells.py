@@ -1,4 +1,4 @@
-"""Text -> a cell of a CSV file that no spreadsheet takes for a formula, and back."""
+"""Text -> a cell of a CSV file that no spreadsheet takes for a formula, and back; marked labels."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ import re
 # such a sign get one more, so that reading takes off exactly what writing put on.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _SPECIAL = re.compile(r'[",\r\n]')
+
+
+UNCLEAR = "unclear"
+"""Verdict of an explainer whose label is a guess."""
+_MARK = f" ({UNCLEAR})"
+
+
+def mark_label(label: str, verdict: str) -> str:
+    """The label as people are shown it: a guess has a mark behind it, once."""
+    guess = bool(label) and verdict == UNCLEAR and _MARK not in label
+    return f"{label}{_MARK}" if guess else label
 
 
 def write_cell(text: str) -> str:

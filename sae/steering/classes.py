@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from sae.core.csv_cells import read_cell
+from sae.core.csv_cells import mark_label, read_cell
 from sae.core.errors import UserError
 from sae.core.files import package_version, replacing_folder, write_json
 from sae.core.output import require_own
@@ -170,14 +170,14 @@ def read_latent_labels(path: Path, n_latents: int) -> list[str]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.DictReader(file)
             columns = lines.fieldnames or ()
-            text = next((name for name in ("label", "interpretation") if name in columns), None)
+            text = next((name for name in ("interpretation", "label") if name in columns), None)
             if text is None or "latent_id" not in columns:
                 raise UserError(f"{path} has no columns latent_id and label")
             for line in lines:
                 latent = int(line["latent_id"])
                 if not 0 <= latent < n_latents:
                     raise UserError(f"{path}: the SAE has {n_latents} latents, none is {latent}")
-                words[latent] = read_cell(line[text] or "")
+                words[latent] = mark_label(read_cell(line[text] or ""), line.get("verdict") or "")
     except (OSError, TypeError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a table of labels: {error}") from None
     return words

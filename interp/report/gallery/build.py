@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.evidence.bad_images import report_bad_images
 from interp.records.types import Evidence, Example, Explanation, Score
+from interp.records.wording import interpretation
 from interp.report.controls import supports_of
 from interp.report.figures import number
 from interp.report.gallery.cards import collect_images, frame_box, is_stale, make_card
@@ -22,6 +23,7 @@ from interp.report.gallery.thumbs import Thumbs
 from interp.report.task_words import task_words
 from interp.run.results import Results
 from interp.run.run import Run
+from sae.core.csv_cells import UNCLEAR
 from sae.core.errors import UserError, quote
 from sae.core.files import replacing_folder, without_place
 from sae.core.progress import Progress
@@ -178,7 +180,7 @@ def _row(
         score = None
     tops = [e for e in evidence.of("explain", "top") if e.image_id in thumbs.there]
     return {
-        "label": said.label if said else None,
+        "label": interpretation(said) or None,
         "state": _state(said),
         "status": stats.status,
         "score": number(score.auroc) if score else None,
@@ -195,7 +197,9 @@ def _row(
 def _state(said: Explanation | None) -> str:
     if said is None:
         return "unlabelled"
-    return "failed" if said.failure else "labelled"
+    if said.failure:
+        return "failed"
+    return UNCLEAR if said.verdict == UNCLEAR else "labelled"
 
 
 def _base64(image_id: str) -> str:

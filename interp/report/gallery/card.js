@@ -57,7 +57,7 @@
   const pooled = ({ pool }) => ({ max: "is the largest of its tokens", mean: "is the mean over its tokens", sum: "is the sum over its tokens", cls: "is that of the class token" })[pool];
 
   function title({ explanation: said, stats }) {
-    const label = said && said.label;
+    const label = said && (said.marked_label || said.label);
     const none = stats.status === "dead" ? "Dead latent" : said ? "No label" : "Not labelled yet";
     return label ? el(`h1${label.length > 48 ? ".long" : ""}`, { id: "title" }, text(label)) : el("h1.none", { id: "title" }, none);
   }

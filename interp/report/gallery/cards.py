@@ -15,6 +15,7 @@ from interp.records.circular import is_circular
 from interp.records.effect import CausalEffect
 from interp.records.support import Support
 from interp.records.types import Evidence, Example, Explanation, LatentStats, Score, Verdict
+from interp.records.wording import marked_label
 from interp.report.figures import number, whole
 from sae.data.view import Heat, view_box
 
@@ -145,6 +146,7 @@ def _explanation(e: Explanation | None) -> dict[str, Json] | None:
     origin = ("model", "provider", "prompt")
     return {
         **{name: getattr(e, name) for name in kept + origin},
+        "marked_label": marked_label(e),
         "lint": list(e.lint),
         "candidates": list(e.candidates),
         "n_shown": len(e.codes),

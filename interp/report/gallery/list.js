@@ -12,6 +12,7 @@
     supported: ["Label supported", (index, i) => index.supported[i] === "supported"],
     undecided: ["Label undecided", (index, i) => index.supported[i] === "undecided"],
     unsupported: ["Label not supported", (index, i) => index.supported[i] === "unsupported"],
+    unclear: ["Unclear", (index, i) => index.state[i] === "unclear"],
     failed: ["Explainer failed", (index, i) => index.state[i] === "failed"],
     unlabelled: ["Not labelled yet", (index, i) => index.state[i] === "unlabelled" && index.status[i] !== "dead"],
     live: ["Live", (index, i) => index.status[i] === "live"],

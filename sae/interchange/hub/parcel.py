@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from sae.core.csv_cells import UNCLEAR
 from sae.core.errors import UserError, quote
 from sae.core.files import FORMAT, build_strictly, parse_object, sha256_of, without_place
 from sae.core.places import kind_of, refuse_place, require_sae
@@ -192,7 +193,10 @@ def _figures(report: Path) -> dict[str, float]:
 
 def _n_labels(labels: Path) -> int:
     with labels.open(encoding="utf-8-sig", newline="") as file:
-        return sum(bool(row.get("interpretation")) for row in csv.DictReader(file))
+        rows = csv.DictReader(file)
+        return sum(
+            bool(row.get("interpretation")) and row.get("verdict") != UNCLEAR for row in rows
+        )
 
 
 def _bytes(item: Item) -> bytes:

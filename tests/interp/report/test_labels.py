@@ -93,6 +93,18 @@ def test_a_row_says_what_is_known_with_four_digits(run_dir: Path, tmp_path: Path
     assert row["max_activation"] == "2"
 
 
+def test_a_guess_has_its_mark_and_a_second_label_stands_beside_the_first(run_dir: Path) -> None:
+    guess = explanation(0, "circle", verdict="unclear", confidence=31)
+    both = explanation(1, "face", verdict="several", second_label="cloud", confidence=None)
+    explain(run_dir, guess, both)
+    first, second = rows_of(run_dir)[:2]
+    assert (first["interpretation"], first["label"]) == ("circle (unclear)", "circle (unclear)")
+    assert (first["verdict"], first["second_label"], first["confidence"]) == ("unclear", "", "31")
+    assert second["interpretation"] == "face; also cloud"
+    assert (second["label"], second["second_label"]) == ("face", "cloud")
+    assert (second["verdict"], second["confidence"]) == ("several", "")
+
+
 def test_what_is_not_known_is_empty_and_never_nought(run_dir: Path) -> None:
     explain(run_dir, explanation(0, "wheel"))
     scored_row, dead = rows_of(run_dir)[0], rows_of(run_dir)[4]

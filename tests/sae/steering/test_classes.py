@@ -113,6 +113,18 @@ def test_images_without_a_class_count_for_none_and_labels_stand_beside_the_laten
     assert read_latent_labels(tmp_path / "theirs.csv", 3) == ["", "wheels", ""]
 
 
+def test_a_guess_keeps_its_mark_and_gets_one_where_an_older_table_has_none(tmp_path: Path) -> None:
+    (tmp_path / "old.csv").write_text(
+        "latent_id,interpretation,label,verdict\n0,circle,circle,unclear\n1,face,face,single\n"
+    )
+    assert read_latent_labels(tmp_path / "old.csv", 2) == ["circle (unclear)", "face"]
+    (tmp_path / "new.csv").write_text(
+        "latent_id,interpretation,label,verdict\n"
+        "0,circle (unclear),circle (unclear),unclear\n1,face; also cloud,face,several\n"
+    )
+    assert read_latent_labels(tmp_path / "new.csv", 2) == ["circle (unclear)", "face; also cloud"]
+
+
 def test_patchsaes_own_files_are_read_whichever_way_they_lie(
     folder: Path, store: EmbeddingStore, tmp_path: Path
 ) -> None:

@@ -66,6 +66,19 @@ def test_every_latent_has_a_row_and_a_card_of_the_same_number(run_dir: Path) -> 
     ]
 
 
+def test_a_guess_is_marked_in_list_and_card_and_is_no_labelled_latent(tmp_path: Path) -> None:
+    run_dir = small_run(tmp_path)
+    guess = synthetic.explanation(0, "circle", verdict="unclear")
+    both = synthetic.explanation(1, "face", verdict="several", second_label="cloud")
+    append_jsonl(run_dir / "explanations.jsonl", map(to_json, (guess, both)))
+    build_gallery(Run(run_dir))
+    index, cards = index_of(run_dir), cards_of(run_dir)
+    assert index["label"][:2] == ["circle (unclear)", "face; also cloud"]
+    assert index["state"][:2] == ["unclear", "labelled"]
+    assert cards[0]["explanation"]["marked_label"] == "circle (unclear)"
+    assert cards[1]["explanation"]["second_label"] == "cloud"
+
+
 def test_what_is_missing_is_null_and_never_zero(run_dir: Path) -> None:
     index, cards = index_of(run_dir), cards_of(run_dir)
     missing = (DEAD, FAILED, UNREACHED, UNSCORED, STALE)
