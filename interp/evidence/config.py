@@ -109,10 +109,11 @@ class Grouping:
     def describe(self, n_images: int) -> str:
         """It in a line, for the terminal."""
         n = round(self.grouped_share * n_images)
-        found = f"{self.n_groups:,} groups of near-duplicates hold {n:,} images "
+        also = " and of yours" if self.groups_sha256 else ""
+        found = f"{self.n_groups:,} groups of near-duplicates{also} hold {n:,} images "
         found += f"({self.grouped_share:.1%}), the largest {self.largest_group:,}"
         if self.ungrouped:
-            named = f"; {found.replace('near-duplicates', 'yours')}" if self.n_groups else ""
+            named = f"; {found.replace('near-duplicates and of ', '')}" if self.n_groups else ""
             return f"images are split one by one: {self.ungrouped}{named}"
         return (
             f"{found}; each is on one side of the split. Near-duplicates: hashes that differ in at "

@@ -29,10 +29,10 @@ from sae.data.table import Kind, read_table
 
 FILE = "hashes.parquet"
 COLUMNS: dict[str, Kind] = {"image_id": "text", "hash": "whole"}
-_AT_ONCE = 1024
+_AT_ONCE = 256
 """Images on the way."""
-_KEEP_EVERY = 20 * _AT_ONCE
-"""Images after which what was hashed is written down: a stopped command goes on from there."""
+_KEEP_EVERY = 10_000
+"""Images after which what was hashed is written down: a killed command goes on from there."""
 _N_TRIED = 8
 """Images of a domain that are looked for before it counts as out of reach."""
 _SIDE = 32
@@ -74,17 +74,17 @@ def read_hashes(store: EmbeddingStore, run_dir: Path, progress: Progress | None 
     new = np.array([row for row, name in enumerate(ids) if name not in kept], np.int64)
     new = _within_reach(store, new)
     n_written = len(kept)
-    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
+    try:
         for start in range(0, len(new), _AT_ONCE):
             rows = new[start : start + _AT_ONCE].tolist()
-            found = zip(rows, pool.map(lambda row: _hash_row(store, row), rows), strict=True)
-            kept |= {ids[row]: value for row, value in found if value is not None}
+            kept |= {ids[row]: value for row, value in _hash_rows(store, rows)}
             if progress is not None:
                 progress(start + len(rows), len(new))
             if len(kept) - n_written >= _KEEP_EVERY:
                 n_written = _keep(files, kept)
-    if len(kept) > n_written:
-        _keep(files, kept)
+    finally:
+        if len(kept) > n_written:
+            _keep(files, kept)
     known = np.array([name in kept for name in ids], bool)
     return Hashes(np.array([kept.get(name, 0) for name in ids], np.uint64), known)
 
@@ -138,6 +138,13 @@ def _why_unknown(store: EmbeddingStore, row: int) -> str:
     except UserError as error:
         return str(error)
     return ""
+
+
+def _hash_rows(store: EmbeddingStore, rows: list[int]) -> list[tuple[int, int]]:
+    """Row and hash of those that can be read."""
+    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1))) as pool:
+        found = zip(rows, pool.map(lambda row: _hash_row(store, row), rows), strict=True)
+        return [(row, value) for row, value in found if value is not None]
 
 
 def _hash_row(store: EmbeddingStore, row: int) -> int | None:

@@ -71,8 +71,8 @@ def _read(store: EmbeddingStore, file: Path) -> list[tuple[str, int]]:
         near = did_you_mean(unknown[0], [*bare, *whole]) if len(whole) < _MOST_COMPARED else ""
         raise UserError(
             f"--groups {file} names {len(unknown):,} images that {store.path} does not have: "
-            f"{', '.join(map(repr, unknown[:_N_NAMED]))}{more}{near}; a path is that of "
-            "images.parquet, or domain/path"
+            f"{', '.join(map(repr, unknown[:_N_NAMED]))}{more}; a path is that of images.parquet, "
+            f"or domain/path{near}"
         )
     return found
 

@@ -14,13 +14,14 @@ from sklearn.metrics import roc_auc_score
 from interp.evidence.collect import collect
 from interp.evidence.config import CollectConfig
 from interp.evidence.groups.hashes import Hashes, perceptual_hash, read_hashes
-from interp.evidence.groups.twins import Rule, find_twins
+from interp.evidence.groups.twins import Rule, find_twins, unit_vectors
 from interp.evidence.reader import EvidenceReader
 from interp.records.split import split_of
 from interp.score.sampling import SampleConfig, draw_sample
 from sae.data.images import content_id
 from sae.data.store import EmbeddingStore
 from sae.data.store_format import ImageRow
+from tests.support.interp.collected import make_store
 from tests.support.interp.copies import (
     D_IMAGE,
     Copies,
@@ -201,7 +202,19 @@ def test_a_stopped_command_goes_on_with_the_hashes_that_it_has(copies, tmp_path,
     counts.clear()
     found = read_hashes(copies.store, tmp_path, lambda *seen: counts.append(seen))
     assert found.known.all()
-    assert counts[-1] == (210 - 64, 210 - 64)  # the last 32 of 96 were not written yet
+    assert counts[-1] == (210 - 96, 210 - 96)
+
+
+@pytest.mark.parametrize(("t", "first", "last"), [(4, 0, 4), (5, 0, 1), (1, 0, 1)])
+def test_an_image_has_the_vector_of_its_cls_token_or_else_the_mean_of_its_patches(
+    tmp_path: Path, t: int, first: int, last: int
+) -> None:
+    store = make_store(tmp_path / "store", 30, t, [2, 2] if t > 1 else None)
+    rows = np.array([0, 7, 29])
+    x = store.read(rows).float().numpy()[:, first:last].mean(1)
+    with np.errstate(invalid="ignore"):
+        expected = x / np.linalg.norm(x, axis=1, keepdims=True)
+    np.testing.assert_allclose(unit_vectors(store, rows), expected, rtol=1e-5)
 
 
 def test_a_changed_and_a_missing_image_are_alone(tmp_path) -> None:
