@@ -106,11 +106,12 @@ def neighbours(place: int, n: int) -> list[int]:
 
 def grids_of(verdicts: Sequence[Verdict]) -> list[tuple[Verdict, ...]]:
     """The questions in which the verdicts of a score were asked for, each in its order."""
-    grids, start = [], 0
-    for size in even_sizes(len(verdicts), SampleConfig().n_tiles) if verdicts else ():
-        grids.append(tuple(verdicts[start : start + size]))
-        start += size
-    return grids
+    sizes = even_sizes(len(verdicts), SampleConfig().n_tiles) if verdicts else []
+    asked = [call for call, size in enumerate(sizes) for _ in range(size)]  # as older files are
+    grids: dict[int, list[Verdict]] = {}
+    for verdict, call in zip(verdicts, asked, strict=True):
+        grids.setdefault(call if verdict.call < 0 else verdict.call, []).append(verdict)
+    return [tuple(grid) for grid in grids.values()]
 
 
 def _pairs(scores: Mapping[int, Score], lines: Iterable[TaskScore]) -> Pairs:
