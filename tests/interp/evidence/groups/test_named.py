@@ -14,9 +14,10 @@ from interp.evidence.config import CollectConfig
 from interp.evidence.groups.named import read_named
 from interp.evidence.reader import EvidenceReader
 from interp.records.split import name_group, split_of
+from interp.score.sampling import SampleConfig, draw_sample
 from sae.core.errors import UserError
 from sae.data.store import EmbeddingStore
-from tests.support.interp.collected import make_sae, make_store
+from tests.support.interp.collected import DENSE, make_sae, make_store
 from tests.support.interp.one_pass import SMALL
 
 
@@ -136,6 +137,10 @@ def test_the_side_select_is_a_part_of_the_explain_side_and_the_score_side_stays(
         score = [(e.row, e.kind, e.rank) for e in after.examples if e.side == "score"]
         assert score == [(e.row, e.kind, e.rank) for e in before.examples if e.side == "score"]
         assert all(e.side == split_of(e.image_id, select=True) for e in after.examples)
+    few = SampleConfig(n_positive=5, n_negative=5, n_least=1)
+    chosen = draw_sample(three.of(DENSE), few, "select")
+    assert len(chosen.positives) == len(chosen.negatives) == 5
+    assert {e.side for e in (*chosen.positives, *chosen.negatives)} == {"select"}
     ids = store.images["image_id"]
     share = np.mean([split_of(i, select=True) == "select" for i in ids])
     assert 0.1 < share < 0.3
