@@ -93,8 +93,15 @@ def score(
     work: Work,
     run: RunOption = None,
     control: Annotated[
-        str, typer.Option(help='"shuffled" scores other latents\' labels: the floor.')
+        str,
+        typer.Option(
+            help="shuffled: other latents' labels; or a list of untrained, random: SAEs of the "
+            "same shape that learned nothing."
+        ),
     ] = "",
+    control_latents: Annotated[
+        int, typer.Option(help="Latents of each SAE that learned nothing.", min=1)
+    ] = 64,
     nulls: Annotated[
         str,
         typer.Option(
@@ -110,11 +117,17 @@ def score(
 
     --kind asks other judging tasks, with or without it; docs/scores.md says what each means.
     """
+    from interp.cli.controls import go_through_controls
+    from interp.pipeline.controls import read_controls
     from interp.pipeline.judging import Judging
     from interp.report.controls import flat, side_by_side, table
     from interp.report.labels import write_labels
 
     opened = open_run(run)
+    untaught = read_controls(control)
+    if untaught:
+        n = control_latents
+        return go_through_controls(opened, untaught, settings, n, work, nulls, json)
     plan = Judging(opened, settings, judging, control, work, nulls)
     if work.sends_nothing:
         return preview(opened, plan.stages, work, json)

@@ -121,10 +121,13 @@ class Stage(ABC, Generic[Item, Record, Summary]):
             report_bad_images(self._run.evidence, "they were left out")
         return self.summary(made)
 
-    def estimate(self) -> Estimate:
-        """What `run` would ask for and what that would cost. Opens no socket, takes no lock."""
+    def estimate(self, items: Sequence[Item] | None = None) -> Estimate:
+        """What `run` would ask for and what that would cost, or what these items would.
+
+        Opens no socket, takes no lock.
+        """
         self._require_paid()
-        askable = self._askable()
+        askable = self._askable() if items is None else items
         n_requests = [self._n_requests(item) for item in askable]
         step = max(1, len(askable) // N_SAMPLE)
         spread = askable[::step][:N_SAMPLE]  # evenly
