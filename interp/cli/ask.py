@@ -93,11 +93,7 @@ def score(
     work: Work,
     run: RunOption = None,
     control: Annotated[
-        str,
-        typer.Option(
-            help="shuffled: other latents' labels; or a list of untrained, random: SAEs of the "
-            "same shape that learned nothing."
-        ),
+        str, typer.Option(help="Other labels: shuffled; other SAEs: untrained,random (or one).")
     ] = "",
     control_latents: Annotated[
         int, typer.Option(help="Latents of each SAE that learned nothing.", min=1)
@@ -124,10 +120,8 @@ def score(
     from interp.report.labels import write_labels
 
     opened = open_run(run)
-    untaught = read_controls(control)
-    if untaught:
-        n = control_latents
-        return go_through_controls(opened, untaught, settings, n, work, nulls, json)
+    if names := read_controls(control):
+        return go_through_controls(opened, names, settings, control_latents, work, nulls, json)
     plan = Judging(opened, settings, judging, control, work, nulls)
     if work.sends_nothing:
         return preview(opened, plan.stages, work, json)
