@@ -14,7 +14,8 @@ import torch
 
 from interp.bench.truth import TruthReport, measure, read_truth
 from interp.evidence.config import CollectConfig
-from interp.pipeline.clip_model import background, local_encoder
+from interp.pipeline.causal import run_causal
+from interp.pipeline.clip_model import background, judge_encoder
 from interp.pipeline.collect import run_collect
 from interp.pipeline.explain import ExplainStage
 from interp.pipeline.score import ScoreStage, newest_explanations
@@ -107,6 +108,10 @@ def _explain_and_score(run: Run, settings: ModelSettings) -> None:
     if settings.is_local:  # a paid model would be asked as much again
         ScoreStage(run, settings, "shuffled").run("7/8 control")
     console.print_table(table(side_by_side(run)))
+    with bar("7/8 causal", "latents") as progress:
+        effects = run_causal(run, settings.device, progress=progress)
+    for line in effects.lines():
+        console.say(line)
     write_labels(run)
 
 
@@ -115,6 +120,6 @@ def _compare(run: Run, settings: ModelSettings, progress: Progress) -> TruthRepo
     from interp.local.models import LocalJudge
 
     reader = run.evidence
-    judge = LocalJudge(local_encoder(run, settings), background(reader))
+    judge = LocalJudge(judge_encoder(run, settings), background(reader))
     truth = read_truth(run.path / "world" / "truth.parquet")
     return measure(reader, load(run.sae), truth, newest_explanations(run), judge, progress)

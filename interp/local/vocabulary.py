@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from sae.core.errors import UserError
-from sae.world.scene.concepts import CONCEPTS, CONJUNCTIONS, Concept, concept_named
+from sae.world.scene.concepts import CONCEPTS, CONJUNCTIONS, OBJECTS, Concept, concept_named
 
 TERMS_FILE = Path(__file__).with_name("vocabulary.txt")
-WORLD_CLIPS = ("tiny",)
-"""Names of the built-in CLIPs, which know the words of the drawn world and no others."""
+WORLD_CLIPS = ("tiny", "tiny-conv")
+"""Names of the built-in CLIPs, which know the words of the drawn world and no others. They share no
+weights, no training images and no architecture of the image tower: each may judge the other's."""
 
 TEMPLATES = ("a photo of {}", "a sketch of {}", "{}")
 
@@ -48,6 +50,16 @@ def texts_of(label: str, clip_name: str) -> tuple[str, ...]:
     if concept is not None:
         return _texts_of_concept(concept)
     return tuple(template.format(label) for template in TEMPLATES)
+
+
+@functools.cache
+def place_among_objects(label: str) -> int | None:
+    """Place in OBJECTS of the world's object that a label names; -1 for an object that the world
+    never shows; None for anything else."""
+    concept = concept_named(label)
+    if concept is None or concept.kind not in ("object", "distractor"):
+        return None
+    return OBJECTS.index(concept.name) if concept.kind == "object" else -1
 
 
 def read_terms(path: Path) -> list[str]:

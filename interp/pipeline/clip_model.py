@@ -41,9 +41,24 @@ def clip_name(run: Run, settings: ModelSettings) -> str:
     return name
 
 
+def judge_clip_name(run: Run, settings: ModelSettings) -> str:
+    """The name of the CLIP that judges: the one asked for; on a built-in world the built-in one
+    that the SAE is not made of; else `clip_name`, so the judge is circular and is said to be."""
+    if settings.clip or not _is_of_world(run):
+        return clip_name(run, settings)
+    from interp.local.vocabulary import WORLD_CLIPS
+
+    return next(name for name in reversed(WORLD_CLIPS) if name != run.info.clip)
+
+
 def local_encoder(run: Run, settings: ModelSettings) -> ClipEncoder:
-    """The local model's CLIP; in one process every stage sees with the same, each image once."""
+    """The local namer's CLIP; in one process every stage sees with the same, each image once."""
     return _encoder(clip_name(run, settings), settings.device)
+
+
+def judge_encoder(run: Run, settings: ModelSettings) -> ClipEncoder:
+    """The local judge's CLIP, likewise."""
+    return _encoder(judge_clip_name(run, settings), settings.device)
 
 
 def background(reader: EvidenceReader) -> Iterator[tuple[str, Image.Image]]:

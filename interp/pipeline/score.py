@@ -10,7 +10,7 @@ from typing import Any
 
 from interp.llm.types import Question, VisionModel
 from interp.pictures.cache import EvidenceSource, PictureCache
-from interp.pipeline.clip_model import background, clip_name, local_encoder, warn_of_misfit
+from interp.pipeline.clip_model import background, judge_clip_name, judge_encoder, warn_of_misfit
 from interp.pipeline.dry_run import Unasked
 from interp.pipeline.paid_model import JUDGE_SHAPE
 from interp.pipeline.settings import ModelSettings, Work
@@ -73,7 +73,7 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
             )
         from interp.local.models import LocalJudge
 
-        return LocalJudge.identify(clip_name(self._run, self._settings))
+        return LocalJudge.identify(judge_clip_name(self._run, self._settings))
 
     def questions(self, items: Iterable[Explanation]) -> Iterator[Question]:
         source = PictureCache(self._run.evidence)
@@ -109,7 +109,7 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
     def _local_answerer(self) -> Judge:
         from interp.local.models import LocalJudge
 
-        encoder = local_encoder(self._run, self._settings)
+        encoder = judge_encoder(self._run, self._settings)
         judge = LocalJudge(encoder, background(self._run.evidence))
         labels = [test.label or "" for test in self.pending]
         warn_of_misfit(self._run, encoder.clip.name, labels, judge.background)
@@ -136,7 +136,7 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
         """Of all labels of the run, whichever are scored now."""
         from interp.local.vocabulary import load_vocabulary
 
-        clip = clip_name(self._run, self._settings)
+        clip = judge_clip_name(self._run, self._settings)
         words = [term.name for name in ("auto", "general") for term in load_vocabulary(name, clip)]
         newest = self._run.results.newest_explanations().values()
         return FreeNulls(judge, [e.label for e in newest if e.label], words)

@@ -209,7 +209,8 @@ class JudgeSettings(ModelSettings):
         typer.Option(
             "--judge-clip",
             "--clip",
-            help="CLIP that judges; better another than the SAE's. Default: the store's.",
+            help="CLIP that judges; better another than the SAE's. Default: on the built-in world "
+            "the built-in one that the SAE is not made of, else the store's.",
             rich_help_panel=_LOCAL,
             show_default=False,
         ),

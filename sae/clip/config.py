@@ -21,8 +21,8 @@ class SourceConfig:
     clip: Annotated[
         str,
         typer.Option(
-            help="tiny (built in), MODEL/PRETRAINED of open_clip (ViT-B-32/openai), MODEL/random, "
-            "hf-hub:org/name, local-dir:path."
+            help="tiny, tiny-conv (built in), MODEL/PRETRAINED of open_clip (ViT-B-32/openai), "
+            "MODEL/random, hf-hub:org/name, local-dir:path."
         ),
     ] = "tiny"
     layer: Annotated[

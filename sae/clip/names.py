@@ -24,7 +24,7 @@ from sae.core.files import did_you_mean
 from sae.data.view import VIEWS, View, find_view
 
 _TINY_CLIP = Path(__file__).resolve().parents[1] / "world" / "tiny_clip"
-BUILT_IN = {"tiny": _TINY_CLIP / "weights"}
+BUILT_IN = {"tiny": _TINY_CLIP / "weights", "tiny-conv": _TINY_CLIP / "weights_conv"}
 """Folders of the CLIPs that ship with the package; they know the built-in world alone."""
 RANDOM = "random"
 HF_EXTRA = "pip install 'sae-interp[hf]'"

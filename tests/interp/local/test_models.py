@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
+from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
@@ -15,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from interp.local.clip_encoder import BATCH, ClipEncoder
-from interp.local.models import LocalJudge, LocalNamer
+from interp.local.models import JUDGE_CURVES, LocalJudge, LocalNamer
 from interp.local.naming import score_terms, standardise
 from interp.local.vocabulary import TERMS_FILE, Term, load_vocabulary, read_terms, texts_of
 from interp.pictures.cache import Images
@@ -25,7 +28,7 @@ from interp.records.types import TOO_FEW, UNREADABLE, Evidence, Example, Explana
 from interp.records.wording import ADDRESSES_JUDGE
 from sae.core.errors import UserError
 from sae.data.images import BadImage
-from sae.world.scene.concepts import CONCEPTS
+from sae.world.scene.concepts import CONCEPTS, OBJECTS
 from tests.support.interp.latents import (
     COLOURS,
     ColourClip,
@@ -57,6 +60,17 @@ class SmallTransformer(ColourClip):
 def explain(evidence: Evidence, images: Images = paint) -> Explanation:
     namer = LocalNamer(ClipEncoder(ColourClip()), COLOUR_TERMS, plain_with_ids(*BACKGROUND))
     return asyncio.run(namer.explain(evidence, images))
+
+
+class WordClip(ColourClip):
+    """A direction of its own for every text."""
+
+    name = "tiny-conv"
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        seeds = [int.from_bytes(sha256(text.encode()).digest()[:4], "big") for text in texts]
+        rows = [torch.randn(3, generator=torch.Generator().manual_seed(s)) for s in seeds]
+        return torch.nn.functional.normalize(torch.stack(rows), dim=-1)
 
 
 # ------------------------------------------------------------------------------ known values
@@ -265,3 +279,51 @@ def test_a_useless_vocabulary_file_is_refused_by_name(
 def test_a_missing_vocabulary_file_is_refused_with_the_choices() -> None:
     with pytest.raises(UserError, match="auto, world, hard, general"):
         load_vocabulary("wrld", "tiny")
+
+
+# ------------------------------------------------------------------------------ rivals
+
+
+def judge_of_words() -> tuple[LocalJudge, Tensor]:
+    rows = torch.nn.functional.normalize(
+        torch.randn(40, 3, generator=torch.Generator().manual_seed(1)), dim=-1
+    )
+    return LocalJudge(ClipEncoder(WordClip()), plain_with_ids(*BACKGROUND)), rows
+
+
+def deviations(judge: LocalJudge, label: str, rows: Tensor) -> Any:
+    texts = judge.encoder.clip.embed_texts(texts_of(label, "tiny-conv")).numpy()
+    text = texts.mean(0) / np.linalg.norm(texts.mean(0))
+    usual = judge.background.numpy() @ text
+    return (rows.numpy() @ text - usual.mean()) / usual.std()
+
+
+def test_an_object_is_held_against_the_worlds_other_object_that_fits_best() -> None:
+    judge, rows = judge_of_words()
+    every = np.stack([deviations(judge, name, rows) for name in OBJECTS])
+    for label in ("star", "a photo of a star", "key"):
+        own = OBJECTS.index(label.split()[-1])
+        rival = np.delete(every, own, axis=0).max(0).clip(0)
+        expected = deviations(judge, label, rows) - rival
+        assert judge.standing([label], rows)[0].numpy() == pytest.approx(expected, abs=1e-3)
+
+
+def test_what_names_no_object_has_no_rivals_and_a_word_of_no_image_has_all() -> None:
+    judge, rows = judge_of_words()
+    for label in ("red", "striped", "something quite else"):
+        own = judge.standing([label], rows)[0].numpy()
+        assert own == pytest.approx(deviations(judge, label, rows), abs=1e-3)
+    never = next(concept.name for concept in CONCEPTS if concept.kind == "distractor")
+    best = np.max([deviations(judge, name, rows) for name in OBJECTS], axis=0).clip(0)
+    expected = deviations(judge, never, rows) - best
+    assert judge.standing([never], rows)[0].numpy() == pytest.approx(expected, abs=1e-3)
+
+
+def test_grades_follow_the_curve_in_tens() -> None:
+    judge, rows = judge_of_words()
+    standing = judge.standing(["star", "red"], rows).numpy()
+    midpoint, steepness, step, _ = JUDGE_CURVES["tiny-conv"]
+    expected = np.round(100 / (1 + np.exp(-steepness * (standing - midpoint))) / step) * step
+    grades = judge.grade(["star", "red"], rows).numpy()
+    assert np.mean(grades == expected) > 0.97  # but for what rounds to either side
+    assert set(grades.flatten().tolist()) <= {10.0 * n for n in range(11)}

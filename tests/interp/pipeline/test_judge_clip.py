@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from interp.local.vocabulary import WORLD_CLIPS
+from interp.pipeline.clip_model import judge_clip_name
+from interp.pipeline.settings import JudgeSettings
 from interp.report.labels import read_labels
 from interp.run.run import Run
+from sae.clip.names import BUILT_IN
 from sae.core.errors import OK, USAGE
 from tests.support.commands import Walk, interp
 from tests.support.sae.small_clip import RESNET, small_clip
@@ -45,6 +50,37 @@ def test_the_clip_that_is_named_judges_however_it_is_named(
     live = read_labels(explained).query("scorer != ''")
     assert set(live["circular"]) == {"no"}
     assert Run(explained).info.settings["score"]["clip"] == "local-dir:resnet"
+
+
+def test_on_the_world_the_other_built_in_clip_judges(
+    explained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert interp("score", *LOCAL, "--run", explained) == OK
+    said = capsys.readouterr().out
+    assert "scored by local:tiny-conv" in said
+    assert "circular" not in said
+    assert set(read_labels(explained).query("scorer != ''")["circular"]) == {"no"}
+
+
+def test_an_sae_of_either_built_in_clip_is_judged_by_the_other_and_elsewhere_by_its_own(
+    explained: Path, tmp_path: Path
+) -> None:
+    settings = JudgeSettings(model="local")
+    run = Run(Path(shutil.copytree(explained, explained.with_name("either"))))
+    store = Path(shutil.copytree(run.store, run.store.with_name("store-either")))
+    config = json.loads((run.path / "run.json").read_text())
+    for clip, judge in (("tiny", "tiny-conv"), ("tiny-conv", "tiny"), ("A/b", "tiny-conv")):
+        (run.path / "run.json").write_text(
+            json.dumps({**config, "clip": clip, "store": "../store-either"})
+        )
+        assert judge_clip_name(run, settings) == judge
+    info = json.loads((store / "store.json").read_text())
+    (store / "store.json").write_text(json.dumps({**info, "roots": {"photo": str(tmp_path)}}))
+    assert judge_clip_name(run, settings) == "tiny"  # the store's own: circular
+
+
+def test_built_in_names_are_the_same_where_they_are_looked_up_and_where_words_are_chosen() -> None:
+    assert set(WORLD_CLIPS) == set(BUILT_IN)
 
 
 def test_the_saes_own_clip_is_said_to_be_circular(
