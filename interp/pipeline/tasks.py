@@ -8,7 +8,7 @@ from pathlib import Path
 
 from interp.llm.types import Question, VisionModel
 from interp.pictures.cache import EvidenceSource, PictureCache
-from interp.pipeline.clip_model import background, clip_name, local_encoder
+from interp.pipeline.clip_model import background, judge_clip_name, judge_encoder
 from interp.pipeline.dry_run import Unasked
 from interp.pipeline.paid_model import JUDGE_SHAPE
 from interp.pipeline.settings import ModelSettings, Work
@@ -72,7 +72,7 @@ class TaskStage(Stage[int, TaskScore, TaskSummary]):
             return AnsweredBy(settings.model, prompt, settings.server)
         from interp.local.models import LocalJudge
 
-        return LocalJudge.identify(clip_name(self._run, settings))
+        return LocalJudge.identify(judge_clip_name(self._run, settings))
 
     def questions(self, items: Iterable[int]) -> Iterator[Question]:
         source = PictureCache(self._run.evidence)
@@ -125,7 +125,7 @@ class TaskStage(Stage[int, TaskScore, TaskSummary]):
         from interp.local.models import LocalJudge
         from interp.local.tasks import LocalTaskJudge
 
-        encoder = local_encoder(self._run, self._settings)
+        encoder = judge_encoder(self._run, self._settings)
         return LocalTaskJudge(LocalJudge(encoder, background(self._run.evidence)), encoder)
 
     def _paid_answerer(self, model: VisionModel) -> VlmTaskJudge:
