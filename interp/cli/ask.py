@@ -302,6 +302,17 @@ def _say_scored(summary: ScoreSummary, circular: bool) -> None:
         f"(random negatives {summary.auroc_easy:.3f}, hard ones {summary.auroc_hard:.3f}), "
         f"balanced accuracy {summary.balanced_accuracy:.3f}"
     )
+    if not math.isnan(summary.auroc_low):
+        console.say(
+            f"  95% interval over latents {summary.auroc_low:.3f} to {summary.auroc_high:.3f}; "
+            f"strongest two fifths {summary.auroc_strong:.3f}"
+        )
+    if not math.isnan(summary.rho):
+        console.say(
+            f"  over all held-out images: correlation with the activation {summary.rho:.3f} "
+            f"({summary.rho_low:.3f} to {summary.rho_high:.3f}), precision of a grade of 50 or "
+            f"more {summary.precision_at_base_rate:.3f}"
+        )
     alarm = "; TOO MANY to trust the figures" if summary.missing_alarm else ""
     console.say(
         f"  {summary.n_missing} of {summary.n_images} answers missing "

@@ -26,6 +26,7 @@ from interp.records.types import (
 from interp.records.wording import SPEAKS_TO_JUDGE, WEAK_NEGATIVES
 from interp.score.nulls.shuffle import shuffle_labels
 from interp.score.sampling import SampleConfig, draw_sample, is_enough, n_grids
+from interp.score.statistics.means import mean_interval
 from sae.core.errors import UserError
 from sae.core.shares import wilson_interval
 
@@ -77,6 +78,15 @@ class ScoreSummary:
     """Fewest other labels that one was ranked among."""
     nulls: tuple[tuple[str, float], ...] = ()
     """Mean AUROC of each kind of null, by name."""
+    auroc_low: float = math.nan
+    auroc_high: float = math.nan
+    """95% interval of the mean AUROC, by a bootstrap over latents."""
+    auroc_strong: float = math.nan
+    rho: float = math.nan
+    rho_low: float = math.nan
+    rho_high: float = math.nan
+    """95% interval of the mean rho, likewise."""
+    precision_at_base_rate: float = math.nan
 
 
 def pending_tests(
@@ -141,6 +151,8 @@ def summarise(
     n_images = sum(score.n_positive + score.n_negative for score in asked)
     n_missing = sum(score.n_missing for score in asked)
     rate = n_missing / n_images if n_images else math.nan
+    of_auroc = mean_interval(score.auroc for score in scored)
+    of_rho = mean_interval(score.rho for score in scored)
     return ScoreSummary(
         scorer=by.model,
         control=control,
@@ -160,6 +172,13 @@ def summarise(
         n_noted=sum(SPEAKS_TO_JUDGE in score.note for score in scored),
         n_weak=sum(WEAK_NEGATIVES in score.note for score in scored),
         **_support(last, explanations or {}, control),
+        auroc_low=of_auroc.low,
+        auroc_high=of_auroc.high,
+        auroc_strong=_mean([score.auroc_strong for score in scored]),
+        rho=_mean([score.rho for score in scored]),
+        rho_low=of_rho.low,
+        rho_high=of_rho.high,
+        precision_at_base_rate=_mean([score.precision_at_base_rate for score in scored]),
     )
 
 

@@ -192,12 +192,15 @@ def _join(x: float, half: float, rest: float, n_free: float, unseen: float) -> t
     """Bounds of x / sqrt(rest) from those of x and of rest."""
     from scipy.stats import chi2
 
-    ratio = x / math.sqrt(rest)
+    ratio = abs(x) / math.sqrt(rest)
     small, large = (rest * n_free / chi2.ppf(q, n_free) for q in (0.975, 0.025))
-    toward, away = x / math.sqrt(large + unseen), x / math.sqrt(small)
-    low, high = (toward, away) if ratio > 0 else (away, toward)
+    toward, away = abs(x) / math.sqrt(large + unseen), abs(x) / math.sqrt(small)
     own = half / math.sqrt(rest)
-    return ratio - math.hypot(own, ratio - low), ratio + math.hypot(own, high - ratio)
+    near, far = ratio - math.hypot(own, ratio - toward), ratio + math.hypot(own, away - ratio)
+    if near < 0 < abs(x) - half:  # x alone is not 0: on the scale of logarithms it stays so
+        logs = math.log(abs(x) / (abs(x) - half)), math.log(ratio / toward)
+        near = ratio * math.exp(-math.hypot(*logs))
+    return (near, far) if x > 0 else (-far, -near)
 
 
 def _share(judged: Judged, chosen: NDArray[np.bool_]) -> tuple[float, Interval, float]:

@@ -6,11 +6,13 @@ import dataclasses
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from interp.records.types import AnsweredBy, Score
 from interp.score.run import summarise
 from interp.score.sampling import SampleConfig
+from interp.score.statistics.means import mean_interval
 from sae.core.errors import UserError
 from tests.support.interp.asking import score_run, stored_summary
 from tests.support.interp.latents import Source, explained
@@ -140,3 +142,17 @@ def test_a_summary_means_over_scored_latents_and_the_last_row_of_each() -> None:
     summary = summarise([old, one, two, failed, control], SCRIPTED, "", range(100))
     assert summary.auroc == pytest.approx(0.8)
     assert (summary.n_scored, summary.n_failed) == (2, 1)
+    # Of two latents the mean is one of .7, .8 and .9: a quarter of the draws takes one twice.
+    assert (summary.auroc_low, summary.auroc_high) == pytest.approx((0.7, 0.9))
+    assert summary.rho == pytest.approx(one.rho)
+
+
+def test_the_interval_of_a_mean_is_that_of_whole_latents_drawn_anew() -> None:
+    values = np.random.default_rng(0).normal(0.8, 0.1, 100)
+    low, high = mean_interval([*values, math.nan])
+    error = values.std() / 10
+    assert (low, high) == pytest.approx(
+        (values.mean() - 1.96 * error, values.mean() + 1.96 * error), abs=0.004
+    )
+    assert mean_interval([*values, math.nan]) == (low, high)
+    assert all(map(math.isnan, mean_interval([0.9, math.nan])))
