@@ -123,20 +123,23 @@ class Figures:
 def line_of(
     part: str,
     explanation: Explanation,
-    score: Score,
+    judge: str,
+    score: Score | None,
     meaning: Constructed,
     truth: WorldTruth,
     active: NDArray[np.bool_],
     supported: str = "",
 ) -> Line:
-    """`score` with its verdicts; `active` (n_images,) is where the latent is active."""
+    """`score` of that label with its verdicts, None where there is none; `active` (n_images,) is
+    where the latent is active."""
     true = truth.where(explanation.label)
-    rows = [truth.row_of[verdict.image_id] for verdict in score.verdicts]
-    positive = np.array([verdict.truth for verdict in score.verdicts], bool)
+    verdicts = score.verdicts if score else ()
+    rows = [truth.row_of[verdict.image_id] for verdict in verdicts]
+    positive = np.array([verdict.truth for verdict in verdicts], bool)
     return Line(
         part=part,
         explainer=explanation.model,
-        judge=score.model,
+        judge=judge,
         latent=explanation.latent,
         kind=meaning.kind,
         meaning=" | ".join(meaning.concepts),
@@ -149,9 +152,9 @@ def line_of(
         third=has_third(explanation, meaning),
         domain_said=bool(meaning.domain) and explanation.domain == meaning.domain,
         flagged=is_flagged(explanation),
-        score=score.auroc,
-        low=score.auroc_low,
-        high=score.auroc_high,
+        score=score.auroc if score else math.nan,
+        low=score.auroc_low if score else math.nan,
+        high=score.auroc_high if score else math.nan,
         truth=float(auroc_of(true[rows], positive)),
         truth_all=float(auroc_of(true, active)),
         best=float(np.nanmax(truth.aurocs(active), initial=-math.inf)),

@@ -101,7 +101,8 @@ def has_third(explanation: Explanation, meaning: Constructed) -> bool:
 
 def is_flagged(explanation: Explanation) -> bool:
     """Whether more than one thing, or nothing clear, is said to be there."""
-    return explanation.verdict != "single" or explanation.second_label is not None
+    is_single = explanation.verdict == "single" and explanation.second_label is None
+    return explanation.label is not None and not is_single
 
 
 def is_made_of_concepts(kind: str) -> bool:

@@ -236,7 +236,7 @@ def _judge(
     config: BenchConfig,
     settings: BenchSettings,
 ) -> Iterator[Line]:
-    """Score, and give a line for each latent that has a score by this judge."""
+    """Score, and give a line for each latent that was explained; no label has no score."""
     oracle, made = Oracle.parse(judge), settings.of(judge, config.tier)
     stage = (
         OracleScoreStage(run, made, oracle, subject.truth)
@@ -251,10 +251,14 @@ def _judge(
     supports = find_support(explanations, newest.values())
     for latent in subject.latents:
         score, explanation = newest.get(latent), explanations.get(latent)
-        if score is not None and explanation is not None and score.label == explanation.label:
-            meaning, active = subject.meanings[latent], subject.active[:, latent]
-            state = supports[latent].state if latent in supports else ""
-            yield line_of(subject.part, explanation, score, meaning, subject.truth, active, state)
+        if explanation is None:
+            continue
+        if score is not None and score.label != explanation.label:
+            score = None
+        meaning, active = subject.meanings[latent], subject.active[:, latent]
+        state = supports[latent].state if score and latent in supports else ""
+        part, truth = subject.part, subject.truth
+        yield line_of(part, explanation, by.model, score, meaning, truth, active, state)
 
 
 def _dollars(run: Run, lines: Sequence[Line]) -> tuple[float, float]:

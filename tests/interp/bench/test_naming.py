@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from interp.bench.constructed import Constructed
-from interp.bench.figures import Line, believed, figures_of, spearman
+from interp.bench.figures import Line, believed, figures_of, line_of, spearman
 from interp.bench.naming import WorldTruth, auroc_of, has_third, is_flagged, naming
 from sae.world import TIERS
 from tests.interp.bench.test_truth import named
@@ -122,3 +122,14 @@ def test_spearman_ranks_ties_by_their_mean() -> None:
     assert spearman([1, 2, 2, 3], [10, 20, 20, 30]) == pytest.approx(1)
     assert spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
     assert math.isnan(spearman([1, 1, 1], [1, 2, 3]))
+
+
+def test_a_latent_without_a_label_counts_as_not_named_and_has_full_regret() -> None:
+    flags = pd.DataFrame(False, index=list("abcd"), columns=[c.name for c in TIERS["easy"]])
+    flags.loc[["a", "b"], "cup"] = True
+    truth, active = WorldTruth(flags, list("abcd")), np.array([True, True, False, False])
+    made = line_of("constructed", named(0, None), "judge", None, PURE, truth, active)
+    assert (made.naming, made.truth_all, made.best) == ("none", 0.5, 1.0)
+    found = figures_of([made, line()], (0, 0))
+    assert (found.named, found.score) == (0.5, 0.9)
+    assert found.regret == pytest.approx((0.5 + 0.1) / 2)
