@@ -20,10 +20,12 @@ from interp.pipeline.collect import run_collect
 from interp.pipeline.explain import ExplainStage
 from interp.pipeline.score import ScoreStage, newest_explanations
 from interp.pipeline.settings import ModelSettings, choose_latents
+from interp.pipeline.transfer import TransferStage, choose_domains
 from interp.records.circular import CIRCULAR, is_circular
 from interp.report.controls import flat, side_by_side, table
 from interp.report.gallery import build_gallery
 from interp.report.labels import write_labels
+from interp.report.transfer_figure import draw_transfer
 from interp.run.run import Run
 from sae.cli import console
 from sae.clip.embed import embed
@@ -115,11 +117,23 @@ def _explain_and_score(run: Run, settings: ModelSettings) -> None:
     write_labels(run)
 
 
+def _cross_domains(run: Run, settings: ModelSettings, latents: list[int]) -> None:
+    """Which labels hold in sketches and in photos."""
+    stage = TransferStage(run, settings, settings, choose_domains(run, ""), latents)
+    found = stage.run("7/8").transfer
+    draw_transfer(run.path)
+    header, *rows = found.table()
+    console.print_table(rows, header)
+    for line in found.lines():
+        console.say(f"  {line}")
+
+
 def _compare(run: Run, settings: ModelSettings, progress: Progress) -> TruthReport:
     """Labels against the planted truth; the judge of it is the local one, whoever explained."""
     from interp.local.models import LocalJudge
 
     reader = run.evidence
-    judge = LocalJudge(judge_encoder(run, settings), background(reader))
+    encoder = judge_encoder(run, settings)
+    judge = LocalJudge(encoder, background(reader, encoder=encoder))
     truth = read_truth(run.path / "world" / "truth.parquet")
     return measure(reader, load(run.sae), truth, newest_explanations(run), judge, progress)

@@ -14,6 +14,7 @@ import typer
 from interp.cli import ask, bench
 from interp.cli.ask import RunOption
 from interp.cli.causal import causal
+from interp.cli.transfer import transfer
 from interp.evidence.config import CollectConfig, CollectInfo
 from interp.llm.types import OPENROUTER
 from interp.pipeline.settings import DemoSettings
@@ -223,7 +224,7 @@ def _ways_to_explain(run: Path) -> list[str]:
     return [f"interp explain --model {model} --run {quote(run)}" for model in ("local", "MODEL")]
 
 
-for _command in (ask.explain, ask.score, causal):
+for _command in (ask.explain, ask.score, transfer, causal):
     app.command()(_command)
 
 

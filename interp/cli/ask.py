@@ -83,7 +83,7 @@ def explain(
     stage_next, more = ("score", "") if has_labels else ("explain", again)
     run_again = f"{settings.typed} --run {quote(opened.path)}{more}"
     console.finish(written, [f"interp {stage_next} {run_again}"])
-    return _verdict(summary.n_unusable, summary.n_asked, work)
+    return verdict(summary.n_unusable, summary.n_asked, work)
 
 
 @spread
@@ -143,7 +143,7 @@ def score(
     written |= {"scores": opened.scores} if plan.detect else {}
     written |= {"tasks": opened.tasks} if opened.tasks.exists() else {}
     console.finish(written, [f"interp cards --run {quote(opened.path)}"])
-    return _verdict(sum(n for n, _ in counts), sum(n for _, n in counts), work)
+    return verdict(sum(n for n, _ in counts), sum(n for _, n in counts), work)
 
 
 def open_run(name: str | None) -> Run:
@@ -223,7 +223,7 @@ def ledger(
     console.write_figures(json, ledger.figures(path))
 
 
-def _verdict(n_unusable: int, n_asked: int, work: Work) -> int:
+def verdict(n_unusable: int, n_asked: int, work: Work) -> int:
     """Exit code 4 when too much of what was asked has no usable answer."""
     if not n_asked or n_unusable / n_asked <= work.max_failures:
         return OK
@@ -285,7 +285,7 @@ def _say_explained(summary: ExplainSummary, settings: ModelSettings) -> None:
         )
     if summary.n_unusable:
         console.say(f"  {summary.n_unusable} of {summary.n_asked} asked have no usable answer")
-    _say_cost(summary.usd)
+    say_cost(summary.usd)
 
 
 def _say_scored(summary: ScoreSummary, circular: bool) -> None:
@@ -325,7 +325,7 @@ def _say_scored(summary: ScoreSummary, circular: bool) -> None:
     _say_supported(summary)
     if circular:
         console.say(f"  {CIRCULAR}; --judge-clip NAME judges with another")
-    _say_cost(summary.usd)
+    say_cost(summary.usd)
 
 
 def _say_supported(summary: ScoreSummary) -> None:
@@ -346,7 +346,7 @@ def _say_supported(summary: ScoreSummary) -> None:
         )
 
 
-def _say_cost(usd: float) -> None:
+def say_cost(usd: float) -> None:
     if math.isnan(usd):
         console.say("  the server does not say what it bills")
     elif usd > 0:

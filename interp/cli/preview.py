@@ -25,12 +25,9 @@ def preview(run: Run, stages: Sequence[Stage[Any, Any, Any]], work: Work, json: 
 
     paid = [stage for stage in stages if not stage.is_local] or stages[:1]
     if work.dry_run is not None and not work.estimate:
-        return _say_written(write_first_requests(run, paid, work.dry_run))
+        return say_written(write_first_requests(run, paid, work.dry_run))
     first, *others = [stage.estimate() for stage in paid]
-    console.say(f"{first.stage} with {first.model}; nothing was sent")
-    console.print_table(first.table())
-    for remark in first.remarks():
-        console.say(f"  {remark}")
+    say_estimate(first)
     for line in _further_lines(first, others):
         console.say(line)
     more = {f"{e.stage}/{k}": v for e in others for k, v in dataclasses.asdict(e).items()}
@@ -41,7 +38,14 @@ def preview(run: Run, stages: Sequence[Stage[Any, Any, Any]], work: Work, json: 
     return OK
 
 
-def _say_written(requests: list[Path]) -> int:
+def say_estimate(estimate: Estimate) -> None:
+    console.say(f"{estimate.stage} with {estimate.model}; nothing was sent")
+    console.print_table(estimate.table())
+    for remark in estimate.remarks():
+        console.say(f"  {remark}")
+
+
+def say_written(requests: list[Path]) -> int:
     console.say(f"{len(requests)} requests written, none sent")
     if requests:
         console.finish({"requests": requests[0].parent}, [f"open {quote(requests[0])}"])

@@ -10,14 +10,16 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
 
 from interp.evidence.config import (
     BEFORE,
+    BY_DOMAIN,
     EXAMPLES,
     FOLDER,
     INFO,
@@ -37,6 +39,7 @@ from interp.evidence.stream.activations import (
 from interp.evidence.stream.examples import (
     Picks,
     contains,
+    pick_by_domain,
     pick_negatives,
     pick_quantiles,
     pick_top,
@@ -48,11 +51,12 @@ from interp.evidence.stream.negatives import (
     choose_hard,
     choose_silent,
     choose_weak,
+    each_domain,
     find_candidates,
     find_neighbours,
     share_by_domain,
 )
-from interp.evidence.stream.top_k import concatenate
+from interp.evidence.stream.top_k import Ints, concatenate
 from interp.evidence.tables import example_table, latent_table, write_table
 from interp.records.types import KINDS, Kind, Status
 from sae.core.errors import Notice, UserError
@@ -101,15 +105,16 @@ def collect(
     encoded = EncodedStore.of(store, model, device, n_images, config.pool)
     grouped, grouping = find_groups(store, folder, config, named, progress)
     index = ImageIndex.of(store.images, tuple(store.domains), grouped, config.sides)
-    survey = Survey(index, model.n_latents, config.n_top, config.n_sample, config.reservoir)
+    survey = Survey(index, model.n_latents, *config.sizes)
     for seen in encoded.batches(progress=progress):
         survey.update(seen)
-    picks, look = _choose_examples(encoded, survey, config, progress)
+    picks, by_domain, look = _choose_examples(encoded, survey, config, progress)
     sample = survey.sample.result()
     latents = latent_table(survey.tally, index, sample, n_tokens, config.dense_above)
     write_table(folder / LATENTS, latents)
-    examples = example_table(picks, look.heat, look.peaks, store.images, index)
-    write_table(folder / EXAMPLES, examples)
+    (folder / BY_DOMAIN).unlink(missing_ok=True)
+    for name, some in {EXAMPLES: picks, **by_domain}.items():
+        write_table(folder / name, example_table(some, look.heat, look.peaks, store.images, index))
     info = CollectInfo(
         **{**dataclasses.asdict(grouping), **expected},
         store=place,
@@ -185,20 +190,30 @@ def _update_place(info: CollectInfo, run_dir: Path, place: str) -> CollectInfo:
 
 def _choose_examples(
     encoded: EncodedStore, survey: Survey, config: CollectConfig, progress: Progress | None
-) -> tuple[Picks, Look]:
-    """All examples, and the look that has the heat maps of the positives; progress counts on from
-    the first pass."""
+) -> tuple[Picks, dict[str, Picks], Look]:
+    """All examples, by file those of each domain by itself, and the look that has the positives'
+    heat maps; progress counts on from the first pass."""
     n_active = survey.tally.n_active  # (n_latents, n_sides, n_domains)
+    _, n_sides, n_domains = n_active.shape
     top, reservoir = survey.top.result(), survey.reservoir.result()
     near = find_neighbours(encoded.model.W_dec, n_active.sum((1, 2)) > 0, config.n_neighbours)
-    hard = find_candidates(top, near, share_by_domain(n_active, config.n_hard))
-    _, n_sides, n_domains = n_active.shape
+    mixed = _Wanted.of(n_active, config.n_silent, config.n_hard, share_by_domain)
+    wanted = [mixed]
     strata = pick_quantiles(survey.sample.result(), n_sides, config.n_strata)
-    positive = concatenate([pick_top(top, n_sides, n_domains), strata])
+    positives = [concatenate([pick_top(top, n_sides, n_domains), strata])]
+    if survey.by_domain is not None:
+        # Hard ones are half of a test's negatives, and silent ones make up for those that lack.
+        n_silent, n_hard = config.n_by_domain, -(-config.n_by_domain // 2)
+        wanted.append(_Wanted.of(n_active, n_silent, n_hard, each_domain))
+        even = survey.by_domain.result()
+        positives.append(pick_by_domain(even, n_sides, n_domains, config.n_strata))
+    hard = find_candidates(top, near, np.maximum.reduce([each.hard for each in wanted]))
     heat = Pairs(*np.zeros((2, 0), np.int64))
     if encoded.store.info.grid:
-        heat = positive.pairs()
-        positive = positive._replace(maps=np.arange(len(positive.rows)))
+        heat = concatenate([some.pairs() for some in positives])
+        ends = np.cumsum([len(some.rows) for some in positives])
+        maps = [np.arange(end - len(s.rows), end) for end, s in zip(ends, positives, strict=True)]
+        positives = [s._replace(maps=m) for s, m in zip(positives, maps, strict=True)]
     n_before = encoded.store.info.n_images
 
     def count_on(done: int, total: int) -> None:
@@ -207,23 +222,39 @@ def _choose_examples(
 
     drawn = reservoir.rows[reservoir.rows >= 0]
     look = look_again(encoded, hard.pairs(), heat, drawn, count_on)
-    negative = _choose_negatives(survey, hard, positive, look, config)
-    return concatenate([positive, *negative]).sorted(), look
+    known = concatenate(positives).pairs()
+    chosen = [
+        concatenate([some, *_choose_negatives(survey, hard, known, look, each)]).sorted()
+        for some, each in zip(positives, wanted, strict=True)
+    ]
+    return chosen[0], dict(zip((BY_DOMAIN,), chosen[1:], strict=False)), look
+
+
+class _Wanted(NamedTuple):
+    """How many negatives of each (latent, side, domain)."""
+
+    silent: Ints
+    hard: Ints
+
+    @classmethod
+    def of(
+        cls, n_active: Ints, n_silent: int, n_hard: int, deal: Callable[[Ints, int], Ints]
+    ) -> _Wanted:
+        return cls(deal(n_active, n_silent), deal(n_active, n_hard))
 
 
 def _choose_negatives(
-    survey: Survey, found: Candidates, positive: Picks, look: Look, config: CollectConfig
+    survey: Survey, found: Candidates, positive: Pairs, look: Look, wanted: _Wanted
 ) -> list[Picks]:
-    n_active = survey.tally.n_active
     # In another batch an activation at the edge of the k kept may round the other way: an image
     # that was active in the first pass must not become a negative in the second.
-    silent = (look.acts == 0) & ~contains(found.pairs(), positive.pairs())
-    hard = choose_hard(found, silent, share_by_domain(n_active, config.n_hard))
+    silent = (look.acts == 0) & ~contains(found.pairs(), positive)
+    hard = choose_hard(found, silent, wanted.hard)
     active = Pairs(look.active.rows, look.active.latents)
-    taken = concatenate([active, positive.pairs(), Pairs(hard.rows, hard.latents)])
-    wanted = share_by_domain(n_active, config.n_silent)
-    drawn = choose_silent(survey.reservoir.result(), taken, wanted)
-    np.subtract.at(wanted, (drawn.latents, drawn.sides, survey.index.domains[drawn.rows]), 1)
-    weak = choose_weak(survey.reservoir.result(), look.active, wanted)
+    taken = concatenate([active, positive, Pairs(hard.rows, hard.latents)])
+    drawn = choose_silent(survey.reservoir.result(), taken, wanted.silent)
+    lacking = wanted.silent.copy()
+    np.subtract.at(lacking, (drawn.latents, drawn.sides, survey.index.domains[drawn.rows]), 1)
+    weak = choose_weak(survey.reservoir.result(), look.active, lacking)
     kinds: dict[Kind, Chosen] = {"silent": drawn, "hard": hard, "weak": weak}
     return [pick_negatives(kind, chosen) for kind, chosen in kinds.items()]

@@ -20,6 +20,8 @@ POOLS = ("max", "mean", "sum", "cls")
 FOLDER, INFO, LATENTS, EXAMPLES = "collect", "collect.json", "latents.parquet", "examples.parquet"
 GROUPS = "groups.parquet"
 BEFORE = "collected before images were grouped"
+BY_DOMAIN = "by_domain.parquet"
+"""As examples.parquet, but drawn from each domain by itself; only of stores with several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,10 @@ class CollectConfig:
     """With the domain mix of the active ones."""
     n_hard: Annotated[int, typer.Option(help="Hard silent images per latent and side.")] = 16
     """Those that are strongest for its nearest latents."""
+    n_by_domain: Annotated[
+        int, typer.Option(help="Active, and silent, images per latent, side and domain.")
+    ] = 24
+    """Besides those above, drawn from each domain by itself: what `interp transfer` tests on."""
     n_neighbours: int = 8
     """Nearest latents, by cosine of the decoder rows, that give hard images."""
     reservoir: int = 2048
@@ -63,15 +69,23 @@ class CollectConfig:
         """Of which evidence is kept."""
         return SIDES_WITH_SELECT if self.select else SIDES
 
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """What the first pass keeps, as `Survey` takes it."""
+        return self.n_top, self.n_sample, self.reservoir, self.n_by_domain
+
     def __post_init__(self) -> None:
         for name in ("n_top", "n_sample", "n_strata", "n_neighbours", "reservoir"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("n_silent", "n_hard"):
+        for name in ("n_silent", "n_hard", "n_by_domain"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be at least 0")
-        if self.n_silent > self.reservoir:
-            raise UserError(f"n_silent {self.n_silent} is larger than reservoir {self.reservoir}")
+        for name in ("n_silent", "n_by_domain"):
+            if getattr(self, name) > self.reservoir:
+                raise UserError(
+                    f"{name} {getattr(self, name)} is larger than reservoir {self.reservoir}"
+                )
         if not 0 < self.dense_above <= 1:
             raise UserError(f"dense_above is {self.dense_above}; it must be in (0, 1]")
         if self.pool not in POOLS:

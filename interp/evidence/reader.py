@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from interp.evidence.config import EXAMPLES, FOLDER, GROUPS, LATENTS, read_info
+from interp.evidence.config import BY_DOMAIN, EXAMPLES, FOLDER, GROUPS, LATENTS, read_info
 from interp.records.split import split_of
 from interp.records.types import (
     KINDS,
@@ -28,6 +28,7 @@ from interp.records.types import (
     Status,
 )
 from sae.core.errors import UserError
+from sae.core.files import did_you_mean
 from sae.data.images import BadImage, decode, read_known
 from sae.data.table import Kind, read_table, require_table
 from sae.data.view import Heat
@@ -54,6 +55,8 @@ class EvidenceReader:
         """Ids of the images that were read -> path and reason of those that could not be, or ""."""
         require_table(self.run_dir / FOLDER / LATENTS, LATENT_COLUMNS, REMEDY, ADDED)
         require_table(self.run_dir / FOLDER / EXAMPLES, EXAMPLE_COLUMNS, REMEDY, ADDED)
+        if (self.run_dir / FOLDER / BY_DOMAIN).exists():
+            require_table(self.run_dir / FOLDER / BY_DOMAIN, EXAMPLE_COLUMNS, REMEDY, ADDED)
 
     @cached_property
     def latents(self) -> pd.DataFrame:
@@ -64,7 +67,7 @@ class EvidenceReader:
     @cached_property
     def examples(self) -> pd.DataFrame:
         """One line per example, fields as in `Example`; by latent, side, kind and rank."""
-        frame: pd.DataFrame = self._examples.to_pandas()
+        frame: pd.DataFrame = self._examples.table.to_pandas()
         return frame
 
     @cached_property
@@ -106,10 +109,20 @@ class EvidenceReader:
 
     def of(self, latent: int) -> Evidence:
         """All that is known of one latent. Raises `UserError` when there is no such latent."""
-        stats = self.stats(latent)
-        part = slice(self._starts[latent], self._starts[latent + 1])
-        columns = [values(part) for values in self._example_values]
-        return Evidence(stats, tuple(map(Example, *columns)))
+        return Evidence(self.stats(latent), self._examples.of(latent))
+
+    def in_domain(self, domain: str) -> OneDomain:
+        """The same evidence with the images of one domain alone.
+
+        Raises `UserError` when the store has no such domain.
+        """
+        if domain not in self.info.domains:
+            known = ", ".join(self.info.domains)
+            hint = did_you_mean(domain, self.info.domains)
+            raise UserError(
+                f"there is no domain {domain!r} in {self.run_dir}; it has {known}{hint}"
+            )
+        return OneDomain(self, domain)
 
     def stats(self, latent: int) -> LatentStats:
         """What is counted of one latent. Raises `UserError` when there is no such latent."""
@@ -200,8 +213,16 @@ class EvidenceReader:
         return table
 
     @cached_property
-    def _examples(self) -> pa.Table:
-        path = self.run_dir / FOLDER / EXAMPLES
+    def _examples(self) -> _Examples:
+        return _Examples(self._read_examples(self.run_dir / FOLDER / EXAMPLES))
+
+    @cached_property
+    def drawn_by_domain(self) -> _Examples | None:
+        """What was drawn from each domain by itself; None in evidence of before, or of one."""
+        path = self.run_dir / FOLDER / BY_DOMAIN
+        return _Examples(self._read_examples(path)) if path.exists() else None
+
+    def _read_examples(self, path: Path) -> pa.Table:
         table = read_table(path, EXAMPLE_COLUMNS, REMEDY, ("heat",), ADDED)
         ends = {"latent": (0, self.info.n_latents), "row": (0, self.info.n_images)}
         ends["peak"] = (-1, math.prod(self.info.grid) if self.info.grid else 0)
@@ -225,17 +246,37 @@ class EvidenceReader:
                 table = table.set_column(at, name, table[name].dictionary_encode())
         return table
 
-    @cached_property
-    def _example_values(self) -> list[Values]:
-        return [_column_reader(self._examples[field.name]) for field in dataclasses.fields(Example)]
 
-    @cached_property
-    def _starts(self) -> list[int]:
-        """The line of each latent's first example, and at the end the number of lines."""
-        owners = _numbers(self._examples["latent"].combine_chunks())
-        latents = np.arange(self.info.n_latents + 1, dtype=owners.dtype)
-        starts: list[int] = np.searchsorted(owners, latents).tolist()
-        return starts
+class OneDomain:
+    """An `EvidenceSource` of one domain: its strongest images, and what was drawn from it alone."""
+
+    def __init__(self, reader: EvidenceReader, domain: str) -> None:
+        self._reader, self.domain = reader, domain
+        self.image, self.check_image = reader.image, reader.check_image
+
+    def of(self, latent: int) -> Evidence:
+        """As the reader has it; the statistics are of all domains."""
+        evidence, drawn = self._reader.of(latent), self._reader.drawn_by_domain
+        examples = evidence.examples  # where nothing was drawn: what the mix of domains gives
+        if drawn is not None:
+            examples = tuple(e for e in examples if e.kind == "top") + drawn.of(latent)
+        here = tuple(e for e in examples if e.domain == self.domain)
+        return dataclasses.replace(evidence, examples=here)
+
+
+class _Examples:
+    """A table of examples, by latent; a latent costs a slice."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+        self._values = [_column_reader(table[field.name]) for field in dataclasses.fields(Example)]
+        self._owners = _numbers(table["latent"].combine_chunks())
+
+    def of(self, latent: int) -> tuple[Example, ...]:
+        """In the order on disk: side, kind, rank."""
+        ends = np.array([latent, latent + 1], self._owners.dtype)
+        part = slice(*np.searchsorted(self._owners, ends).tolist())
+        return tuple(map(Example, *(values(part) for values in self._values)))
 
 
 REMEDY = "run `interp collect` again with --overwrite"

@@ -43,6 +43,9 @@ class Asker:
     As a context manager it opens the model, where that has connections, and closes it.
     """
 
+    filed = ""
+    """What answers are filed under, in the place of the first word of `Question.about`."""
+
     def __init__(self, model: VisionModel, *, again: bool = False) -> None:
         """`again`: ask anew what was answered in an unusable way before."""
         self._model = model
@@ -68,9 +71,16 @@ class Asker:
         is_whole: Callable[[Value], bool] = lambda _value: True,
     ) -> Answered[Value]:
         """See `ask_until_usable`."""
+        if self.filed:
+            question = file_under(question, self.filed)
         return await ask_until_usable(
             self._model, question, parse, again=self._again, is_whole=is_whole
         )
+
+
+def file_under(question: Question, stage: str) -> Question:
+    """The same question for another stage's account."""
+    return dataclasses.replace(question, about=f"{stage} {question.about.rpartition(' ')[2]}")
 
 
 async def ask_until_usable(

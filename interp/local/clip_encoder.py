@@ -14,6 +14,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from interp.pictures.cache import EvidenceSource
+from interp.records.types import Evidence, Example
+
 BATCH = 4
 """Always exactly so many images go through CLIP at once (short batches are filled up with zeros):
 then an image's embedding does not depend on its company, and a resumed run gives the same bytes."""
@@ -41,6 +44,10 @@ class ClipEncoder:
         self.clip = clip
         self._rows: dict[str, Tensor] = {}
 
+    def __contains__(self, image_id: str) -> bool:
+        """Whether the image was embedded before: its pixels are not needed again."""
+        return image_id in self._rows
+
     def encode(self, pictures: Iterable[tuple[str, Image.Image]]) -> Tensor:
         """(b, d) unit rows on the CPU, in the order given; each image with its `image_id`.
 
@@ -66,6 +73,35 @@ class ClipEncoder:
         with torch.inference_mode():
             features = self.clip.image_features(filled.to(self.clip.device))
         return features[: len(images)].float().cpu()
+
+
+class CheckedSource(EvidenceSource, Protocol):
+    """An `EvidenceSource` that can look at a file without decoding it (`EvidenceReader`)."""
+
+    def check_image(self, example: Example) -> None: ...
+
+
+class SeenOnce:
+    """An `EvidenceSource` that decodes an image until its encoder knows it.
+
+    In the place of a known one comes a blank: decoding it again would cost more than all the rest
+    of an answer. Its file is looked at all the same.
+    """
+
+    def __init__(self, source: CheckedSource, encoder: ClipEncoder) -> None:
+        self._source, self._encoder = source, encoder
+        self._blank = Image.new("RGB", (1, 1))
+
+    def of(self, latent: int) -> Evidence:
+        """As the source has it."""
+        return self._source.of(latent)
+
+    def image(self, example: Example) -> Image.Image:
+        """The example's picture. Raises what the source raises."""
+        if example.image_id not in self._encoder:
+            return self._source.image(example)
+        self._source.check_image(example)
+        return self._blank
 
 
 def embed_terms(clip: ClipModel, terms: Sequence[Sequence[str]]) -> Tensor:

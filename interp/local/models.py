@@ -85,7 +85,7 @@ class LocalNamer:
         background: Iterable[tuple[str, Image.Image]],
     ) -> None:
         self.prompt = self.identify(encoder.clip.name, vocabulary).prompt
-        self._encoder = encoder
+        self.encoder = encoder
         self._terms = [term.name for term in vocabulary]
         self._texts = embed_terms(encoder.clip, [term.texts for term in vocabulary])  # (c, d)
         self.background = encoder.encode(background)  # (b, d)
@@ -112,7 +112,7 @@ class LocalNamer:
         unnamed = Explanation.failed(latent, by, why, codes)
         if int(strong.sum()) < MIN_IMAGES:
             return unnamed
-        similarity = self._encoder.encode(_with_ids(shown)) @ self._texts.T  # (n, c)
+        similarity = self.encoder.encode(_with_ids(shown)) @ self._texts.T  # (n, c)
         z = naming.standardise(similarity, self._similarity)
         named = naming.name_images(z, strong, self._usual, (_HALVES, latent), N_CANDIDATES)
         names = [self._terms[term] for term in named.ranked]

@@ -61,20 +61,28 @@ def judge_encoder(run: Run, settings: ModelSettings) -> ClipEncoder:
     return _encoder(judge_clip_name(run, settings), settings.device)
 
 
-def background(reader: EvidenceReader) -> Iterator[tuple[str, Image.Image]]:
-    """Ids and images of `background_examples`, without those that cannot be read."""
-    for wanted in background_examples(reader):
-        for example, image in read_images(reader.image, [wanted]).items():
+def background(
+    reader: EvidenceReader, domain: str = "", encoder: ClipEncoder | None = None
+) -> Iterator[tuple[str, Image.Image]]:
+    """Ids and images of `background_examples`, without those that cannot be read; blank where the
+    `encoder` knows the image."""
+    from interp.local.clip_encoder import SeenOnce
+
+    source = reader if encoder is None else SeenOnce(reader, encoder)
+    for wanted in background_examples(reader, domain):
+        for example, image in read_images(source.image, [wanted]).items():
             yield example.image_id, image
 
 
-def background_examples(reader: EvidenceReader) -> list[Example]:
-    """An even sample of the explain side, the same whenever it is asked for.
+def background_examples(reader: EvidenceReader, domain: str = "") -> list[Example]:
+    """An even sample of the explain side (of one domain), the same whenever it is asked for.
 
     Images that leave some latent silent; where each latent is active on all, those drawn evenly of
     the active ones. Raises `UserError` when no latent is active on any.
     """
     examples = reader.examples[reader.examples["side"] == "explain"]
+    if domain:
+        examples = examples[examples["domain"] == domain]
     for kind in ("silent", "quantile"):
         drawn = examples[examples["kind"] == kind].drop_duplicates("image_id")
         if not drawn.empty:

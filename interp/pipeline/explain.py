@@ -52,7 +52,7 @@ class ExplainStage(Stage[int, Explanation, ExplainSummary]):
         return LocalNamer.identify(clip_name(self._run, self._settings), self._vocabulary)
 
     def questions(self, items: Iterable[int]) -> Iterator[Question]:
-        source = PictureCache(self._run.evidence)
+        source = PictureCache(self._source)
         explainer = self._paid_answerer(Unasked(self._settings.model))
         for latent in items:
             question = explainer.question(source.of(latent), source.image)
@@ -61,16 +61,20 @@ class ExplainStage(Stage[int, Explanation, ExplainSummary]):
 
     def summary(self, made: Sequence[Explanation]) -> ExplainSummary:
         n_skipped = len(set(self._latents)) - len(self.all_pending)
-        return summarise(self._run.results.explanations, self.by, self._latents, made, n_skipped)
+        return summarise(self._known(), self.by, self._latents, made, n_skipped)
 
     def _find_pending(self) -> list[int]:
         rightly = self._run.evidence.were_shown_rightly
-        known = (e for e in self._run.results.explanations if rightly(e.codes.values()))
+        known = (e for e in self._known() if rightly(e.codes.values()))
         again = self._work.retry_failed
         return pending_latents(known, self.by, self._latents, retry_failed=again)
 
+    def _known(self) -> Iterable[Explanation]:
+        """What was said before of what this stage is about."""
+        return self._results.explanations
+
     def _shown(self, item: int) -> Iterable[Example]:
-        evidence = self._run.evidence.of(item)
+        evidence = self._source.of(item)
         if self._settings.is_local:
             from interp.local.models import choose_named
 
@@ -83,7 +87,7 @@ class ExplainStage(Stage[int, Explanation, ExplainSummary]):
 
     def _n_requests(self, item: int) -> int:
         show = self._config.show
-        shown = choose_shown(self._run.evidence.of(item), show)
+        shown = choose_shown(self._source.of(item), show)
         return int(len(shown.positives) >= show.min_positives)
 
     @cached_property
@@ -96,7 +100,9 @@ class ExplainStage(Stage[int, Explanation, ExplainSummary]):
         from interp.local.models import LocalNamer
 
         encoder = local_encoder(self._run, self._settings)
-        namer = LocalNamer(encoder, self._vocabulary, background(self._run.evidence))
+        namer = LocalNamer(
+            encoder, self._vocabulary, background(self._run.evidence, self.domain, encoder)
+        )
         words = [term.name for term in self._vocabulary]
         warn_of_misfit(self._run, encoder.clip.name, words, namer.background)
         return namer

@@ -16,6 +16,7 @@ from interp.pipeline.paid_model import JUDGE_SHAPE
 from interp.pipeline.settings import ModelSettings, Work
 from interp.pipeline.stage import Stage
 from interp.records.nulls import FREE, NONE
+from interp.records.score_line import ScoreLine
 from interp.records.tasks import SCORING
 from interp.records.types import AnsweredBy, Example, Explanation, Score
 from interp.run.run import Run
@@ -32,6 +33,8 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
     """Tests the newest label of each latent on held-out images; an item is a label to test."""
 
     shape = JUDGE_SHAPE
+    sample = SampleConfig()
+    """The images that test a label."""
 
     def __init__(
         self,
@@ -76,41 +79,47 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
         return LocalJudge.identify(judge_clip_name(self._run, self._settings))
 
     def questions(self, items: Iterable[Explanation]) -> Iterator[Question]:
-        source = PictureCache(self._run.evidence)
+        source = PictureCache(self._source)
         judge = self._paid_answerer(Unasked(self._settings.model))
         for test in items:
             evidence = source.of(test.latent)
-            yield from score_questions(evidence, test, judge, source.image, control=self._control)
+            asked = (evidence, test, judge, source.image, self.sample, self._control)
+            yield from score_questions(*asked)
 
     def summary(self, made: Sequence[Score]) -> ScoreSummary:
         latents = {e.latent for e in self._explanations if e.label is not None}
-        scores = (line.score for line in self._run.results.score_lines)
-        explanations = self._run.results.newest_explanations()
+        scores = (line.score for line in self._known())
+        explanations = self._results.newest_explanations()
         return summarise(scores, self.by, self._control, latents, explanations)
 
     def _find_pending(self) -> list[Explanation]:
         return pending_tests(
-            self._run.results.score_lines,
-            self._run.evidence,
+            self._known(),
+            self._source,
             self.by,
             self._explanations,
             self._control,
+            self.sample,
             retry_failed=self._work.retry_failed,
             wants_nulls=lambda latent: self._nulls == FREE,
         )
 
+    def _known(self) -> Iterable[ScoreLine]:
+        """What was measured before of what this stage is about."""
+        return self._results.score_lines
+
     def _shown(self, item: Explanation) -> Iterable[Example]:
-        sample = draw_sample(self._run.evidence.of(item.latent), SampleConfig())
+        sample = draw_sample(self._source.of(item.latent), self.sample)
         return (*sample.positives, *sample.negatives)
 
     def _n_requests(self, item: Explanation) -> int:
-        return n_questions(self._run.evidence.of(item.latent))
+        return n_questions(self._source.of(item.latent), self.sample)
 
     def _local_answerer(self) -> Judge:
         from interp.local.models import LocalJudge
 
         encoder = judge_encoder(self._run, self._settings)
-        judge = LocalJudge(encoder, background(self._run.evidence))
+        judge = LocalJudge(encoder, background(self._run.evidence, self.domain, encoder))
         labels = [test.label or "" for test in self.pending]
         warn_of_misfit(self._run, encoder.clip.name, labels, judge.background)
         return judge
@@ -126,9 +135,8 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
 
         def work(test: Explanation) -> Awaitable[Score]:
             evidence, control = source.of(test.latent), self._control
-            return score_latent(
-                evidence, test, answerer, source.image, control=control, nulls=nulls
-            )
+            asked = (evidence, test, answerer, source.image, self.sample)
+            return score_latent(*asked, control=control, nulls=nulls)
 
         return work
 

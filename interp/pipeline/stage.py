@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from interp.evidence.bad_images import check_images, report_bad_images
+from interp.evidence.reader import EvidenceReader, OneDomain
 from interp.llm.cost.estimate import N_SAMPLE, Estimate, estimate
 from interp.llm.cost.tariff import Tariff
 from interp.llm.ledger.ledger import Ledger
@@ -42,6 +43,7 @@ from interp.pipeline.paid_model import (
 from interp.pipeline.settings import N_AT_WORK, ModelSettings, Work
 from interp.records.tasks import TaskScore
 from interp.records.types import AnsweredBy, Example, Explanation, Score
+from interp.run.results import Results
 from interp.run.run import Run
 from sae.core.errors import UserError
 from sae.core.progress import bar
@@ -62,6 +64,8 @@ class Stage(ABC, Generic[Item, Record, Summary]):
 
     shape: ClassVar[Shape]
     """The pictures of one question, by which the layout is chosen."""
+    domain = ""
+    """The one whose images questions are made of; "" for all."""
 
     def __init__(self, run: Run, settings: ModelSettings, work: Work) -> None:
         self._run = run
@@ -83,6 +87,17 @@ class Stage(ABC, Generic[Item, Record, Summary]):
     @abstractmethod
     def file(self) -> Path:
         """The JSON Lines file that records go to."""
+
+    @property
+    def _results(self) -> Results:
+        """What was said and measured so far."""
+        return self._run.results
+
+    @property
+    def _source(self) -> EvidenceReader | OneDomain:
+        """The evidence that questions are made of."""
+        reader = self._run.evidence
+        return reader.in_domain(self.domain) if self.domain else reader
 
     @property
     @abstractmethod
@@ -166,7 +181,7 @@ class Stage(ABC, Generic[Item, Record, Summary]):
         spread = items[:: max(1, len(items) // N_CHECKED)]
         shown = itertools.chain.from_iterable(map(self._shown, spread))
         if self._settings.is_local:
-            shown = itertools.chain(shown, background_examples(self._run.evidence))
+            shown = itertools.chain(shown, background_examples(self._run.evidence, self.domain))
         with bar("look for the images") as progress:
             check_images(self._run.evidence, shown, progress)
 
@@ -215,13 +230,16 @@ class Stage(ABC, Generic[Item, Record, Summary]):
     def _ask_clip(self, label: str, made: list[Record]) -> None:
         with closing(self._run.hold()):
             self._look_again()
+            from interp.local.clip_encoder import SeenOnce
+
             answerer = self._local_answerer()
+            source = SeenOnce(self._source, answerer.encoder)
             with bar(label, unit="latents") as progress:
 
                 def count(_record: Record) -> None:
                     progress(len(made), len(self.pending))
 
-                self._append(answerer, self._run.evidence, N_AT_WORK, made, count)
+                self._append(answerer, source, N_AT_WORK, made, count)
 
     def _ask_paid_model(self, label: str, made: list[Record]) -> None:
         with Ledger(self._run.ledger) as ledger:
@@ -231,7 +249,7 @@ class Stage(ABC, Generic[Item, Record, Summary]):
             with live(label, meter):
                 self._append(
                     self._paid_answerer(model),
-                    PictureCache(self._run.evidence),
+                    PictureCache(self._source),
                     model.gate.room,
                     made,
                     partial(_count, meter),
@@ -240,7 +258,7 @@ class Stage(ABC, Generic[Item, Record, Summary]):
 
     def _look_again(self) -> None:
         """Under the lock: what another process did since we looked is not done again."""
-        if self._run.results.forget_outdated():
+        if self._results.forget_outdated():
             del self.all_pending
 
     def _append(
@@ -256,7 +274,7 @@ class Stage(ABC, Generic[Item, Record, Summary]):
 
         def note(record: Record) -> None:
             made.append(record)
-            self._run.results.add(record)
+            self._results.add(record)
             count(record)
 
         append_run(

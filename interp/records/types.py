@@ -7,7 +7,6 @@ its place in the store. Where a number cannot be given it is NaN here and `null`
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,7 +27,6 @@ from interp.records.evidence import (
 )
 from interp.records.figure import Figure
 from interp.records.nulls import NullTest
-from sae.core.files import sha256_hex
 
 __all__ = [
     "BOUND_SHARE",
@@ -48,11 +46,9 @@ __all__ = [
     "Kind",
     "LatentStats",
     "Score",
-    "ScoreLine",
     "Side",
     "Status",
     "Verdict",
-    "digest_of",
 ]
 
 TOO_FEW = "too_few_images"
@@ -102,6 +98,8 @@ class Explanation:
     """The domain that the latent is bound to, where the explainer says that it is to one."""
     provenance: str = ""
     """How the label was found, for people: no judge is told. "" where the other fields say it."""
+    explained_on: str = ""
+    """The one domain whose images were shown; "" for all."""
 
     def __post_init__(self) -> None:
         if (self.label is None) != (self.failure is not None):
@@ -236,6 +234,10 @@ class Score:
     """Bounds of the 95% interval."""
     base_rate: Figure = math.nan
     """Share of the held-out images that is active, of the domains that the test looked at."""
+    explained_on: str = ""
+    """Of the label, as in `Explanation`."""
+    scored_on: str = ""
+    """The one domain whose images tested it; "" for all."""
 
     def __post_init__(self) -> None:
         areas = (
@@ -265,17 +267,6 @@ def _require_range(record: object, name: str, low: float, high: float = math.inf
         raise ValueError(f"{name} is {value}; it must be in {low}..{high}")
 
 
-class ScoreLine(NamedTuple):
-    """A line of scores.jsonl without its verdicts, which are most of it."""
-
-    score: Score
-    """Its `verdicts` are empty."""
-    images: str
-    """`digest_of` the ids of the images that tested the label."""
-    span: tuple[int, int]
-    """Where the line lies in the file: its first byte, and the one behind its last."""
-
-
 class AnsweredBy(NamedTuple):
     """Who answered, and how asked: with the same of both an answer is not asked for again."""
 
@@ -285,8 +276,3 @@ class AnsweredBy(NamedTuple):
     """Fingerprint of the prompt, its schema and the settings that change the answer."""
     server: str = ""
     """As in `Explanation`: the same name at another URL is another model."""
-
-
-def digest_of(image_ids: Iterable[str]) -> str:
-    """sha256 (64 hex digits) of a set of images, whatever their order."""
-    return sha256_hex(" ".join(sorted(image_ids)).encode())

@@ -18,6 +18,7 @@ from interp.records.types import Explanation, LatentStats, Score
 from interp.records.wording import interpretation, marked_label
 from interp.report.controls import control_scores, supports_of
 from interp.run.run import Run
+from interp.run.transfer_file import read_transfer
 from sae.core.csv_cells import read_cell, write_cell
 from sae.core.errors import UserError, quote
 from sae.core.files import replacing
@@ -47,6 +48,7 @@ TEXT_COLUMNS = (
     "scorer",
     "circular",
     "causal",
+    "transfer",
 )
 COUNT_COLUMNS = ("n_positive", "n_negative", "n_missing")
 EFFECT_COLUMNS = tuple(
@@ -97,6 +99,7 @@ COLUMNS = (
     "circular",
     "causal",
     *EFFECT_COLUMNS,
+    "transfer",
     "dollars",
 )
 """All but `share_DOMAIN`, one for each domain of the store, which stand after `sketch_share`."""
@@ -116,6 +119,7 @@ def write_labels(run: Run) -> Path:
     untrained = control_scores(run.path, "untrained")
     asked = {task.kind for task in results.tasks}
     columns = columns_of(run.evidence.info.domains, [kind for kind in TASKS if kind in asked])
+    crossed = read_transfer(run.path)
     lines = [",".join(map(write_cell, columns))]
     for latent in range(run.evidence.info.n_latents):
         stats = run.evidence.stats(latent)
@@ -125,6 +129,7 @@ def write_labels(run: Run) -> Path:
         cells |= _support_cells(supports.get(latent), score, untrained)
         tasks = results.tasks_of(latent)
         cells |= _task_cells(tasks) | {"dollars": _dollars(cells["dollars"], tasks)}
+        cells["transfer"] = crossed[latent].kind if latent in crossed else ""
         lines.append(",".join(_written(cells[name]) for name in columns))
     path = run.path / FILE
     lock = path.with_name(f"{FILE}.lock")

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from interp.records.codec import from_json, read_records
 from interp.records.effect import CausalEffect
+from interp.records.score_line import ScoreLine, digest_of
 from interp.records.tasks import CHECKS, TaskScore
-from interp.records.types import Explanation, Score, ScoreLine, digest_of
+from interp.records.types import Explanation, Score
 from sae.core.errors import UserError
 from sae.core.files import JsonLine, parse_object, walk_jsonl
 
@@ -89,21 +90,25 @@ class Results:
     def score_with_verdicts(self, latent: int) -> Score | None:
         """The last score of the latent, be it of an earlier label; its line is read again."""
         line = self._measured.get(latent)
-        return self._read_again(line) if line else None
+        return self.with_verdicts(line) if line else None
 
     def scores_with_verdicts(self) -> Iterator[Score]:
         """Every score and control, oldest first."""
-        return map(self._read_again, self.score_lines)
+        return map(self.with_verdicts, self.score_lines)
+
+    def with_verdicts(self, line: ScoreLine) -> Score:
+        """The whole score of one of `score_lines`; its line is read again."""
+        start, end = line.span
+        with self._scores.open("rb") as file:
+            file.seek(start)
+            place = f"{self._scores}, byte {start},"
+            return from_json(Score, parse_object(file.read(end - start), place), place)
 
     def effect(self, latent: int) -> CausalEffect | None:
         """What editing the latent does to the label that it has now, no control; None when that was
         not measured."""
         effect = self._own_effects.get(latent)
         return effect if effect and effect.label == self.label(latent) else None
-
-    def with_verdicts(self, line: ScoreLine) -> Score:
-        """The whole of a line; it is read again."""
-        return self._read_again(line)
 
     def add(self, record: Explanation | Score | TaskScore) -> None:
         """Take in a record that this process has just appended to its file.
@@ -174,13 +179,6 @@ class Results:
     def _require_read(self, path: Path) -> None:
         if path not in self._known:
             raise RuntimeError(f"{path} was not read before a record was added")
-
-    def _read_again(self, line: ScoreLine) -> Score:
-        start, end = line.span
-        with self._scores.open("rb") as file:
-            file.seek(start)
-            place = f"{self._scores}, byte {start},"
-            return from_json(Score, parse_object(file.read(end - start), place), place)
 
     def _without_verdicts(self, line: JsonLine) -> ScoreLine:
         """Verdicts are most of a line: only which images they are of is looked at."""

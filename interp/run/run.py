@@ -32,6 +32,8 @@ NAMED = ".named"
 """In results/: the name of the run that was named last."""
 FRESH = 3600.0
 """Seconds: runs that were worked on so soon after each other are not told apart by their age."""
+TRANSFER = "transfer"
+"""Folder of the journal that `interp transfer` keeps."""
 INFO, UNFINISHED = "run.json", "run.unfinished.json"
 VERSIONED = ("sae-interp", "torch", "open_clip_torch", "pillow", "numpy", "openai", "jinja2")
 
@@ -185,6 +187,11 @@ class Run:
     def results(self) -> Results:
         """What was said and measured so far; each file is read once."""
         return Results(self.path)
+
+    @cached_property
+    def transfer(self) -> Results:
+        """The same of labels that were explained and scored on one domain: a journal of its own."""
+        return Results(self.path / TRANSFER)
 
     @property
     def sae(self) -> Path:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from interp.llm.failures import Reason, commonest
 from interp.llm.types import is_transient
 from interp.pictures.cache import EvidenceSource
+from interp.records.score_line import ScoreLine, digest_of
 from interp.records.support import count_states, find_support
 from interp.records.types import (
     TOO_FEW,
@@ -19,9 +20,7 @@ from interp.records.types import (
     Evidence,
     Explanation,
     Score,
-    ScoreLine,
     Status,
-    digest_of,
 )
 from interp.records.wording import SPEAKS_TO_JUDGE, WEAK_NEGATIVES
 from interp.score.nulls.shuffle import shuffle_labels

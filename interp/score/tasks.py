@@ -14,14 +14,9 @@ from interp.llm.types import Question, VisionModel, is_transient
 from interp.pictures.cache import Images, read_images
 from interp.pictures.grid import FIRST, SECOND, Tile
 from interp.pictures.painter import Layout
+from interp.records.score_line import digest_of
 from interp.records.tasks import CHECKS, SIMULATE, Measured, TaskScore, Trial
-from interp.records.types import (
-    TOO_FEW,
-    UNREADABLE,
-    AnsweredBy,
-    Explanation,
-    digest_of,
-)
+from interp.records.types import TOO_FEW, UNREADABLE, AnsweredBy, Explanation
 from interp.score.judge import Judgement, Pictures
 from interp.score.kinds.asking import GridAsker, GridQuestion
 from interp.score.kinds.task import Case, Drawn, Posed, TaskKind

@@ -218,6 +218,32 @@ def plot_against_truth(path: Path, points: Mapping[str, tuple[Sequence[float], .
         axes.legend()
 
 
+def plot_crossing(
+    path: Path,
+    groups: Mapping[str, NDArray[np.float64]],
+    domains: tuple[str, str],
+    bound: float,
+    subtitle: str,
+) -> None:
+    """Held-out AUROC of labels in the other of two domains: a point a latent, a tone a group.
+
+    `groups`: name -> (n, 2), of the first domain's labels on the second, and the other way round;
+    an empty group stands in the legend alone. `bound`: from which on a label holds.
+    """
+    a, b = domains
+    with _axes(path, "Does a label hold in the other domain?", subtitle) as axes:
+        for (name, areas), tone in zip(groups.items(), cycle(TONES), strict=False):
+            axes.plot(
+                areas[:, 0], areas[:, 1], color=tone, marker="o", ls="", alpha=0.8, label=name
+            )
+        for draw in (axes.axhline, axes.axvline):
+            draw(bound, color=SOFT, lw=0.9, ls=(0, (4, 3)))
+        axes.set(xlabel=f"AUROC of {a} labels on {b}", ylabel=f"AUROC of {b} labels on {a}")
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
+        axes.grid(True)
+        axes.legend(loc="lower left", fontsize=9)
+
+
 def _draw_share_bars(axes: Axes, share: NDArray[np.float64], first: str, other: str) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 

@@ -51,6 +51,13 @@ def pick_quantiles(sample: Kept, n_sides: int, n_strata: int) -> Picks:
     return _rank("quantile", groups, keys, sample, (groups, places), n_sides, n_strata)
 
 
+def pick_by_domain(even: Kept, n_sides: int, n_domains: int, n_strata: int) -> Picks:
+    """The even sample of each (latent, side, domain), ranked and cut likewise by itself."""
+    picks = pick_quantiles(even, n_sides, n_strata)
+    latents, sides = np.divmod((picks.latents * n_sides + picks.sides) // n_domains, n_sides)
+    return picks._replace(latents=latents, sides=sides)
+
+
 def pick_negatives(kind: Kind, chosen: Chosen) -> Picks:
     """Silent, hard or weak images: no stratum, no map."""
     none = np.full(len(chosen.rows), -1)

@@ -68,7 +68,13 @@ class Survey:
     """State of the first pass. It grows with latents times kept images, not with images."""
 
     def __init__(
-        self, index: ImageIndex, n_latents: int, n_top: int, n_sample: int, reservoir: int
+        self,
+        index: ImageIndex,
+        n_latents: int,
+        n_top: int,
+        n_sample: int,
+        reservoir: int,
+        n_by_domain: int = 0,
     ) -> None:
         self.index = index
         n_sides, n_domains = len(index.side_names), len(index.domain_names)
@@ -77,6 +83,11 @@ class Survey:
         """Strongest images; group = (latent, side, domain) in row-major order."""
         self.sample = Largest(n_latents * n_sides, n_sample)
         """Active images drawn evenly, whatever their activation; group = (latent, side)."""
+        self.by_domain: Largest | None = None
+        """The same of each domain by itself, where there are several; group = (latent, side,
+        domain)."""
+        if n_domains > 1 and n_by_domain:
+            self.by_domain = Largest(n_latents * n_sides * n_domains, n_by_domain)
         self.reservoir = Largest(n_sides * n_domains, reservoir)
         """Images drawn evenly; group = (side, domain)."""
 
@@ -92,6 +103,8 @@ class Survey:
         by_domain = by_side * len(index.domain_names) + domains
         self.top.update(by_domain, act_keys(found.acts, chance), rows, found.acts)
         self.sample.update(by_side, chance, rows, found.acts)
+        if self.by_domain is not None:
+            self.by_domain.update(by_domain, chance, rows, found.acts)
         self._fill_reservoir(seen.rows)
 
     def _fill_reservoir(self, rows: Ints) -> None:

@@ -55,6 +55,11 @@ def share_by_domain(n_active: Ints, n: int) -> Ints:
     return apportion(n, n_active.astype(float))
 
 
+def each_domain(n_active: Ints, n: int) -> Ints:
+    """`n` images of every domain in which a side has active ones; shape as in `share_by_domain`."""
+    return np.where(n_active > 0, n, 0)
+
+
 def find_neighbours(w_dec: Tensor, alive: NDArray[np.bool_], n: int) -> Ints:
     """(n_latents, n) latents of the nearest decoder rows by cosine, nearest first.
 

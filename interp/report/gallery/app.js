@@ -59,7 +59,7 @@
     const id = /^\d+$/.test(path) && Number(path) < index.status.length ? Number(path) : null;
     const known = (name, names) => (Object.hasOwn(names, asked.get(name) ?? "") ? asked.get(name) : START[name]);
     const name = index.classes?.names.includes(asked.get("class")) ? asked.get("class") : "";
-    return { id, q: asked.get("q") ?? "", sort: known("sort", G.sorts(index)), show: known("show", G.SHOWN), class: name };
+    return { id, q: asked.get("q") ?? "", sort: known("sort", G.sorts(index)), show: known("show", Object.fromEntries(G.shown(index))), class: name };
   }
 
   /** The address of a latent's card (of the start page: null) with the list as it is. */
@@ -74,7 +74,7 @@
     const { meta } = index;
     $("run").textContent = meta.run;
     $("summary").textContent = `${G.plural(index.status.length, "latent")} · ${G.plural(meta.n_images, "image")}`;
-    options($("show"), Object.entries(G.SHOWN).map(([name, [title, fits]]) => [name, `${title} (${G.count(index.status.filter((_, i) => fits(index, i)).length)})`]));
+    options($("show"), G.shown(index).map(([name, [title, fits]]) => [name, `${title} (${G.count(index.status.filter((_, i) => fits(index, i)).length)})`]));
     options($("sort"), Object.entries(G.sorts(index)).map(([name, [title]]) => [name, title]));
     const { names, latents } = index.classes ?? { names: [] };
     $("of-class").hidden = names.length === 0;

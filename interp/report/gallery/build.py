@@ -9,11 +9,12 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.evidence.bad_images import report_bad_images
+from interp.records.transfer import Transfer
 from interp.records.types import Evidence, Example, Explanation, Score
 from interp.records.wording import interpretation
 from interp.report.controls import supports_of
@@ -23,6 +24,7 @@ from interp.report.gallery.thumbs import Thumbs
 from interp.report.task_words import task_words
 from interp.run.results import Results
 from interp.run.run import Run
+from interp.run.transfer_file import read_transfer
 from sae.core.csv_cells import UNCLEAR
 from sae.core.errors import UserError, quote
 from sae.core.files import replacing_folder, without_place
@@ -50,8 +52,12 @@ def build_gallery(run: Run, progress: Progress | None = None) -> Path:
         shutil.rmtree(folder / "data", ignore_errors=True)
         (folder / "data").mkdir()
         thumbs = Thumbs(reader, folder, earlier=target)
-        columns = _write_shards(reader, results, thumbs, folder / "data", progress)
+        crossed = read_transfer(run.path)
+        columns = _write_shards(reader, results, crossed, thumbs, folder / "data", progress)
         index = {"meta": _meta(reader, run.path), **columns, **classes}
+        if crossed:
+            kinds = {latent: one.kind for latent, one in crossed.items()}
+            index["transfer"] = [kinds.get(latent) for latent in range(len(reader.latents))]
         call = f"G.index({script_json(index)});\n"
         (folder / "data" / "index.js").write_text(call, encoding="ascii")
         thumbs.prune()
@@ -110,6 +116,7 @@ def _classes(reader: EvidenceReader, folder: Path) -> dict[str, Any]:
 def _write_shards(
     reader: EvidenceReader,
     results: Results,
+    crossed: Mapping[int, Transfer],
     thumbs: Thumbs,
     folder: Path,
     progress: Progress | None,
@@ -124,7 +131,7 @@ def _write_shards(
             (reader.of(latent), results.explanation(latent), results.score_with_verdicts(latent))
             for latent in latents
         ]
-        effects = map(results.effect, latents)
+        more = [(results.effect(n), supports.get(n), crossed.get(n)) for n in latents]
         shown = [
             example
             for one, _, score in known
@@ -133,9 +140,9 @@ def _write_shards(
         thumbs.ensure(shown)
         gone, boxes = frozenset(thumbs.missing), _boxes(reader, shown, thumbs)
         cards = [
-            make_card(*one, domains, gone, clip, boxes, effect, supports.get(latent))
+            make_card(*one, domains, gone, clip, boxes, *other)
             | {"tasks": task_words(results.tasks_of(latent))}
-            for latent, one, effect in zip(latents, known, effects, strict=True)
+            for latent, one, other in zip(latents, known, more, strict=True)
         ]
         k = start // SHARD_CARDS
         text = f"G.shard({k},{script_json(cards)});\n"

@@ -14,6 +14,7 @@
         el("div.figures", {}, histogramPanel(view), domainPanel(view)),
         card.causal ? panel("causal", "What editing the latent does", el("p", {}, text(card.causal))) : null,
         tasksPanel(view),
+        transferPanel(view),
         tops(view), quantiles(view), heldOut(view),
       ],
       provenance(view));
@@ -183,6 +184,17 @@
     if (share <= 0.02) return ["never or hardly ever ", text(name)];
     if (shares.every((one) => Math.abs(one - even) < 0.08)) return "no clear preference";
     return ["leans ", share > even ? "towards " : "away from ", text(name), ` (share ${G.fixed(share)})`];
+  }
+
+  /** Whether the labels found in either of two domains hold in the other. */
+  function transferPanel({ card: { transfer } }) {
+    if (!transfer) return null;
+    const meaning = (on, at) => `AUROC on held-out ${at} images of the label found on ${on} images`;
+    return panel("transfer", el("span", { title: "Explained on one domain, scored on the other" }, "Across domains"),
+      el("p", {}, text(transfer.words)),
+      transfer.cells.length ? el("div.whisker-rows", {},
+        transfer.cells.map(([on, at, value, low, high]) => whisker(text(`${on} to ${at}`), meaning(on, at), { value, low, high, radius: 4 })),
+        el("span"), G.axis([[0, "0"], [0.5, "chance"], [1, "1"]]), el("span")) : null);
   }
 
   const tone = (domain) => `tone${domain % 5}`;

@@ -14,6 +14,7 @@ from typing import Any
 from interp.records.circular import is_circular
 from interp.records.effect import CausalEffect
 from interp.records.support import Support
+from interp.records.transfer import CELLS, Transfer
 from interp.records.types import Evidence, Example, Explanation, LatentStats, Score, Verdict
 from interp.records.wording import marked_label
 from interp.report.figures import number, whole
@@ -49,10 +50,11 @@ def make_card(
     boxes: Mapping[str, Sequence[float]] | None = None,
     effect: CausalEffect | None = None,
     support: Support | None = None,
+    crossed: Transfer | None = None,
 ) -> dict[str, Json]:
     """The card of one latent; `missing` are the image ids that cannot be shown any more, `clip` is
     what the SAE is made of, `boxes` by image id what `frame_box` gives, `effect` what editing the
-    latent does to its label."""
+    latent does to its label, `crossed` whether labels hold in another domain."""
     images = collect_images(evidence, score, domains)
     place = {image_id: index for index, image_id in enumerate(images)}
     return {
@@ -62,6 +64,7 @@ def make_card(
         "score": _score(score, explanation, clip),
         "causal": effect.in_words() if effect else "",
         "support": _support(support),
+        "transfer": _transfer(crossed) if crossed else None,
         "images": [_image(e, domains, missing, boxes or {}) for e in images.values()],
         "top": [[_shown(e, place) for e in row] for row in _tops(evidence, domains)],
         "quantiles": [[_shown(e, place) for e in row] for row in _quantiles(evidence)],
@@ -187,6 +190,17 @@ def _support(s: Support | None) -> dict[str, Json] | None:
     figures = ("p", "p_adjusted", "gain", "gain_low", "gain_high")
     words = {"state": s.state, "reason": s.reason, "best": s.best, "n_others": s.n_others}
     return {**words, **{name: number(getattr(s, name)) for name in figures}}
+
+
+def _transfer(crossed: Transfer) -> dict[str, Json]:
+    """What is said of the 2x2, and its rows: whose label, whose images, AUROC and interval."""
+    named = {"a": crossed.domain_a, "b": crossed.domain_b}
+    cells = [
+        [named[name[0]], named[name[1]], *map(number, cell)]
+        for name, cell in zip(CELLS, crossed.cells, strict=True)
+        if not math.isnan(cell.auroc)
+    ]
+    return {"words": crossed.words(), "cells": cells}
 
 
 def _image(

@@ -18,7 +18,14 @@
     live: ["Live", (index, i) => index.status[i] === "live"],
     dense: ["Dense", (index, i) => index.status[i] === "dense"],
     dead: ["Dead", (index, i) => index.status[i] === "dead"],
+    shape: ["Across domains: shape", (index, i) => index.transfer?.[i] === "shape"],
+    bound: ["Across domains: bound to one", (index, i) => index.transfer?.[i] === "domain-bound"],
+    oneway: ["Across domains: one way", (index, i) => index.transfer?.[i] === "one way"],
+    open: ["Across domains: undecided", (index, i) => index.transfer?.[i] === "undecided"],
   };
+
+  /** The filters that this run has something for. */
+  G.shown = (index) => Object.entries(G.SHOWN).filter(([name]) => index.transfer || !["shape", "bound", "oneway", "open"].includes(name));
 
   /** Name -> [text, values by latent, direction]; a missing value always comes last. */
   G.sorts = ({ meta, score, frequency, shares, classes }) => ({

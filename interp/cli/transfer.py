@@ -1,0 +1,121 @@
+"""`interp transfer`: do labels that were found in one domain hold in another?"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from interp.cli import ask
+from interp.cli.ask import RunOption
+from interp.cli.preview import say_estimate, say_written
+from interp.pipeline.settings import ModelSettings, Work, choose_latents
+from interp.records.circular import CIRCULAR, is_circular
+from sae.cli import console
+from sae.cli.console import ConfigOption, JsonOption
+from sae.cli.options import spread
+from sae.core.errors import OK, quote
+
+if TYPE_CHECKING:
+    from interp.pipeline.transfer import Made, TransferStage
+
+
+@spread
+def transfer(
+    settings: ModelSettings,
+    work: Work,
+    run: RunOption = None,
+    domains: Annotated[
+        str, typer.Option(help="The two, of a run with more: a,b.", show_default=False)
+    ] = "",
+    judge: Annotated[
+        str, typer.Option(help="Who grades the images; default: --model.", show_default=False)
+    ] = "",
+    judge_clip: Annotated[
+        str,
+        typer.Option(
+            help="CLIP that grades; better another than the SAE's. Default: --clip.",
+            rich_help_panel="With --model local",
+            show_default=False,
+        ),
+    ] = "",
+    vocabulary: Annotated[
+        str,
+        typer.Option(
+            help="Its words: auto, world, general, or a file.",
+            rich_help_panel="With --model local",
+        ),
+    ] = "auto",
+    config: ConfigOption = None,
+    json: JsonOption = None,
+) -> int:
+    """Does a label found in one domain hold in another? Explain and score across two domains.
+
+    Each latent is named from images of either domain alone, and both labels are tested on held-out
+    images of either. Labels and scores of the run itself stay as they are.
+    """
+    from interp.pipeline.transfer import TransferStage, choose_domains
+    from interp.report.labels import write_labels
+    from interp.report.transfer_figure import draw_transfer
+
+    opened = ask.open_run(run)
+    explainer = dataclasses.replace(settings, vocabulary=vocabulary)
+    clip = judge_clip or settings.clip
+    judging = dataclasses.replace(explainer, model=judge or settings.model, clip=clip)
+    chosen = choose_latents(opened.evidence, work.latents)
+    pair = choose_domains(opened, domains)
+    stage = TransferStage(opened, explainer, judging, pair, chosen, work)
+    if work.sends_nothing:
+        return _preview(stage, work, json)
+    made = stage.run()
+    _say(made, opened.info.clip)
+    console.write_figures(json, made.transfer.flat())
+    if n_left := len(stage.all_pending) - len(stage.pending):
+        console.say(f"{n_left} latents are left; the same command without --limit does them")
+    written = {
+        "transfer": made.path,
+        "figure": draw_transfer(opened.path),
+        "labels": write_labels(opened),
+    }
+    console.finish(written, [f"interp cards --run {quote(opened.path)}"])
+    return _verdict(made, work)
+
+
+def _say(made: Made, clip: str) -> None:
+    """The four means, the classes, and what to know about them."""
+    header, *rows = made.transfer.table()
+    console.print_table(rows, header)
+    for line in made.transfer.lines():
+        console.say(f"  {line}")
+    n_images = sum(one.n_images for one in made.scored)
+    n_missing = sum(one.n_missing for one in made.scored)
+    if n_missing:
+        console.say(f"  {n_missing} of {n_images} answers missing, counted as chance")
+    ask.say_cost(sum(e.usd for e in made.explained) + sum(s.usd for s in made.scored))
+    if is_circular(made.scored[0].scorer, clip):
+        console.say(f"  {CIRCULAR}")
+
+
+def _verdict(made: Made, work: Work) -> int:
+    """Exit code 4 when too much of what was asked has no usable answer."""
+    explained = [(one.n_unusable, one.n_asked) for one in made.explained]
+    scored = [(one.n_missing, one.n_images) for one in made.scored]
+    verdicts = []
+    for pairs in (explained, scored):
+        verdicts.append(ask.verdict(sum(n for n, _ in pairs), sum(n for _, n in pairs), work))
+    return max(verdicts)
+
+
+def _preview(stage: TransferStage, work: Work, json: Path | None) -> int:
+    if work.dry_run is not None and not work.estimate:
+        return say_written(stage.write_requests(work.dry_run))
+    estimates = stage.estimates()
+    for estimate in estimates:
+        say_estimate(estimate)
+    total = sum(estimate.usd for estimate in estimates)
+    console.say(f"both together: ${total:,.4f}, under one --max-cost")
+    figures = {f"{e.stage}/{k}": v for e in estimates for k, v in dataclasses.asdict(e).items()}
+    console.write_figures(json, figures)
+    return OK
