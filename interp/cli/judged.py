@@ -11,7 +11,7 @@ from interp.records.tasks import CHECKS, FUZZ, INTRUDER, MATCH, SIMULATE
 from sae.cli import console
 
 if TYPE_CHECKING:
-    from interp.pipeline.judging import Judging
+    from interp.pipeline.judging.plan import Judging
     from interp.score.tasks import TaskSummary
 
 Figures = dict[str, float | int | str]

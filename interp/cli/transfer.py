@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from interp.cli import ask
-from interp.cli.ask import RunOption
+from interp.cli.ask import RunOption, VocabularyOption
 from interp.cli.preview import say_estimate, say_written
+from interp.cli.said import say_cost
 from interp.pipeline.settings import ModelSettings, Work, choose_latents
 from interp.records.circular import CIRCULAR, is_circular
 from sae.cli import console
@@ -36,18 +37,13 @@ def transfer(
     judge_clip: Annotated[
         str,
         typer.Option(
-            help="CLIP that grades; better another than the SAE's. Default: --clip.",
+            help="CLIP that judges; better another than the SAE's. Default: --clip; without it, on "
+            "the built-in world, the built-in one that the SAE is not made of, else the store's.",
             rich_help_panel="With --model local",
             show_default=False,
         ),
     ] = "",
-    vocabulary: Annotated[
-        str,
-        typer.Option(
-            help="Its words: auto, world, general, or a file.",
-            rich_help_panel="With --model local",
-        ),
-    ] = "auto",
+    vocabulary: VocabularyOption = "auto",
     config: ConfigOption = None,
     json: JsonOption = None,
 ) -> int:
@@ -93,7 +89,7 @@ def _say(made: Made, clip: str) -> None:
     n_missing = sum(one.n_missing for one in made.scored)
     if n_missing:
         console.say(f"  {n_missing} of {n_images} answers missing, counted as chance")
-    ask.say_cost(sum(e.usd for e in made.explained) + sum(s.usd for s in made.scored))
+    say_cost(sum(e.usd for e in made.explained) + sum(s.usd for s in made.scored))
     if is_circular(made.scored[0].scorer, clip):
         console.say(f"  {CIRCULAR}")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
-from interp.pipeline.judging_settings import JudgingSettings
+from interp.pipeline.judging.settings import JudgingSettings
+from interp.pipeline.judging.tasks import TaskStage
 from interp.pipeline.score import ScoreStage, newest_explanations
 from interp.pipeline.settings import ModelSettings, Work, choose_latents
 from interp.pipeline.stage import Stage
-from interp.pipeline.tasks import TaskStage
 from interp.records.tasks import DETECT
 from interp.records.types import AnsweredBy, Explanation, Score
 from interp.run.run import Run

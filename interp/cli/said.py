@@ -1,0 +1,138 @@
+"""What a stage of asking came to -> lines for a person, and a flat object for --json."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from interp.pipeline.settings import ModelSettings
+from interp.records.circular import CIRCULAR
+from interp.records.support import ENOUGH
+from interp.records.wording import SPEAKS_TO_JUDGE, WEAK_NEGATIVES
+from sae.cli import console
+
+if TYPE_CHECKING:
+    from interp.explain.run import ExplainSummary
+    from interp.llm.failures import Reason
+    from interp.pipeline.stage import Stage
+    from interp.score.run import ScoreSummary
+
+
+def flatten(fields: dict[str, Any]) -> dict[str, float | int | str]:
+    """One flat object: each kind of failure as failures/KIND, and so reasons and remarks."""
+    kinds, reasons = fields.pop("failures", {}), fields.pop("reasons")
+    nulls = fields.pop("nulls", ())
+    remarks = fields.pop("remarks", {})
+    return {
+        **fields,
+        **{f"failures/{kind}": n for kind, n in kinds.items()},
+        **{f"reasons/{kind}: {words}": n for kind, words, n in reasons},
+        **{f"remarks/{code}": n for code, n in remarks.items()},
+        **{f"nulls/{kind}": area for kind, area in nulls},
+    }
+
+
+def _say_reasons(reasons: Iterable[Reason]) -> None:
+    for reason in reasons:
+        if reason.words:
+            console.say(f"    {reason.n} x {reason.words}")
+            console.say(f"      {reason.remedy}")
+
+
+def say_refusals(stage: Stage[Any, Any, Any]) -> None:
+    for line in stage.refusals():
+        console.say(f"  asked with {line}")
+
+
+def _say_failures(summary: ExplainSummary | ScoreSummary) -> None:
+    for kind, n in sorted(summary.failures.items()):
+        console.say(f"  {n} failed: {kind}")
+        _say_reasons(reason for reason in summary.reasons if reason.kind == kind)
+
+
+def say_explained(summary: ExplainSummary, settings: ModelSettings) -> None:
+    before = f"; {summary.n_skipped} were done before" if summary.n_skipped else ""
+    console.say(f"{summary.n_labelled} latents labelled by {settings.model}{before}")
+    if summary.n_unclear or summary.n_several:
+        console.say(
+            f"  {summary.n_unclear} of them are unclear (marked wherever they are shown), "
+            f"{summary.n_several} have a second label"
+        )
+    _say_failures(summary)
+    if summary.remarks:
+        counted = sorted(summary.remarks.items(), key=lambda pair: (-pair[1], pair[0]))
+        console.say(f"  remarks on labels: {', '.join(f'{n} {code}' for code, n in counted)}")
+    if summary.failures.get("too_few_images", 0) > summary.n_labelled:
+        console.say(
+            "  most latents fire on too few images: train fewer latents (--n-latents), add images, "
+            "or take the dense latents too (--dense)"
+        )
+    if summary.n_unusable:
+        console.say(f"  {summary.n_unusable} of {summary.n_asked} asked have no usable answer")
+    say_cost(summary.usd)
+
+
+def say_scored(summary: ScoreSummary, circular: bool) -> None:
+    what = "labels of other latents (control)" if summary.control else "labels"
+    if summary.n_scored + summary.n_failed == 0:
+        console.say("nothing to score: no latent has a label; run `interp explain` first")
+        return
+    _say_failures(summary)
+    _say_reasons(reason for reason in summary.reasons if reason.kind not in summary.failures)
+    if not summary.n_scored:
+        return
+    console.say(
+        f"{summary.n_scored} {what} scored by {summary.scorer}: mean AUROC {summary.auroc:.3f} "
+        f"(random negatives {summary.auroc_easy:.3f}, hard ones {summary.auroc_hard:.3f}), "
+        f"balanced accuracy {summary.balanced_accuracy:.3f}"
+    )
+    if not math.isnan(summary.auroc_low):
+        console.say(
+            f"  95% interval over latents {summary.auroc_low:.3f} to {summary.auroc_high:.3f}; "
+            f"strongest two fifths {summary.auroc_strong:.3f}"
+        )
+    if not math.isnan(summary.rho):
+        console.say(
+            f"  over all held-out images: correlation with the activation {summary.rho:.3f} "
+            f"({summary.rho_low:.3f} to {summary.rho_high:.3f}), precision of a grade of 50 or "
+            f"more {summary.precision_at_base_rate:.3f}"
+        )
+    alarm = "; TOO MANY to trust the figures" if summary.missing_alarm else ""
+    console.say(
+        f"  {summary.n_missing} of {summary.n_images} answers missing "
+        f"({summary.missing_rate:.1%}), counted as chance{alarm}"
+    )
+    notes = {SPEAKS_TO_JUDGE: summary.n_noted, WEAK_NEGATIVES: summary.n_weak}
+    for note, n_noted in notes.items():
+        if n_noted:
+            console.say(f"  {n_noted} have a note (see `note` in labels.csv): {note}")
+    _say_supported(summary)
+    if circular:
+        console.say(f"  {CIRCULAR}; --judge-clip NAME judges with another")
+    say_cost(summary.usd)
+
+
+def _say_supported(summary: ScoreSummary) -> None:
+    n = summary.n_supported + summary.n_undecided + summary.n_unsupported
+    if not n:
+        return
+    nulls = ", ".join(f"{kind} {area:.3f}" for kind, area in summary.nulls)
+    console.say(f"  labels that say nothing, on the same images: mean AUROC {nulls}")
+    console.say(
+        f"  supported: {summary.n_supported} of {n} ({summary.supported:.1%}, 95% interval "
+        f"{summary.supported_low:.1%} to {summary.supported_high:.1%}), "
+        f"{summary.n_undecided} undecided, {summary.n_unsupported} not"
+    )
+    if 0 < summary.n_others < ENOUGH:
+        console.say(
+            f"  only {summary.n_others:,} other labels were there to rank with: p is at least "
+            f"{1 / (1 + summary.n_others):.2g}, and from {ENOUGH:,} on more labels can be supported"
+        )
+
+
+def say_cost(usd: float) -> None:
+    if math.isnan(usd):
+        console.say("  the server does not say what it bills")
+    elif usd > 0:
+        console.say(f"  cost of these answers: ${usd:.4f}")

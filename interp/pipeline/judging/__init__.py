@@ -1,0 +1,1 @@
+"""Judging tasks of `interp score`: settings -> the stages that ask, and checks of the judge."""
