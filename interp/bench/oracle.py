@@ -15,7 +15,7 @@ from numpy.random import Generator
 from interp.bench.config import Oracle
 from interp.bench.constructed import Constructed
 from interp.bench.naming import TWO, WorldTruth, is_made_of_concepts
-from interp.pictures.cache import Images
+from interp.pictures.cache import EvidenceSource, Images
 from interp.pipeline.explain import ExplainStage
 from interp.pipeline.score import ScoreStage
 from interp.pipeline.settings import ModelSettings
@@ -106,6 +106,9 @@ class OracleExplainStage(ExplainStage):
     def _local_answerer(self) -> Any:
         return self._namer
 
+    def _source_for(self, answerer: Any) -> EvidenceSource:
+        return self._source
+
 
 class OracleScoreStage(ScoreStage):
     """The stage of scoring, with an oracle in the place of CLIP."""
@@ -119,3 +122,6 @@ class OracleScoreStage(ScoreStage):
 
     def _local_answerer(self) -> Any:
         return self._judge
+
+    def _source_for(self, answerer: Any) -> EvidenceSource:
+        return self._source

@@ -230,16 +230,20 @@ class Stage(ABC, Generic[Item, Record, Summary]):
     def _ask_clip(self, label: str, made: list[Record]) -> None:
         with closing(self._run.hold()):
             self._look_again()
-            from interp.local.clip_encoder import SeenOnce
-
             answerer = self._local_answerer()
-            source = SeenOnce(self._source, answerer.encoder)
+            source = self._source_for(answerer)
             with bar(label, unit="latents") as progress:
 
                 def count(_record: Record) -> None:
                     progress(len(made), len(self.pending))
 
                 self._append(answerer, source, N_AT_WORK, made, count)
+
+    def _source_for(self, answerer: Any) -> EvidenceSource:
+        """What the local answerer reads from: no image twice that its CLIP knows."""
+        from interp.local.clip_encoder import SeenOnce
+
+        return SeenOnce(self._source, answerer.encoder)
 
     def _ask_paid_model(self, label: str, made: list[Record]) -> None:
         with Ledger(self._run.ledger) as ledger:

@@ -75,8 +75,9 @@ def test_no_held_out_image_is_shown_and_no_shown_image_is_tested(run: Path) -> N
     tested = {verdict.image_id for one in scored for verdict in one.verdicts}
     assert shown
     assert tested
-    assert {split_of(image) for image in shown} == {"explain"}
-    assert {split_of(image) for image in tested} == {"score"}
+    groups = EvidenceReader(run).groups
+    assert {split_of(groups.get(image, image)) for image in shown} == {"explain"}
+    assert {split_of(groups.get(image, image)) for image in tested} == {"score"}
 
 
 def test_faulty_server_loses_no_reply_and_makes_no_label_of_a_fault(run: Path) -> None:
