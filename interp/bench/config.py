@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from interp.bench.kinds import KINDS
-from interp.pipeline.settings import LOCAL, ModelSettings
+from interp.pipeline.settings import ModelSettings
+from interp.records.family import LINEAR, LOCAL, is_linear
 from interp.records.types import AnsweredBy
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, did_you_mean, sha256_hex
@@ -118,7 +119,8 @@ class BenchSettings(ModelSettings):
     clip: str = ""
 
     def of(self, word: str, tier: str) -> ModelSettings:
-        """The settings of one of --models or --judges: `local`, `local:CLIP`, an oracle, a model.
+        """The settings of one of --models or --judges: `local`, `local:CLIP`, an oracle, a model;
+        of --models alone `local:linear` and `local:linear:CLIP`.
 
         An oracle's are those of `local`, whose place it takes.
         """
@@ -127,9 +129,10 @@ class BenchSettings(ModelSettings):
         if Oracle.parse(word) is not None:
             return ModelSettings(**{**kept, "model": LOCAL})
         made = ModelSettings(**{**kept, "model": word})
-        if word.startswith(f"{LOCAL}:") and not made.is_local:
-            clip = word.removeprefix(f"{LOCAL}:")
-            return ModelSettings(**{**kept, "model": LOCAL, "clip": clip})
+        for name in (LINEAR, LOCAL):
+            clip = word.removeprefix(f"{name}:")
+            if clip != word and not made.is_local:
+                return ModelSettings(**{**kept, "model": name, "clip": clip})
         return made
 
 
@@ -147,4 +150,6 @@ def names_in(option: str, text: str) -> list[str]:
         raise UserError(f"{option} names no model; local needs no key")
     for word in words:
         Oracle.parse(word)
+        if option == "--judges" and is_linear(word):
+            raise UserError(f"--judges {word} explains and does not judge; judge with {LOCAL}")
     return words

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from interp.bench.constructed import Constructed
 from interp.bench.kinds import PARTS
 from interp.records.types import Explanation
+from interp.records.wording import alternatives
 from sae.world.scene.concepts import BY_NAME, Concept, concept_named
 
 Naming = Literal["exact", "synonym", "hypernym", "both", "one of two", "wrong", "none"]
-"""exact: the concept's name or phrase. hypernym: a wider word, or a part of a conjunction. both,
-one of two: of a latent made of two concepts, counting label and second label."""
+"""exact: the concept's name or phrase. hypernym: a wider word, a part of a conjunction, one of
+"cup or net". both, one of two: of a latent made of two concepts, by label and second label."""
 RIGHT = ("exact", "synonym")
 TWO = ("even", "uneven")
 _EXCEPT = (" without ", " except ", " but not ")
@@ -38,8 +39,10 @@ class WorldTruth:
     def where(self, label: str | None) -> NDArray[np.bool_]:
         """(n_images,) where what the label says is true; nowhere, where it says nothing known.
 
-        A wider word ("animal") is true where any of its concepts is.
+        A wider word ("animal") is true where any of its concepts is, and so is "cup or net".
         """
+        if len(parts := alternatives(label or "")) > 1:
+            return np.asarray(np.any([self.where(part) for part in parts], axis=0))
         named = said(label)
         words = _plain(label or "")
         columns = [
@@ -111,13 +114,15 @@ def is_made_of_concepts(kind: str) -> bool:
 
 
 def _labels(explanation: Explanation) -> list[str]:
-    return [label for label in (explanation.label, explanation.second_label) if label]
+    labels = (explanation.label, explanation.second_label)
+    return [name for label in labels if label for name in alternatives(label)]
 
 
 def _is_wider(label: str, concept: Concept) -> bool:
     named = said(label)
     if named is None:
-        return _plain(label) in concept.hypernyms
+        names = [said(part) for part in alternatives(label)]
+        return _plain(label) in concept.hypernyms or concept in names
     return {*(named.parts or (named.name,))} < {*concept.parts}
 
 

@@ -10,11 +10,12 @@ import typer
 
 from interp.cli.judged import run_tasks
 from interp.cli.preview import preview
-from interp.cli.said import flatten, say_explained, say_refusals, say_scored
+from interp.cli.said import flatten, say_against_linear, say_explained, say_refusals, say_scored
 from interp.llm.types import OPENROUTER, is_transient, typed_url
 from interp.pipeline.judging.settings import JudgingSettings
 from interp.pipeline.settings import JudgeSettings, ModelSettings, Work, choose_latents
 from interp.records.circular import is_circular
+from interp.records.family import LOCAL
 from sae.cli import console
 from sae.cli.console import ConfigOption, JsonOption
 from sae.cli.options import spread
@@ -75,6 +76,8 @@ def explain(
     has_labels = any(e.label for e in opened.results.newest_explanations().values())
     again = "" if all(is_transient(kind) for kind in summary.failures) else " --retry-failed"
     stage_next, more = ("score", "") if has_labels else ("explain", again)
+    if settings.is_linear and stage_next == "score":
+        settings = dataclasses.replace(settings, model=LOCAL)
     run_again = f"{settings.typed} --run {quote(opened.path)}{more}"
     console.finish(written, [f"interp {stage_next} {run_again}"])
     return verdict(summary.n_unusable, summary.n_asked, work)
@@ -110,6 +113,7 @@ def score(
     from interp.cli.controls import go_through_controls
     from interp.pipeline.controls import read_controls
     from interp.pipeline.judging.plan import Judging
+    from interp.report.baseline import against_linear
     from interp.report.controls import flat, side_by_side, table
     from interp.report.labels import write_labels
 
@@ -128,6 +132,8 @@ def score(
         rows = side_by_side(opened)
         if len(rows) > 1:
             console.print_table(table(rows))
+        if not control:
+            figures |= say_against_linear(against_linear(opened.results))
         say_refusals(plan.detect)
         figures |= {**flatten(dataclasses.asdict(summary)), **flat(rows), "circular": circular}
         counts.append((summary.n_missing, summary.n_images))

@@ -22,7 +22,8 @@ def bench(
     models: Annotated[
         str,
         typer.Option(
-            help="Explainers: local, local:CLIP, oracle:HIT:ALARM, or ids of vision models; a,b."
+            help="Explainers: local, local:CLIP, local:linear, oracle:HIT:ALARM, or ids of vision "
+            "models; a,b."
         ),
     ] = "local",
     judges: Annotated[str, typer.Option(help="Judges, likewise.")] = "local",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from interp.pipeline.settings import ModelSettings
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from interp.explain.run import ExplainSummary
     from interp.llm.failures import Reason
     from interp.pipeline.stage import Stage
+    from interp.report.baseline import Baseline
     from interp.score.run import ScoreSummary
 
 
@@ -129,6 +130,19 @@ def _say_supported(summary: ScoreSummary) -> None:
             f"  only {summary.n_others:,} other labels were there to rank with: p is at least "
             f"{1 / (1 + summary.n_others):.2g}, and from {ENOUGH:,} on more labels can be supported"
         )
+
+
+def say_against_linear(found: Mapping[int, Baseline]) -> dict[str, int]:
+    """Say how many labels do no better than the linear explanation; the same as figures."""
+    if not found:
+        return {}
+    kept = [one for one in found.values() if not one.is_beaten]
+    n_same = sum(one.same for one in kept)
+    console.say(
+        f"  {len(kept)} of {len(found)} labels do not beat the linear explanation's rho "
+        f"({n_same} of them say the same as it)"
+    )
+    return {"n_against_linear": len(found), "n_beating_linear": len(found) - len(kept)}
 
 
 def say_cost(usd: float) -> None:

@@ -14,10 +14,11 @@ from interp.cli.preview import say_estimate, say_written
 from interp.cli.said import say_cost
 from interp.pipeline.settings import ModelSettings, Work, choose_latents
 from interp.records.circular import CIRCULAR, is_circular
+from interp.records.family import LOCAL
 from sae.cli import console
 from sae.cli.console import ConfigOption, JsonOption
 from sae.cli.options import spread
-from sae.core.errors import OK, quote
+from sae.core.errors import OK, UserError, quote
 
 if TYPE_CHECKING:
     from interp.pipeline.transfer import Made, TransferStage
@@ -59,7 +60,10 @@ def transfer(
     opened = ask.open_run(run)
     explainer = dataclasses.replace(settings, vocabulary=vocabulary)
     clip = judge_clip or settings.clip
-    judging = dataclasses.replace(explainer, model=judge or settings.model, clip=clip)
+    by_default = LOCAL if settings.is_linear else settings.model
+    judging = dataclasses.replace(explainer, model=judge or by_default, clip=clip)
+    if judging.is_linear:
+        raise UserError(f"--judge {judge} explains and does not judge; judge with {LOCAL}")
     chosen = choose_latents(opened.evidence, work.latents)
     pair = choose_domains(opened, domains)
     stage = TransferStage(opened, explainer, judging, pair, chosen, work)

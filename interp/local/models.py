@@ -7,7 +7,7 @@ import json
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import count, product
+from itertools import chain, count, product
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from interp.local.clip_encoder import ClipEncoder, embed_terms
 from interp.local.naming import Usual
 from interp.local.vocabulary import Term, place_among_objects, texts_of
 from interp.pictures.cache import Images, read_images
+from interp.records.family import LOCAL
 from interp.records.split import check_side
 from interp.records.types import (
     TOO_FEW,
@@ -30,7 +31,13 @@ from interp.records.types import (
     Example,
     Explanation,
 )
-from interp.records.wording import ADDRESSES_JUDGE, addresses_judge, cut_description, cut_label
+from interp.records.wording import (
+    ADDRESSES_JUDGE,
+    addresses_judge,
+    alternatives,
+    cut_description,
+    cut_label,
+)
 from interp.score.judge import Judgement, Pictures
 from sae.core.files import sha256_hex, without_place
 from sae.world.scene.concepts import OBJECTS
@@ -76,15 +83,13 @@ class LocalNamer:
     `background` is an unselected lot of images of the explain side: what a term scores anyway.
     """
 
-    name = "local"
-
     def __init__(
         self,
         encoder: ClipEncoder,
         vocabulary: Sequence[Term],
         background: Iterable[tuple[str, Image.Image]],
     ) -> None:
-        self.prompt = self.identify(encoder.clip.name, vocabulary).prompt
+        self.name, self.prompt, _ = self.identify(encoder.clip.name, vocabulary)
         self.encoder = encoder
         self._terms = [term.name for term in vocabulary]
         self._texts = embed_terms(encoder.clip, [term.texts for term in vocabulary])  # (c, d)
@@ -95,17 +100,22 @@ class LocalNamer:
     @classmethod
     def identify(cls, clip_name: str, vocabulary: Sequence[Term]) -> AnsweredBy:
         """Name and prompt of the namer with this CLIP and these terms; nothing is loaded."""
-        prompt = _fingerprint(
+        prompt = fingerprint(
             clip_name, vocabulary, N_NAMING_IMAGES, N_FURTHER_IMAGES, naming.SETTINGS
         )
-        return AnsweredBy(cls.name, prompt)
+        return AnsweredBy(LOCAL, prompt)
+
+    @staticmethod
+    def choose(evidence: Evidence) -> tuple[Example, ...]:
+        """The images that it looks at. Raises `LeakError` for one of the score side."""
+        return choose_named(evidence)
 
     async def explain(self, evidence: Evidence, images: Images) -> Explanation:
         """Name the latent from its images on the explain side; no label if they are too few."""
         chosen = choose_named(evidence)
         shown = read_images(images, chosen)
         strong = torch.tensor([example.kind == "top" for example in shown], dtype=torch.bool)
-        codes = dict(zip(_codes(), (example.image_id for example in shown), strict=False))
+        codes = letters_of(shown)
         latent, by = evidence.stats.latent, AnsweredBy(self.name, self.prompt)
         n_strong = sum(example.kind == "top" for example in chosen)
         why = TOO_FEW if n_strong < MIN_IMAGES else UNREADABLE
@@ -154,7 +164,8 @@ class LocalJudge:
     @classmethod
     def identify(cls, clip_name: str) -> AnsweredBy:
         """Name and prompt of the judge with this CLIP; nothing is loaded."""
-        prompt = _fingerprint(clip_name, *JUDGE_CURVES.get(clip_name, OTHER_CURVE))
+        curve = JUDGE_CURVES.get(clip_name, OTHER_CURVE)
+        prompt = fingerprint(clip_name, *curve, "the better of alternatives")
         return AnsweredBy(f"local:{without_place(clip_name)}", prompt)
 
     async def judge(
@@ -171,7 +182,8 @@ class LocalJudge:
 
     def prepare(self, labels: Sequence[str]) -> None:
         """Embed the texts of labels together, once: the same ones give the same bits."""
-        fresh = [label for label in dict.fromkeys(labels) if label not in self._texts]
+        names = (name for label in labels for name in (label, *alternatives(label)))
+        fresh = [name for name in dict.fromkeys(names) if name not in self._texts]
         if not fresh:
             return
         clip = self.encoder.clip
@@ -197,9 +209,16 @@ class LocalJudge:
         return curve.step * torch.round(grades / curve.step)
 
     def standing(self, labels: Sequence[str], rows: Tensor) -> Tensor:
-        """(labels, n) similarities above what is usual, and above rivals where there are any."""
-        z = self._deviations(labels, rows)
-        return z - self._best_rivals(labels, rows) if self._curve.has_rivals else z
+        """(labels, n) similarities above what is usual, and above rivals where there are any; of a
+        label that names alternatives that of the one that fits better."""
+        named = [alternatives(label) for label in labels]
+        names = [name for each in named for name in each]
+        z = self._deviations(names, rows)
+        if self._curve.has_rivals:
+            z = z - self._best_rivals(names, rows)
+        if len(names) == len(labels):
+            return z
+        return torch.stack([part.amax(0) for part in torch.split(z, [len(each) for each in named])])
 
     def _deviations(self, labels: Sequence[str], rows: Tensor) -> Tensor:
         """(labels, n) similarities above what is usual."""
@@ -254,12 +273,13 @@ _HALVES = 3
 """Name of the random stream that halves are drawn from."""
 
 
-def _fingerprint(*settings: object) -> str:
+def fingerprint(*settings: object) -> str:
     """Names all that decides the answers; with other settings a latent is answered anew."""
     return sha256_hex(json.dumps(settings).encode())
 
 
-def _codes() -> Iterator[str]:
-    """A, B, ... Z, AA, AB, ..."""
-    for length in count(1):
-        yield from map("".join, product(string.ascii_uppercase, repeat=length))
+def letters_of(shown: Iterable[Example]) -> dict[str, str]:
+    """Image ids under A, B, ... Z, AA, AB, ..."""
+    codes = (map("".join, product(string.ascii_uppercase, repeat=n)) for n in count(1))
+    ids = (example.image_id for example in shown)
+    return dict(zip(chain.from_iterable(codes), ids, strict=False))

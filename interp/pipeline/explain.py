@@ -21,6 +21,7 @@ from interp.records.types import AnsweredBy, Example, Explanation
 from interp.run.run import Run
 
 if TYPE_CHECKING:
+    from interp.local.models import LocalNamer
     from interp.local.vocabulary import Term
 
 
@@ -47,9 +48,7 @@ class ExplainStage(Stage[int, Explanation, ExplainSummary]):
             return AnsweredBy(
                 self._settings.model, explain_prompt(self._config), self._settings.server
             )
-        from interp.local.models import LocalNamer
-
-        return LocalNamer.identify(clip_name(self._run, self._settings), self._vocabulary)
+        return self._clip_namer.identify(clip_name(self._run, self._settings), self._vocabulary)
 
     def questions(self, items: Iterable[int]) -> Iterator[Question]:
         source = PictureCache(self._source)
@@ -76,9 +75,7 @@ class ExplainStage(Stage[int, Explanation, ExplainSummary]):
     def _shown(self, item: int) -> Iterable[Example]:
         evidence = self._source.of(item)
         if self._settings.is_local:
-            from interp.local.models import choose_named
-
-            return choose_named(evidence)
+            return self._clip_namer.choose(evidence)
         shown = choose_shown(evidence, self._config.show)
         return (*shown.positives, *shown.negatives)
 
@@ -96,11 +93,19 @@ class ExplainStage(Stage[int, Explanation, ExplainSummary]):
 
         return load_vocabulary(self._settings.vocabulary, clip_name(self._run, self._settings))
 
-    def _local_answerer(self) -> Explainer:
+    @property
+    def _clip_namer(self) -> type[LocalNamer]:
+        if self._settings.is_linear:
+            from interp.local.linear import LinearNamer
+
+            return LinearNamer
         from interp.local.models import LocalNamer
 
+        return LocalNamer
+
+    def _local_answerer(self) -> Explainer:
         encoder = local_encoder(self._run, self._settings)
-        namer = LocalNamer(
+        namer = self._clip_namer(
             encoder, self._vocabulary, background(self._run.evidence, self.domain, encoder)
         )
         words = [term.name for term in self._vocabulary]

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from interp.llm.types import OPENROUTER, public_url, typed_url
+from interp.records.family import LINEAR, LOCAL
 from sae.core.errors import UserError, quote
 from sae.core.files import without_place
 
 if TYPE_CHECKING:
     from interp.evidence.reader import EvidenceReader
 
-LOCAL = "local"
-"""The model name that stands for CLIP on this machine: no key, no network."""
 AUTO = "auto"
 LAYOUTS = (AUTO, "grid", "separate")
 UNRECORDED = ("device", "concurrency", "timeout", "deadline", "max_cost", "price", "no_cap")
@@ -38,7 +37,8 @@ class ModelSettings:
     model: Annotated[
         str,
         typer.Option(
-            help="local (CLIP, no key), or a vision model's id (`interp models`).",
+            help="local (CLIP, no key), local:linear (the baseline), or a vision model's id "
+            "(`interp models`).",
             show_default=False,
         ),
     ]
@@ -161,7 +161,12 @@ class ModelSettings:
 
     @property
     def is_local(self) -> bool:
-        return self.model == LOCAL
+        return self.model in (LOCAL, LINEAR)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether labels are the linear baseline's."""
+        return self.model == LINEAR
 
     @property
     def server(self) -> str:
@@ -204,6 +209,13 @@ class ModelSettings:
 class JudgeSettings(ModelSettings):
     """The same for scoring."""
 
+    model: Annotated[
+        str,
+        typer.Option(
+            help="local (CLIP, no key), or a vision model's id (`interp models`).",
+            show_default=False,
+        ),
+    ]
     clip: Annotated[
         str,
         typer.Option(
@@ -215,6 +227,11 @@ class JudgeSettings(ModelSettings):
             show_default=False,
         ),
     ] = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.is_linear:
+            raise UserError(f"--model {LINEAR} explains and does not judge; judge with {LOCAL}")
 
 
 @dataclass(frozen=True, kw_only=True)

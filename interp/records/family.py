@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 
 LOCAL = "local"
+"""The model name that stands for CLIP on this machine: no key, no network."""
+LINEAR = "local:linear"
+"""The baseline: a regression on its similarities. In records the CLIP's name stands behind it."""
 _MAKERS = {
     "openai": "gpt|chatgpt|o[134]",
     "anthropic": "claude",
@@ -33,6 +36,11 @@ def family_of(model: str) -> str:
         if re.match(rf"(?:meta-)?(?:{begins})(?![a-z])", name):
             return maker
     return host.rpartition("/")[2] if slash else ""
+
+
+def is_linear(model: str) -> bool:
+    """Whether a label is by the linear baseline."""
+    return f"{model}:".startswith(f"{LINEAR}:")
 
 
 def is_one_family(explainer: str, judge: str) -> bool:

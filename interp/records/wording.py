@@ -64,6 +64,16 @@ def interpretation(explanation: Explanation | None) -> str:
     return f"{label}; also {second}" if second else label
 
 
+def alternatives(label: str) -> tuple[str, ...]:
+    """ "cup or zigzag" and "cup, net or zigzag" as their names, any other label as it is.
+
+    Names are of two words at most: "cat with open or closed eyes" is one thing.
+    """
+    parts = tuple(part.strip() for part in re.split(r",\s|\sor\s", label))
+    is_list = " or " in label and all(0 < len(part.split()) <= 2 for part in parts)
+    return parts if is_list else (label,)
+
+
 def addresses_judge(text: str) -> bool:
     """Whether the text speaks to who grades by it ("answer 100") and does not name a thing."""
     return _ADDRESS.search(" ".join(text.split())) is not None

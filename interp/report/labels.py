@@ -16,6 +16,7 @@ from interp.records.support import Support
 from interp.records.tasks import MORE, TASKS, TaskScore
 from interp.records.types import Explanation, LatentStats, Score
 from interp.records.wording import interpretation, marked_label
+from interp.report.baseline import against_linear
 from interp.report.controls import control_scores, supports_of
 from interp.run.run import Run
 from interp.run.transfer_file import read_transfer
@@ -49,6 +50,7 @@ TEXT_COLUMNS = (
     "circular",
     "causal",
     "transfer",
+    "beats_linear",
 )
 COUNT_COLUMNS = ("n_positive", "n_negative", "n_missing")
 EFFECT_COLUMNS = tuple(
@@ -83,6 +85,7 @@ COLUMNS = (
     "p",
     "p_adjusted",
     "gain_over_untrained",
+    "beats_linear",
     "frequency",
     "token_frequency",
     "mean_activation",
@@ -119,7 +122,7 @@ def write_labels(run: Run) -> Path:
     untrained = control_scores(run.path, "untrained")
     asked = {task.kind for task in results.tasks}
     columns = columns_of(run.evidence.info.domains, [kind for kind in TASKS if kind in asked])
-    crossed = read_transfer(run.path)
+    crossed, baselines = read_transfer(run.path), against_linear(results)
     lines = [",".join(map(write_cell, columns))]
     for latent in range(run.evidence.info.n_latents):
         stats = run.evidence.stats(latent)
@@ -130,6 +133,8 @@ def write_labels(run: Run) -> Path:
         tasks = results.tasks_of(latent)
         cells |= _task_cells(tasks) | {"dollars": _dollars(cells["dollars"], tasks)}
         cells["transfer"] = crossed[latent].kind if latent in crossed else ""
+        beaten = baselines[latent].is_beaten if latent in baselines else None
+        cells["beats_linear"] = "" if beaten is None else _yes_or_no(beaten)
         lines.append(",".join(_written(cells[name]) for name in columns))
     path = run.path / FILE
     lock = path.with_name(f"{FILE}.lock")

@@ -84,8 +84,13 @@ class Results:
 
         A score of an earlier label is none.
         """
+        line = self.score_line(latent)
+        return line.score if line else None
+
+    def score_line(self, latent: int) -> ScoreLine | None:
+        """The same with the images that tested it."""
         line = self._measured.get(latent)
-        return line.score if line and line.score.label == self.label(latent) else None
+        return line if line and line.score.label == self.label(latent) else None
 
     def score_with_verdicts(self, latent: int) -> Score | None:
         """The last score of the latent, be it of an earlier label; its line is read again."""
