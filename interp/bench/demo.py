@@ -18,6 +18,7 @@ from interp.pipeline.causal import run_causal
 from interp.pipeline.clip_model import background, judge_encoder
 from interp.pipeline.collect import run_collect
 from interp.pipeline.explain import ExplainStage
+from interp.pipeline.judging.specificity import measure_specificity
 from interp.pipeline.score import ScoreStage, newest_explanations
 from interp.pipeline.settings import ModelSettings, choose_latents
 from interp.pipeline.transfer import TransferStage, choose_domains
@@ -25,6 +26,7 @@ from interp.records.circular import CIRCULAR, is_circular
 from interp.report.controls import flat, side_by_side, table
 from interp.report.gallery import build_gallery
 from interp.report.labels import write_labels
+from interp.report.specificity import specificities, summary_line
 from interp.report.transfer_figure import draw_transfer
 from interp.run.run import Run
 from sae.cli import console
@@ -101,13 +103,16 @@ def _explain_and_score(run: Run, settings: ModelSettings) -> None:
     console.say(
         f"{explained.n_labelled + explained.n_skipped} latents explained by {settings.model}"
     )
-    summary = ScoreStage(run, settings).run("7/8 score")
+    stage = ScoreStage(run, settings)
+    summary = stage.run("7/8 score")
     console.say(f"held-out AUROC: mean {summary.auroc:.3f}")
     if is_circular(summary.scorer, run.info.clip):
         console.say(f"  {CIRCULAR}")
     if explained.usd + summary.usd > 0:
         console.say(f"cost: ${explained.usd:.4f} to explain, ${summary.usd:.4f} to score")
     if settings.is_local:  # a paid model would be asked as much again
+        measure_specificity(run, stage)
+        console.say(summary_line(specificities(run.results)))
         ScoreStage(run, settings, "shuffled").run("7/8 control")
     console.print_table(table(side_by_side(run)))
     with bar("7/8 causal", "latents") as progress:

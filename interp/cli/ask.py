@@ -10,7 +10,14 @@ import typer
 
 from interp.cli.judged import run_tasks
 from interp.cli.preview import preview
-from interp.cli.said import flatten, say_against_linear, say_explained, say_refusals, say_scored
+from interp.cli.said import (
+    flatten,
+    say_against_linear,
+    say_explained,
+    say_refusals,
+    say_scored,
+    say_specific,
+)
 from interp.llm.types import OPENROUTER, is_transient, typed_url
 from interp.pipeline.judging.settings import JudgingSettings
 from interp.pipeline.settings import JudgeSettings, ModelSettings, Work, choose_latents
@@ -22,7 +29,9 @@ from sae.cli.options import spread
 from sae.core.errors import FAILURES, OK, quote
 
 if TYPE_CHECKING:
+    from interp.pipeline.score import ScoreStage
     from interp.run.run import Run
+    from interp.score.run import ScoreSummary
 
 RunOption = Annotated[
     str | None,
@@ -113,9 +122,8 @@ def score(
     from interp.cli.controls import go_through_controls
     from interp.pipeline.controls import read_controls
     from interp.pipeline.judging.plan import Judging
-    from interp.report.baseline import against_linear
-    from interp.report.controls import flat, side_by_side, table
     from interp.report.labels import write_labels
+    from interp.report.specificity import specificities
 
     opened = open_run(run)
     if names := read_controls(control):
@@ -126,24 +134,40 @@ def score(
     figures: dict[str, float | int | str] = {}
     counts: list[tuple[int, int]] = []
     if plan.detect is not None:
-        summary = plan.detect.run()
-        circular = is_circular(summary.scorer, opened.info.clip)
-        say_scored(summary, circular)
-        rows = side_by_side(opened)
-        if len(rows) > 1:
-            console.print_table(table(rows))
-        if not control:
-            figures |= say_against_linear(against_linear(opened.results))
-        say_refusals(plan.detect)
-        figures |= {**flatten(dataclasses.asdict(summary)), **flat(rows), "circular": circular}
+        summary, told = _detect(opened, plan.detect, control)
+        figures |= told
         counts.append((summary.n_missing, summary.n_images))
     figures |= run_tasks(plan, counts)
+    figures |= say_specific(specificities(opened.results))
     console.write_figures(json, figures)
     written = {"labels": write_labels(opened)}
     written |= {"scores": opened.scores} if plan.detect else {}
     written |= {"tasks": opened.tasks} if opened.tasks.exists() else {}
     console.finish(written, [f"interp cards --run {quote(opened.path)}"])
     return verdict(sum(n for n, _ in counts), sum(n for _, n in counts), work)
+
+
+def _detect(
+    run: Run, stage: ScoreStage, control: str
+) -> tuple[ScoreSummary, dict[str, float | int | str]]:
+    """Score, say what came of it, and give it as flat figures."""
+    from interp.pipeline.judging.specificity import measure_specificity
+    from interp.report.baseline import against_linear
+    from interp.report.controls import flat, side_by_side, table
+
+    summary = stage.run()
+    circular = is_circular(summary.scorer, run.info.clip)
+    say_scored(summary, circular)
+    rows = side_by_side(run)
+    if len(rows) > 1:
+        console.print_table(table(rows))
+    figures = {**flatten(dataclasses.asdict(summary)), **flat(rows), "circular": circular}
+    if not control:
+        figures |= say_against_linear(against_linear(run.results))
+        if stage.is_local:
+            measure_specificity(run, stage)
+    say_refusals(stage)
+    return summary, figures
 
 
 def open_run(name: str | None) -> Run:

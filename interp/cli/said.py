@@ -10,6 +10,7 @@ from interp.pipeline.settings import ModelSettings
 from interp.records.circular import CIRCULAR
 from interp.records.support import ENOUGH
 from interp.records.wording import SPEAKS_TO_JUDGE, WEAK_NEGATIVES
+from interp.report.specificity import Specificity, mean_specificity, summary_line
 from sae.cli import console
 
 if TYPE_CHECKING:
@@ -143,6 +144,14 @@ def say_against_linear(found: Mapping[int, Baseline]) -> dict[str, int]:
         f"({n_same} of them say the same as it)"
     )
     return {"n_against_linear": len(found), "n_beating_linear": len(found) - len(kept)}
+
+
+def say_specific(found: Mapping[int, Specificity]) -> dict[str, float]:
+    """Say how specific labels are on average; the same as figures."""
+    if not found:
+        return {}
+    console.say(f"  {summary_line(found)}")
+    return {"specificity": mean_specificity(found), "n_specificity": len(found)}
 
 
 def say_cost(usd: float) -> None:

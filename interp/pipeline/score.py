@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interp.llm.types import Question, VisionModel
 from interp.pictures.cache import EvidenceSource, PictureCache
@@ -27,6 +27,9 @@ from interp.score.nulls.suite import FreeNulls
 from interp.score.run import ScoreSummary, n_questions, pending_tests, summarise
 from interp.score.sampling import SampleConfig, draw_sample
 from sae.core.errors import Notice, UserError, quote
+
+if TYPE_CHECKING:
+    from interp.local.models import LocalJudge
 
 
 class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
@@ -115,11 +118,15 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
     def _n_requests(self, item: Explanation) -> int:
         return n_questions(self._source.of(item.latent), self.sample)
 
-    def _local_answerer(self) -> Judge:
+    def local_judge(self) -> LocalJudge:
+        """CLIP as the judge. Raises `UserError` where there is nothing to compare with."""
         from interp.local.models import LocalJudge
 
         encoder = judge_encoder(self._run, self._settings)
-        judge = LocalJudge(encoder, background(self._run.evidence, self.domain, encoder))
+        return LocalJudge(encoder, background(self._run.evidence, self.domain, encoder))
+
+    def _local_answerer(self) -> Judge:
+        judge, encoder = self.local_judge(), judge_encoder(self._run, self._settings)
         labels = [test.label or "" for test in self.pending]
         warn_of_misfit(self._run, encoder.clip.name, labels, judge.background)
         return judge

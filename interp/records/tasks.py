@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ DETECT = "detect"
 SIMULATE, INTRUDER, FUZZ, MATCH = "simulate", "intruder", "fuzz", "match"
 TASKS = (SIMULATE, INTRUDER, FUZZ, MATCH)
 """Judging tasks beside `detect`, whose results are in scores.jsonl."""
+SPECIFICITY = "specificity"
+"""Not asked: it follows from grades that there are."""
 RETEST, ALONE, SECOND_JUDGE = "retest", "alone", "second"
 CHECKS = (RETEST, ALONE, SECOND_JUDGE)
 """What checks the judge of `detect`."""
@@ -50,8 +53,8 @@ class TaskScore:
 
     latent: int
     kind: str
-    """`simulate`, `intruder`, `fuzz`, `match`, or what checks the judge: `retest`, `alone`,
-    `second`."""
+    """`simulate`, `intruder`, `fuzz`, `match`, `specificity`, or what checks the judge: `retest`,
+    `alone`, `second`."""
     label: str
     """That was judged; "" where a task needs none."""
     explainer: str
@@ -95,3 +98,9 @@ class Measured(NamedTuple):
     chance: float
     n: int
     more: dict[str, float]
+
+
+def share_below(own: float, others: Sequence[float]) -> float:
+    """Of `others`, at least one, the share below `own`; an equal one counts 1/2."""
+    below = sum((other < own) + (other == own) / 2 for other in others)
+    return below / len(others)

@@ -24,6 +24,15 @@ class Baseline(NamedTuple):
         """Whether the label's rho is above the linear explanation's."""
         return self.rho > self.linear_rho
 
+    def in_words(self) -> str:
+        """For people."""
+        how = "better than" if self.is_beaten else "no better than"
+        return (
+            f"The label predicts the activation over all held-out images {how} the linear "
+            f"explanation, {self.linear_label}: correlation {self.rho:.2f} against "
+            f"{self.linear_rho:.2f}."
+        )
+
 
 def against_linear(results: Results) -> dict[int, Baseline]:
     """By latent, of the label that it has now; only where that is no linear explanation itself and

@@ -18,6 +18,7 @@ from interp.records.types import Explanation, LatentStats, Score
 from interp.records.wording import interpretation, marked_label
 from interp.report.baseline import against_linear
 from interp.report.controls import control_scores, supports_of
+from interp.report.specificity import specificities
 from interp.run.run import Run
 from interp.run.transfer_file import read_transfer
 from sae.core.csv_cells import read_cell, write_cell
@@ -85,6 +86,7 @@ COLUMNS = (
     "p",
     "p_adjusted",
     "gain_over_untrained",
+    "specificity",
     "beats_linear",
     "frequency",
     "token_frequency",
@@ -123,6 +125,7 @@ def write_labels(run: Run) -> Path:
     asked = {task.kind for task in results.tasks}
     columns = columns_of(run.evidence.info.domains, [kind for kind in TASKS if kind in asked])
     crossed, baselines = read_transfer(run.path), against_linear(results)
+    specific = specificities(results)
     lines = [",".join(map(write_cell, columns))]
     for latent in range(run.evidence.info.n_latents):
         stats = run.evidence.stats(latent)
@@ -133,6 +136,7 @@ def write_labels(run: Run) -> Path:
         tasks = results.tasks_of(latent)
         cells |= _task_cells(tasks) | {"dollars": _dollars(cells["dollars"], tasks)}
         cells["transfer"] = crossed[latent].kind if latent in crossed else ""
+        cells["specificity"] = specific[latent].share if latent in specific else math.nan
         beaten = baselines[latent].is_beaten if latent in baselines else None
         cells["beats_linear"] = "" if beaten is None else _yes_or_no(beaten)
         lines.append(",".join(_written(cells[name]) for name in columns))

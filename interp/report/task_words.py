@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 
 from interp.records.tasks import FUZZ, INTRUDER, MATCH, SIMULATE, TASKS, TaskScore
+from interp.report.baseline import against_linear
+from interp.report.specificity import specificities
+from interp.run.results import Results
 
 _SENTENCES = {
     INTRUDER: "Without any label, the one silent image among active ones was found in {value}",
@@ -21,6 +24,19 @@ _UNITS = {INTRUDER: "questions", FUZZ: "images", MATCH: "questions"}
 def task_words(tasks: Mapping[str, TaskScore]) -> list[str]:
     """One sentence for each task that was asked, in a fixed order."""
     return [_sentence(tasks[kind]) for kind in TASKS if kind in tasks]
+
+
+def test_words(results: Results) -> dict[int, list[str]]:
+    """By latent, a sentence for all that tests its label beside the score."""
+    specific, baselines = specificities(results), against_linear(results)
+    judged = {task.latent for task in results.tasks}
+    return {
+        latent: [
+            *task_words(results.tasks_of(latent)),
+            *(found[latent].in_words() for found in (specific, baselines) if latent in found),
+        ]
+        for latent in sorted({*judged, *specific, *baselines})
+    }
 
 
 def _sentence(task: TaskScore) -> str:

@@ -21,7 +21,7 @@ from interp.report.controls import supports_of
 from interp.report.figures import number
 from interp.report.gallery.cards import collect_images, frame_box, is_stale, make_card
 from interp.report.gallery.thumbs import Thumbs
-from interp.report.task_words import task_words
+from interp.report.task_words import test_words
 from interp.run.results import Results
 from interp.run.run import Run
 from interp.run.transfer_file import read_transfer
@@ -124,6 +124,7 @@ def _write_shards(
     """Write every shard; returns the index's columns by latent, of `shares` one for each domain."""
     domains, clip = list(reader.store.domains), without_place(reader.store.info.clip)
     n_latents, supports = len(reader.latents), supports_of(results)
+    words = test_words(results)
     rows: list[dict[str, Any]] = []
     for start in range(0, n_latents, SHARD_CARDS):
         latents = range(start, min(start + SHARD_CARDS, n_latents))
@@ -140,8 +141,7 @@ def _write_shards(
         thumbs.ensure(shown)
         gone, boxes = frozenset(thumbs.missing), _boxes(reader, shown, thumbs)
         cards = [
-            make_card(*one, domains, gone, clip, boxes, *other)
-            | {"tasks": task_words(results.tasks_of(latent))}
+            make_card(*one, domains, gone, clip, boxes, *other) | {"tasks": words.get(latent, [])}
             for latent, one, other in zip(latents, known, more, strict=True)
         ]
         k = start // SHARD_CARDS
