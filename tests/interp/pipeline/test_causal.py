@@ -109,12 +109,12 @@ def test_latents_that_were_written_down_have_no_sae_to_edit(
 def test_a_block_of_patches_is_edited_in_the_network_and_unreadable_images_are_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_images(tmp_path / "photo", 120)
+    write_images(tmp_path / "photo", 72)
     clip = small_clip(tmp_path / "clip")
     domain = ("--domain", f"photo={tmp_path / 'photo'}")
     where = ("--out", tmp_path / "store", "--workers", 0, "--layer", 1, "--tokens", "all")
     assert sae("embed", *domain, "--clip", clip, *where) == OK
-    small = ("--n-latents", 64, "--k", 1, "--epochs", 2, "--out", tmp_path / "sae")
+    small = ("--n-latents", 24, "--k", 1, "--epochs", 2, "--out", tmp_path / "sae")
     assert sae("train", tmp_path / "store", *small) == OK
     run = tmp_path / "run"
     collect = ("--run", run, "--dense-above", 1)

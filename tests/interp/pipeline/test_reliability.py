@@ -104,7 +104,7 @@ def kill_and_resume(server: Loopback, folder: Path, n_latents: int, n_kills: int
 
 
 @pytest.mark.parametrize(
-    ("n_latents", "n_kills"), [(24, 3), pytest.param(200, 50, marks=pytest.mark.slow)]
+    ("n_latents", "n_kills"), [(16, 2), pytest.param(200, 50, marks=pytest.mark.slow)]
 )
 def test_kills_at_random_moments_repeat_no_paid_request_and_end_in_the_same_bytes(
     server, tmp_path, n_latents, n_kills

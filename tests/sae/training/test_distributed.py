@@ -63,7 +63,11 @@ def wait_for_rows(process: subprocess.Popen[str], out: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "variant", [["--backend", "sparse"], ["--activation", "batch_topk", "--matryoshka", "24,48"]]
+    "variant",
+    [
+        pytest.param(["--backend", "sparse"], marks=pytest.mark.slow),
+        ["--activation", "batch_topk", "--matryoshka", "24,48"],
+    ],
 )
 def test_two_processes_train_the_same_sae_as_one(
     store: EmbeddingStore, tmp_path: Path, variant: list[str], monkeypatch: pytest.MonkeyPatch

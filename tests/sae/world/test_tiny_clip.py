@@ -70,7 +70,9 @@ def test_loss_does_not_punish_a_caption_that_is_also_true_of_another_image() -> 
     assert contrastive_loss(image, text, scale, true_of_both) == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize(("arch", "n_blocks"), [("vit", 6), ("conv", 0)])
+@pytest.mark.parametrize(
+    ("arch", "n_blocks"), [pytest.param("vit", 6, marks=pytest.mark.slow), ("conv", 0)]
+)
 def test_training_is_the_same_for_a_seed_and_loads_as_any_local_model(
     examples: Examples, tmp_path: Path, arch: str, n_blocks: int
 ) -> None:
