@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from interp.cli.judged import run_tasks
-from interp.cli.preview import preview
+from interp.cli.preview import preview, preview_in_all
 from interp.cli.said import (
     flatten,
     say_against_linear,
+    say_chosen,
     say_explained,
     say_refusals,
     say_scored,
     say_specific,
 )
 from interp.llm.types import OPENROUTER, is_transient, typed_url
+from interp.pipeline.best_of.settings import BestOfSettings
 from interp.pipeline.judging.settings import JudgingSettings
 from interp.pipeline.settings import JudgeSettings, ModelSettings, Work, choose_latents
 from interp.records.circular import is_circular
@@ -52,6 +54,7 @@ VocabularyOption = Annotated[
 @spread
 def explain(
     settings: ModelSettings,
+    choice: BestOfSettings,
     work: Work,
     run: RunOption = None,
     dense: Annotated[
@@ -65,19 +68,29 @@ def explain(
 
     A stopped run goes on, and nothing is paid twice. The key is read from OPENROUTER_API_KEY.
     """
+    from interp.pipeline.best_of.stages import BestOf
     from interp.pipeline.explain import ExplainStage
     from interp.report.labels import write_labels
 
     opened = open_run(run)
     chosen = choose_latents(opened.evidence, work.latents, dense)
     settings = dataclasses.replace(settings, vocabulary=vocabulary)
-    stage = ExplainStage(opened, settings, chosen, work)
-    if work.sends_nothing:
-        return preview(opened, [stage], work, json)
-    summary = stage.run()
-    say_explained(summary, settings)
+    asked = (settings, chosen, work)
+    stage = ExplainStage(opened, *asked) if choice.best_of == 1 else BestOf(opened, choice, *asked)
+    if isinstance(stage, BestOf):
+        if work.sends_nothing:
+            estimates = stage.estimates() if work.estimate else []
+            return preview_in_all(estimates, stage.write_requests, work, json)
+        made = stage.run()
+        say_explained(made.explained, settings)
+        summary, figures = made.explained, say_chosen(made, opened.info.clip)
+    else:
+        if work.sends_nothing:
+            return preview(opened, [stage], work, json)
+        summary, figures = stage.run(), {}
+        say_explained(summary, settings)
     say_refusals(stage)
-    console.write_figures(json, flatten(summary._asdict()))
+    console.write_figures(json, flatten(summary._asdict()) | figures)
     written = {"labels": write_labels(opened), "answers": opened.explanations}
     n_left = len(set(chosen)) - summary.n_skipped - summary.n_labelled - summary.n_failed
     if n_left:
@@ -217,7 +230,7 @@ def ledger(
     stage: Annotated[
         str | None,
         typer.Option(
-            help="With --list: only explain, score, score-control, score-TASK or preflight.",
+            help="With --list: only explain, select, score, score-TASK, score-control, preflight.",
             show_default=False,
         ),
     ] = None,

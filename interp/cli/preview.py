@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,25 @@ def preview(run: Run, stages: Sequence[Stage[Any, Any, Any]], work: Work, json: 
         f"in_all/{k}": sum(getattr(e, k) for e in (first, *others)) for k in ("n_requests", "usd")
     }
     console.write_figures(json, {**dataclasses.asdict(first), **more})
+    return OK
+
+
+def preview_in_all(
+    estimates: Sequence[Estimate], write: Callable[[int], list[Path]], work: Work, json: Path | None
+) -> int:
+    """The same of a command whose stages build on each other, under one --max-cost.
+
+    `write`: writes that many first requests as files.
+    """
+    if work.dry_run is not None and not work.estimate:
+        return say_written(write(work.dry_run))
+    for estimate in estimates:
+        say_estimate(estimate)
+    total = sum(estimate.usd for estimate in estimates)
+    if len(estimates) > 1:
+        console.say(f"in all {_dollars(total)}, under one --max-cost")
+    figures = {f"{e.stage}/{k}": v for e in estimates for k, v in dataclasses.asdict(e).items()}
+    console.write_figures(json, figures)
     return OK
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from interp.pipeline.settings import ModelSettings
-from interp.records.circular import CIRCULAR
+from interp.records.circular import CIRCULAR, is_circular
 from interp.records.support import ENOUGH
 from interp.records.wording import SPEAKS_TO_JUDGE, WEAK_NEGATIVES
 from interp.report.specificity import Specificity, mean_specificity, summary_line
@@ -16,6 +17,7 @@ from sae.cli import console
 if TYPE_CHECKING:
     from interp.explain.run import ExplainSummary
     from interp.llm.failures import Reason
+    from interp.pipeline.best_of.stages import BestOf, Made
     from interp.pipeline.stage import Stage
     from interp.report.baseline import Baseline
     from interp.score.run import ScoreSummary
@@ -42,7 +44,7 @@ def _say_reasons(reasons: Iterable[Reason]) -> None:
             console.say(f"      {reason.remedy}")
 
 
-def say_refusals(stage: Stage[Any, Any, Any]) -> None:
+def say_refusals(stage: Stage[Any, Any, Any] | BestOf) -> None:
     for line in stage.refusals():
         console.say(f"  asked with {line}")
 
@@ -73,6 +75,30 @@ def say_explained(summary: ExplainSummary, settings: ModelSettings) -> None:
     if summary.n_unusable:
         console.say(f"  {summary.n_unusable} of {summary.n_asked} asked have no usable answer")
     say_cost(summary.usd)
+
+
+def say_chosen(made: Made, clip: str) -> dict[str, float | int | str]:
+    """What the choice among labels came to, also as flat figures; `clip`: that of the SAE."""
+    found, graded = made.choices, made.graded
+    if found.n_compared:
+        console.say(
+            f"labels of {found.n_compared} latents chosen by {graded.scorer} on the side select: "
+            f"{found.n_other} are not the first; mean AUROC there {found.auroc_chosen:.3f}, of the "
+            f"first ones {found.auroc_first:.3f}"
+        )
+        console.say(
+            "  the chosen one is the largest of several, so its AUROC there runs high; "
+            "`interp score` tests it on images that had no part in the choice"
+        )
+    if graded.n_missing:
+        console.say(f"  {graded.n_missing} of {graded.n_images} answers missing there")
+    circular = is_circular(graded.scorer, clip)
+    if circular:
+        console.say(f"  {CIRCULAR}; --select-clip NAME chooses with another")
+    return {f"select/{k}": v for k, v in dataclasses.asdict(found).items()} | {
+        "select/scorer": graded.scorer,
+        "select/circular": circular,
+    }
 
 
 def say_scored(summary: ScoreSummary, circular: bool) -> None:

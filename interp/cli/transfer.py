@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from interp.cli import ask
 from interp.cli.ask import RunOption, VocabularyOption
-from interp.cli.preview import say_estimate, say_written
+from interp.cli.preview import preview_in_all
 from interp.cli.said import say_cost
 from interp.pipeline.settings import ModelSettings, Work, choose_latents
 from interp.records.circular import CIRCULAR, is_circular
@@ -18,10 +17,10 @@ from interp.records.family import LOCAL
 from sae.cli import console
 from sae.cli.console import ConfigOption, JsonOption
 from sae.cli.options import spread
-from sae.core.errors import OK, UserError, quote
+from sae.core.errors import UserError, quote
 
 if TYPE_CHECKING:
-    from interp.pipeline.transfer import Made, TransferStage
+    from interp.pipeline.transfer import Made
 
 
 @spread
@@ -68,7 +67,8 @@ def transfer(
     pair = choose_domains(opened, domains)
     stage = TransferStage(opened, explainer, judging, pair, chosen, work)
     if work.sends_nothing:
-        return _preview(stage, work, json)
+        estimates = stage.estimates() if work.estimate else []
+        return preview_in_all(estimates, stage.write_requests, work, json)
     made = stage.run()
     _say(made, opened.info.clip)
     console.write_figures(json, made.transfer.flat())
@@ -106,16 +106,3 @@ def _verdict(made: Made, work: Work) -> int:
     for pairs in (explained, scored):
         verdicts.append(ask.verdict(sum(n for n, _ in pairs), sum(n for _, n in pairs), work))
     return max(verdicts)
-
-
-def _preview(stage: TransferStage, work: Work, json: Path | None) -> int:
-    if work.dry_run is not None and not work.estimate:
-        return say_written(stage.write_requests(work.dry_run))
-    estimates = stage.estimates()
-    for estimate in estimates:
-        say_estimate(estimate)
-    total = sum(estimate.usd for estimate in estimates)
-    console.say(f"both together: ${total:,.4f}, under one --max-cost")
-    figures = {f"{e.stage}/{k}": v for e in estimates for k, v in dataclasses.asdict(e).items()}
-    console.write_figures(json, figures)
-    return OK

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from sae.data.store import EmbeddingStore
 
-
 Read = TypeVar("Read")
 
 
@@ -92,11 +91,12 @@ class EvidenceReader:
         table = read_table(path, GROUP_COLUMNS, REMEDY)
         return dict(zip(table["image_id"].to_pylist(), table["group"].to_pylist(), strict=True))
 
-    def were_shown_rightly(self, image_ids: Iterable[str]) -> bool:
-        """Whether an explainer may have seen all of these: evidence that is collected anew, with
-        other groups or with `--select`, may test labels on images that were shown before."""
-        groups = (self.groups.get(image_id, image_id) for image_id in image_ids)
-        return all(split_of(group, self.info.select) == "explain" for group in groups)
+    def were_shown_rightly(self, image_ids: Iterable[str], chosen_on: Iterable[str] = ()) -> bool:
+        """Whether an explainer may have seen all of these, and a label be chosen on the others:
+        evidence that is collected anew may test labels on images that were used before."""
+        group, select = self.groups.get, self.info.select
+        shown = all(split_of(group(one, one), select) == "explain" for one in image_ids)
+        return shown and all(split_of(group(one, one)) != "score" for one in chosen_on)
 
     @cached_property
     def status(self) -> tuple[Status, ...]:

@@ -41,6 +41,9 @@ class ShowConfig:
     weak ones where a latent is silent on too few."""
     min_negatives: int = 8
     """With fewer there is no contrast set."""
+    draw: int = 0
+    """0: the strongest positives and hardest negatives. Another number: a choice by chance among
+    all that were kept, in another order: another question of the same latent."""
 
     def __post_init__(self) -> None:
         if self.n_top + self.n_quantile > len(FIRST) or self.n_negatives > len(SECOND):
@@ -62,12 +65,12 @@ class Shown(NamedTuple):
 
 def choose_shown(evidence: Evidence, config: ShowConfig) -> Shown:
     """Choose and shuffle. Raises `LeakError` when an example is not on the explain side."""
-    rng = np.random.default_rng([evidence.stats.latent])
+    rng = np.random.default_rng([evidence.stats.latent, *([config.draw] if config.draw else [])])
     mix = evidence.stats.domain_rate
-    top = _mixed(_unique(evidence.positives("explain", "top"), ()), config.n_top, mix)
+    top = _mixed(_ranked(evidence.positives("explain", "top"), (), config, rng), config.n_top, mix)
     weaker = _unique(_middle_first(evidence.positives("explain", "quantile"), rng), top)
     positives = [*top, *_mixed(weaker, config.n_quantile, mix)]
-    negatives = _negatives(evidence, positives, config)
+    negatives = _negatives(evidence, positives, config, rng)
     check_side((*positives, *negatives), "explain")
     strong = frozenset(example.image_id for example in top)
     return Shown(_shuffled(positives, rng), strong, _shuffled(negatives, rng))
@@ -94,6 +97,17 @@ def _unique(examples: Sequence[Example], taken: Sequence[Example]) -> list[Examp
     return [e for e in examples if first.get(e.image_id) is e]
 
 
+def _ranked(
+    examples: Sequence[Example],
+    taken: Sequence[Example],
+    config: ShowConfig,
+    rng: np.random.Generator,
+) -> list[Example]:
+    """`_unique`, and in another draw than the first by chance in the place of rank."""
+    unique = _unique(examples, taken)
+    return [*_shuffled(unique, rng)] if config.draw else unique
+
+
 def _middle_first(examples: Sequence[Example], rng: np.random.Generator) -> list[Example]:
     """Shuffled, with the weakest and the strongest stratum last."""
     last = max((example.stratum for example in examples), default=0)
@@ -102,12 +116,16 @@ def _middle_first(examples: Sequence[Example], rng: np.random.Generator) -> list
 
 
 def _negatives(
-    evidence: Evidence, positives: Sequence[Example], config: ShowConfig
+    evidence: Evidence,
+    positives: Sequence[Example],
+    config: ShowConfig,
+    rng: np.random.Generator,
 ) -> list[Example]:
     mix = Counter(example.domain for example in positives)
-    hard = [e for e in _unique(evidence.of("explain", "hard"), positives) if e.domain in mix]
-    taken = [*positives, *hard]
-    silent = [e for e in _unique(evidence.of("explain", "silent"), taken) if e.domain in mix]
+    found = _ranked(evidence.of("explain", "hard"), positives, config, rng)
+    hard = [e for e in found if e.domain in mix]
+    found = _ranked(evidence.of("explain", "silent"), [*positives, *hard], config, rng)
+    silent = [e for e in found if e.domain in mix]
     n_hard = max(config.n_negatives // 2, config.n_negatives - len(silent))
     some_hard = _mixed(hard, n_hard, mix)
     chosen = [*some_hard, *_mixed(silent, config.n_negatives - len(some_hard), mix)]

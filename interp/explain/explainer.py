@@ -179,4 +179,7 @@ def _codes(page: Page) -> dict[str, str]:
 def explain_prompt(config: ExplainConfig) -> str:
     """Fingerprint of the explainer's templates, schema and settings."""
     schema = explain_schema(FIRST, SECOND, region=True, bound=True)
-    return fingerprint(_TEMPLATES, schema, dataclasses.asdict(config))
+    settings = dataclasses.asdict(config)
+    if not config.show.draw:  # as it was before there were others: what was paid for still counts
+        del settings["show"]["draw"]
+    return fingerprint(_TEMPLATES, schema, settings)

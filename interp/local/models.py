@@ -83,6 +83,9 @@ class LocalNamer:
     `background` is an unselected lot of images of the explain side: what a term scores anyway.
     """
 
+    n_candidates = N_CANDIDATES
+    """Names that are kept, best first."""
+
     def __init__(
         self,
         encoder: ClipEncoder,
@@ -100,8 +103,9 @@ class LocalNamer:
     @classmethod
     def identify(cls, clip_name: str, vocabulary: Sequence[Term]) -> AnsweredBy:
         """Name and prompt of the namer with this CLIP and these terms; nothing is loaded."""
+        more = () if cls.n_candidates == N_CANDIDATES else (cls.n_candidates,)
         prompt = fingerprint(
-            clip_name, vocabulary, N_NAMING_IMAGES, N_FURTHER_IMAGES, naming.SETTINGS
+            clip_name, vocabulary, N_NAMING_IMAGES, N_FURTHER_IMAGES, naming.SETTINGS, *more
         )
         return AnsweredBy(LOCAL, prompt)
 
@@ -124,7 +128,7 @@ class LocalNamer:
             return unnamed
         similarity = self.encoder.encode(_with_ids(shown)) @ self._texts.T  # (n, c)
         z = naming.standardise(similarity, self._similarity)
-        named = naming.name_images(z, strong, self._usual, (_HALVES, latent), N_CANDIDATES)
+        named = naming.name_images(z, strong, self._usual, (_HALVES, latent), self.n_candidates)
         names = [self._terms[term] for term in named.ranked]
         label, label_cut = cut_label(names[0])
         second = names[1] if len(named.terms) > 1 else None

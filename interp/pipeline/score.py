@@ -173,7 +173,7 @@ def newest_explanations(run: Run) -> dict[int, Explanation]:
     which a `Notice` counts. Raises `UserError` when there is none."""
     found = run.results.newest_explanations()
     rightly = run.evidence.were_shown_rightly
-    newest = {latent: e for latent, e in found.items() if rightly(e.codes.values())}
+    newest = {latent: e for latent, e in found.items() if rightly(e.codes.values(), e.chosen_on)}
     if len(newest) < len(found):
         told = f"{len(found) - len(newest):,} of {len(found):,} labels were made from images that"
         remedy = f"`interp explain --run {quote(run.path)}` makes them anew"

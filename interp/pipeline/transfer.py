@@ -7,7 +7,6 @@ of either: six stages of asking, with a journal of their own beside the run's la
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 
 from interp.explain.explainer import Explainer, VlmExplainer
 from interp.explain.run import ExplainSummary
-from interp.llm.cost.estimate import Estimate
+from interp.llm.cost.estimate import Estimate, add_up
 from interp.llm.repair import file_under
 from interp.llm.types import Question, VisionModel
 from interp.pictures.cache import EvidenceSource
@@ -138,7 +137,7 @@ class TransferStage:
             self._score(on, at, chosen, stand_in=True) for on, at in self._cells
         ]
         return [
-            _add_up([stage.estimate() for stage in stages if not stage.is_local])
+            add_up([stage.estimate() for stage in stages if not stage.is_local])
             for stages in (explain, score)
             if not stages[0].is_local
         ]
@@ -183,7 +182,7 @@ class TransferStage:
         if stand_in:
             coming = self._explain(on, latents).all_pending
             tests = [e for e in tests if e.latent not in coming]
-            tests += [_stand_in(latent, self._explainer.model) for latent in coming]
+            tests += [make_stand_in(latent, self._explainer.model) for latent in coming]
         work = dataclasses.replace(self._work, limit=None)
         return ScoreInDomain(self._run, self._judge, (on, at), tests, work)
 
@@ -309,24 +308,7 @@ def choose_domains(run: Run, spec: str) -> Domains:
     return Domains(a, b, int(counts.get(a, 0)), int(counts.get(b, 0)))
 
 
-def _stand_in(latent: int, model: str) -> Explanation:
+def make_stand_in(latent: int, model: str, label: str = STAND_IN) -> Explanation:
+    """In the place of a label that is still to come."""
     unnamed = Explanation.failed(latent, AnsweredBy(model, ""), "", {})
-    return dataclasses.replace(unnamed, label=STAND_IN, failure=None)
-
-
-def _add_up(parts: Sequence[Estimate]) -> Estimate:
-    """One estimate of several of one model: tokens are a request's mean."""
-    n = sum(part.n_requests for part in parts)
-
-    def mean(name: str) -> float:
-        return sum(getattr(part, name) * part.n_requests for part in parts) / n if n else 0.0
-
-    return dataclasses.replace(
-        parts[0],
-        n_latents=max(part.n_latents for part in parts),
-        n_requests=n,
-        prompt_tokens=mean("prompt_tokens"),
-        completion_tokens=mean("completion_tokens"),
-        usd=math.fsum(part.usd for part in parts),
-        usd_at_most=math.fsum(part.usd_at_most for part in parts),
-    )
+    return dataclasses.replace(unnamed, label=label, failure=None)

@@ -39,6 +39,7 @@ __all__ = [
     "TOO_FEW",
     "UNREADABLE",
     "AnsweredBy",
+    "Compared",
     "Evidence",
     "Example",
     "Explanation",
@@ -58,6 +59,17 @@ UNREADABLE = "unreadable_images"
 back."""
 MISSING = "missing_answers"
 """Failure: more than a tenth of the images that test a label have no usable answer."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One of several labels of a latent, and how it did on images of the side select."""
+
+    label: str
+    auroc: Figure
+    """NaN without one: too few images, or too few answers."""
+    gap: Figure
+    """Mean grade of the active images above that of the silent ones, -100 to 100; NaN likewise."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,11 @@ class Explanation:
     """How the label was found, for people: no judge is told. "" where the other fields say it."""
     explained_on: str = ""
     """The one domain whose images were shown; "" for all."""
+    chosen_among: tuple[Compared, ...] = ()
+    """The labels that this one was chosen among (`--best-of`), itself too, in the order in which
+    they were found; () where there was no choice."""
+    chosen_on: tuple[str, ...] = ()
+    """image_ids of the side select that they were compared on."""
 
     def __post_init__(self) -> None:
         if (self.label is None) != (self.failure is not None):

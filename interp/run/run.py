@@ -34,6 +34,8 @@ FRESH = 3600.0
 """Seconds: runs that were worked on so soon after each other are not told apart by their age."""
 TRANSFER = "transfer"
 """Folder of the journal that `interp transfer` keeps."""
+CANDIDATES = "candidates"
+"""Folder of the journal that `interp explain --best-of` keeps."""
 INFO, UNFINISHED = "run.json", "run.unfinished.json"
 VERSIONED = ("sae-interp", "torch", "open_clip_torch", "pillow", "numpy", "openai", "jinja2")
 
@@ -192,6 +194,11 @@ class Run:
     def transfer(self) -> Results:
         """The same of labels that were explained and scored on one domain: a journal of its own."""
         return Results(self.path / TRANSFER)
+
+    @cached_property
+    def candidates(self) -> Results:
+        """The same of all labels that labels were chosen among, each scored on the side select."""
+        return Results(self.path / CANDIDATES)
 
     @property
     def sae(self) -> Path:

@@ -149,9 +149,12 @@ def _test(
     latent = evidence.stats.latent
     sample = draw_sample(evidence, config)
     held_out = (*sample.positives, *sample.negatives)
-    check_held_out(held_out, explanation.codes.values(), evidence.examples)
+    used = [*explanation.codes.values()]
+    if config.side == "score":
+        used += explanation.chosen_on
+    check_held_out(held_out, used, evidence.examples, config.side)
     grids = deal(sample, config.n_tiles, latent) if is_enough(sample, config) else ()
-    weights = weigh(evidence, (*sample.positives, *sample.negatives)) if grids else {}
+    weights = weigh(evidence, held_out) if grids and config.side == "score" else {}
     return _Test(
         latent,
         explanation,

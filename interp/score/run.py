@@ -124,6 +124,13 @@ def pending_tests(
     return [e for e in tests if _test(e, cases[e.latent], by, control) not in done]
 
 
+def digest_sample(evidence: Evidence, config: SampleConfig) -> str:
+    """`digest_of` the images that test a label of this latent; of none where they are too few."""
+    sample = draw_sample(evidence, config)
+    images = (*sample.positives, *sample.negatives) if is_enough(sample, config) else ()
+    return digest_of(example.image_id for example in images)
+
+
 def n_questions(evidence: Evidence, config: SampleConfig | None = None) -> int:
     """Grids that test one label of this latent; 0 where there are too few images."""
     config = config or SampleConfig()
@@ -239,9 +246,7 @@ def _test_of(line: ScoreLine) -> _Test:
 
 
 def _case(evidence: Evidence, config: SampleConfig) -> _Case:
-    sample = draw_sample(evidence, config)
-    images = (*sample.positives, *sample.negatives) if is_enough(sample, config) else ()
-    return _Case(evidence.stats.status, digest_of(example.image_id for example in images))
+    return _Case(evidence.stats.status, digest_sample(evidence, config))
 
 
 def _test(explanation: Explanation, case: _Case, by: AnsweredBy, control: str) -> _Test:

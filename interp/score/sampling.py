@@ -36,6 +36,8 @@ class SampleConfig:
     """Active images under this share of the latent's maximum are neither positive nor negative."""
     n_tiles: int = 10
     """Images per question to the judge, at most 12: more and vision models mix them up."""
+    side: Side = "score"
+    """Where the images come from; on "select" labels are chosen, on "score" they are tested."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.n_tiles <= 12:
@@ -54,18 +56,17 @@ class Sample(NamedTuple):
     negatives: tuple[Example, ...]
 
 
-def draw_sample(evidence: Evidence, config: SampleConfig, side: Side = "score") -> Sample:
+def draw_sample(evidence: Evidence, config: SampleConfig) -> Sample:
     """Choose the test images of a latent; fewer than asked for where there are not enough.
 
-    On the side "select" (`interp.records.split.split_of`) the same, to choose among labels on.
     Positives: as many from every stratum of the uniform sample, the top list fills up what lacks.
     Negatives: half silent, half hard, in the positives' mix of domains; weak ones make up for what
     both lack, and then only the stronger half of the active images is positive. Raises `LeakError`.
     """
-    positives = _positives(evidence, config, side)
+    positives = _positives(evidence, config)
     mix = Counter(example.domain for example in positives)
-    negatives = _negatives(evidence, mix, config.n_negative, side)
-    check_side((*positives, *negatives), side)
+    negatives = _negatives(evidence, mix, config.n_negative, config.side)
+    check_side((*positives, *negatives), config.side)
     return Sample(positives, negatives)
 
 
@@ -80,12 +81,15 @@ def n_grids(n_images: int, n_tiles: int) -> int:
 
 
 def check_held_out(
-    examples: Iterable[Example], shown: Iterable[str] = (), known: Iterable[Example] = ()
+    examples: Iterable[Example],
+    shown: Iterable[str] = (),
+    known: Iterable[Example] = (),
+    side: Side = "score",
 ) -> None:
-    """Raise `LeakError` for an image of the explain side, or one that an explainer was shown, or
+    """Raise `LeakError` for an image of another side, or one that an explainer was shown, or
     a near-duplicate of that; `known` are records that tell which images belong together."""
     examples = tuple(examples)
-    check_side(examples, "score")
+    check_side(examples, side)
     check_unseen(examples, shown, (*examples, *known))
 
 
@@ -117,7 +121,8 @@ _POSITIVES, _DEAL = 1, 2
 """Names of the random streams."""
 
 
-def _positives(evidence: Evidence, config: SampleConfig, side: Side) -> tuple[Example, ...]:
+def _positives(evidence: Evidence, config: SampleConfig) -> tuple[Example, ...]:
+    side = config.side
     rng = np.random.default_rng([_POSITIVES, evidence.stats.latent])
     floor = config.grey * evidence.stats.max_act
     clear = [e for e in evidence.positives(side, "quantile") if e.act > 0 and e.act >= floor]

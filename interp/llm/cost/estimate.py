@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -109,6 +110,24 @@ def estimate(
         is_learned=is_learned,
         usd=n_requests * each,
         usd_at_most=math.nan if price is None else n_requests * math.fsum(worst) / n,
+    )
+
+
+def add_up(parts: Sequence[Estimate]) -> Estimate:
+    """One estimate of several of one model: tokens are a request's mean."""
+    n = sum(part.n_requests for part in parts)
+
+    def mean(name: str) -> float:
+        return sum(getattr(part, name) * part.n_requests for part in parts) / n if n else 0.0
+
+    return dataclasses.replace(
+        parts[0],
+        n_latents=max(part.n_latents for part in parts),
+        n_requests=n,
+        prompt_tokens=mean("prompt_tokens"),
+        completion_tokens=mean("completion_tokens"),
+        usd=math.fsum(part.usd for part in parts),
+        usd_at_most=math.fsum(part.usd_at_most for part in parts),
     )
 
 

@@ -84,9 +84,9 @@ class Posed(NamedTuple):
 
 
 def held_out(case: Case, examples: Sequence[Example]) -> None:
-    """Raise `LeakError` for an image that the explainer may have seen."""
-    shown = case.test.codes.values() if case.test else ()
-    check_held_out(examples, shown, case.evidence.examples)
+    """Raise `LeakError` for an image that the label was found, or chosen, on."""
+    used = (*case.test.codes.values(), *case.test.chosen_on) if case.test else ()
+    check_held_out(examples, used, case.evidence.examples)
 
 
 def tell_label(test: Explanation | None, _drawn: Drawn) -> Mapping[str, Any]:

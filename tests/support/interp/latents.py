@@ -20,6 +20,7 @@ from torch import Tensor
 from interp.records.split import split_of
 from interp.records.types import (
     SIDES,
+    SIDES_WITH_SELECT,
     Evidence,
     Example,
     Explanation,
@@ -41,11 +42,11 @@ MAX_ACT = 10.0
 ORANGE, BLUE = (255, 150, 0), (0, 0, 255)
 
 
-def ids(side: Side, start: int = 0) -> Iterator[str]:
-    """Image ids that fall on one side."""
+def ids(side: Side, start: int = 0, select: bool = False) -> Iterator[str]:
+    """Image ids that fall on one side, of three with `select`."""
     for number in count(start):
         image_id = hashlib.sha256(str(number).encode()).hexdigest()
-        if split_of(image_id) == side:
+        if split_of(image_id, select) == side:
             yield image_id
 
 
@@ -57,11 +58,12 @@ def make_evidence(
     domains: Sequence[str] = ("sketch", "sketch", "photo"),
     status: Status = "live",
     max_act: float = MAX_ACT,
+    select: bool = False,
 ) -> Evidence:
-    """Both sides alike; `domains` are dealt in turn, so repeating one sets the mix."""
+    """All sides alike; `domains` are dealt in turn, so repeating one sets the mix."""
     examples: list[Example] = []
-    for side in SIDES:
-        fresh = ids(side, start=100_000 * latent)
+    for side in SIDES_WITH_SELECT if select else SIDES:
+        fresh = ids(side, 100_000 * latent, select)
         domain = (domains[number % len(domains)] for number in count())
 
         def make(

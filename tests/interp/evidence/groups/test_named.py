@@ -138,7 +138,7 @@ def test_the_side_select_is_a_part_of_the_explain_side_and_the_score_side_stays(
         assert score == [(e.row, e.kind, e.rank) for e in before.examples if e.side == "score"]
         assert all(e.side == split_of(e.image_id, select=True) for e in after.examples)
     few = SampleConfig(n_positive=5, n_negative=5, n_least=1)
-    chosen = draw_sample(three.of(DENSE), few, "select")
+    chosen = draw_sample(three.of(DENSE), replace(few, side="select"))
     assert len(chosen.positives) == len(chosen.negatives) == 5
     assert {e.side for e in (*chosen.positives, *chosen.negatives)} == {"select"}
     ids = store.images["image_id"]
