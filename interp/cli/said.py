@@ -87,8 +87,8 @@ def say_chosen(made: Made, clip: str) -> dict[str, float | int | str]:
             f"first ones {found.auroc_first:.3f}"
         )
         console.say(
-            "  the chosen one is the largest of several, so its AUROC there runs high; "
-            "`interp score` tests it on images that had no part in the choice"
+            "  the largest of several AUROCs runs high; `interp score` tests the labels on images "
+            "that had no part in the choice"
         )
     if graded.n_missing:
         console.say(f"  {graded.n_missing} of {graded.n_images} answers missing there")

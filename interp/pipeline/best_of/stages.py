@@ -19,6 +19,7 @@ from interp.llm.cost.estimate import Estimate, add_up
 from interp.llm.repair import file_under
 from interp.llm.types import Question, VisionModel
 from interp.pipeline.best_of.choose import (
+    LEAD,
     Choices,
     candidates_of,
     choose,
@@ -45,7 +46,8 @@ from sae.core.files import append_jsonl, repair_jsonl, sha256_hex
 EXPLAIN, SELECT = "explain", "select"
 """What the questions are filed under; one `--max-cost` holds for both."""
 SELECT_SAMPLE = SampleConfig(n_positive=8, n_negative=8, side="select")
-"""The images that labels are compared on."""
+"""The images that labels are compared on, and where grades are free: more tell better."""
+FREE_SAMPLE = SampleConfig(n_positive=32, n_negative=32, side="select")
 N_USUAL = 5
 """Names that the local namer gives anyway."""
 
@@ -83,9 +85,15 @@ class BestOf:
     @cached_property
     def by(self) -> AnsweredBy:
         """Who explains; the prompt names the judge and the number of labels too."""
-        first, judge = self._explainers(())[0].by, self._grader((), stand_ins=False).by
-        settings = [first.prompt, self._n, *judge, dataclasses.asdict(SELECT_SAMPLE)]
+        first, grader = self._explainers(())[0].by, self._grader((), stand_ins=False)
+        asked = dataclasses.asdict(grader.sample)
+        settings = [first.prompt, self._n, *grader.by, asked, self._lead]
         return first._replace(prompt=sha256_hex(json.dumps(settings).encode()))
+
+    @property
+    def _lead(self) -> float:
+        """A vision model's answers are alike, the local namer's are ranked."""
+        return LEAD if self._settings.is_local else 0.0
 
     @cached_property
     def all_pending(self) -> list[int]:
@@ -197,7 +205,7 @@ class BestOf:
                 said, scored = answers.get(latent, []), grades.get(latent, {})
                 if not said or not {e.label for e in labels_to_compare(said)} <= set(scored):
                     continue  # another process asks about it at the same time
-                record = choose(said, scored, self.by)
+                record = choose(said, scored, self.by, self._lead)
                 append_jsonl(self._run.explanations, [to_json(record)])
                 self._run.results.add(record)
                 made.append(record)
@@ -238,7 +246,6 @@ class ScoreCandidates(ScoreStage):
 
     name = SELECT
     capped = (EXPLAIN, SELECT)
-    sample = SELECT_SAMPLE
 
     def __init__(
         self, run: Run, settings: ModelSettings, tests: Sequence[Explanation], work: Work
@@ -246,6 +253,7 @@ class ScoreCandidates(ScoreStage):
         Stage.__init__(self, run, settings, work)
         self._control, self._nulls = "", NONE
         self._explanations = list(tests)
+        self.sample = FREE_SAMPLE if settings.is_local else SELECT_SAMPLE
 
     @property
     def file(self) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from interp.pipeline.best_of.choose import LEAD
 from interp.pipeline.best_of.settings import BestOfSettings
 from interp.pipeline.best_of.stages import BestOf
 from interp.pipeline.settings import ModelSettings
@@ -85,10 +86,13 @@ def test_the_name_that_does_best_on_the_side_select_stands_and_the_others_are_no
         among = line["chosen_among"]
         assert [one["label"] for one in among] == first[line["latent"]]["candidates"][:3]
         known = [one["auroc"] for one in among if one["auroc"] is not None]
-        if known:
-            own = next(one for one in among if one["label"] == line["label"])
-            assert own["auroc"] == max(known)
-            assert line["provenance"].startswith("best of 3 by AUROC on the select side: ")
+        if not known:
+            continue
+        own = next(one for one in among if one["label"] == line["label"])
+        is_best = own["auroc"] == max(known)
+        assert is_best or (own == among[0] and max(known) - own["auroc"] <= LEAD)
+        how = "best of 3" if is_best else "first of 3, which none leads by .15,"
+        assert line["provenance"].startswith(f"{how} by AUROC on the select side: ")
     assert any(line["label"] != line["chosen_among"][0]["label"] for line in compared)
     for line in lines:
         if not line["chosen_among"]:
@@ -110,7 +114,7 @@ def test_no_image_of_the_side_select_is_shown_or_tests_a_label(run):
         verdicts = [v for s in read_jsonl(run / name / SCORES) for v in s["verdicts"]]
         assert {side[verdict["image_id"]] for verdict in verdicts} == {where}
     grades = [s["verdicts"] for s in read_jsonl(run / CANDIDATES / SCORES)]
-    assert max(map(len, grades)) == 16
+    assert 16 < max(map(len, grades)) <= 64
 
 
 def test_what_is_done_is_not_done_again_and_a_limit_comes_to_the_same(run, three_sided):
@@ -151,6 +155,8 @@ def test_n_questions_a_latent_are_estimated_asked_and_paid_once(run, server, tmp
     assert sum(len(line["calls"]) for line in read_jsonl(run / EXPLANATIONS)) == (
         stages["explain"] + stages["select"]
     )
+    grades = [s["verdicts"] for s in read_jsonl(run / CANDIDATES / SCORES)]
+    assert 10 <= max(map(len, grades)) <= 16
     n_chats = len(server.chats)
     assert interp(*command) == OK
     assert interp(*command, "--best-of", 2) == OK  # of these labels two are enough

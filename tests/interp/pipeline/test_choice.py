@@ -60,6 +60,19 @@ def test_the_label_with_the_best_auroc_stands_and_says_so():
     assert (found.auroc_first, found.auroc_chosen) == (areas(made)[0], ranked[0])
 
 
+def test_the_first_of_a_ranked_list_stands_unless_another_leads():
+    answers = [explained(7, name) for name in ("one", "two")]
+    grades = {"one": score(0.6, "one"), "two": score(0.99, "two")}
+    apart = grades["two"].auroc - grades["one"].auroc
+    assert choose(answers, grades, BY, lead=apart - 0.01).label == "two"
+    made = choose(answers, grades, BY, lead=apart)
+    assert made.label == "one"
+    assert made.provenance.startswith("first of 2, which none leads by ")
+    assert count_choices([made]).auroc_chosen == grades["one"].auroc
+    failed = {**grades, "one": replace(grades["one"], failure="missing_answers")}
+    assert choose(answers, failed, BY, lead=0.9).label == "two"
+
+
 def test_at_equal_aurocs_the_larger_gap_stands_and_then_the_first():
     answers = [explained(7, name) for name in ("one", "two", "three")]
     one = score(GOOD, "one")
