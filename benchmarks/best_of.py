@@ -1,103 +1,153 @@
 """Does a choice among labels help, and what does it cost to choose on the images that test them?
 
-    python benchmarks/best_of.py OUT --tier hard --images 3000 --of-kind 40
+    python benchmarks/best_of.py OUT --tier hard --seed 0
 
-On constructed latents of the built-in world (`interp bench`): `interp explain --model local
---best-of N` for several N. Of the labels that stand, means over the latents that have a right name:
+On constructed latents of the built-in world that have a right name. The labels of a latent are the
+best ranked names of the local namer (its first one is that of a plain `interp explain`), chosen
+among as `interp explain --best-of` does. By judge, images of the side select and lead that another
+name must have:
 
-- truth: AUROC of the label's own truth for active and silent images of the whole store; regret:
-  what is missing to the best of all concepts; named: share of pure latents with the right name;
-- select, score: AUROC of the judge on the 8 + 8 images that chose, and on the 20 + 20 that test.
+- truth: mean AUROC of the chosen label's own truth for active and silent images of the whole store;
+- select: mean AUROC of the judge on the images that chose.
 
-Then the same labels chosen on the score side's own 20 + 20, as nobody should: `score` of these
-against their AUROC on 20 + 20 images of the side select, which had no part in it.
+The judges are both tiny CLIPs, and oracles that say yes to a share HIT of the images of which a
+label is true and ALARM of the others. Then names chosen by the largest AUROC on the 20 + 20 images
+of the score itself, as nobody should: what they get there, and what on 20 + 20 of the side select.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from interp.bench.config import BenchConfig
-from interp.bench.naming import RIGHT, auroc_of, is_made_of_concepts, naming
+from interp.bench.naming import auroc_of
 from interp.bench.run import COLLECT, Subject, prepare
 from interp.local.models import LocalJudge
-from interp.pictures.cache import PictureCache
-from interp.pipeline.best_of.choose import candidates_of
-from interp.pipeline.best_of.settings import BestOfSettings
-from interp.pipeline.best_of.stages import BestOf
+from interp.pictures.cache import read_images
+from interp.pipeline.best_of.choose import LEAD, candidates_of, pick
+from interp.pipeline.best_of.stages import FREE_SAMPLE, SELECT_SAMPLE
 from interp.pipeline.clip_model import background, judge_encoder
 from interp.pipeline.collect import run_collect
 from interp.pipeline.explain import ExplainStage
 from interp.pipeline.settings import ModelSettings
-from interp.records.types import Explanation
+from interp.records.types import Compared, Example
 from interp.run.run import Run
-from interp.score.latent import score_latent
-from interp.score.sampling import SampleConfig
+from interp.score.sampling import SampleConfig, draw_sample
 
 KINDS = ("pure", "noisy", "absorbed", "domain")
+CLIPS = ("tiny-conv", "tiny")
+ORACLES = ((0.9, 0.1), (0.8, 0.2))
+NUMBERS = (1, 2, 4, 5)
+LEADS = (0.0, LEAD)
 TEST = SampleConfig()
 FRESH = replace(TEST, side="select")
-SMALL = SampleConfig(n_positive=8, n_negative=8, side="select")
+SAMPLES = {"8+8": SELECT_SAMPLE, "20+20": FRESH, "32+32": FREE_SAMPLE, "the score's": TEST}
+
+Floats = NDArray[np.float64]
 
 
-class Judged:
-    """AUROC of labels of a run's latents by the local judge, on any side; each asked once."""
+class Latent(NamedTuple):
+    """The names of one latent, best first."""
 
-    def __init__(self, run: Run, settings: ModelSettings) -> None:
-        encoder = judge_encoder(run, settings)
-        self._judge = LocalJudge(encoder, background(run.evidence, "", encoder))
-        self._run, self._source = run, PictureCache(run.evidence)
-        self._known: dict[tuple[int, str | None, SampleConfig], float] = {}
-
-    def auroc(self, said: Explanation, on: SampleConfig) -> float:
-        key = (said.latent, said.label, on)
-        if key not in self._known:
-            evidence, image = self._run.evidence.of(said.latent), self._source.image
-            bare = replace(said, chosen_on=())
-            scored = score_latent(evidence, bare, self._judge, image, on)
-            self._known[key] = asyncio.run(scored).auroc
-        return self._known[key]
+    truth: list[float]
+    compared: Mapping[tuple[str, str], list[Compared]]
+    """By judge and images."""
 
 
-def measure(subject: Subject, judged: Judged, labels: Sequence[Explanation]) -> dict[str, float]:
-    """Means over the latents that are made of concepts."""
-    meant = [e for e in labels if e.label and is_made_of_concepts(subject.meanings[e.latent].kind)]
-    active = {e.latent: subject.active[:, e.latent] for e in meant}
-    truth = [float(auroc_of(subject.truth.where(e.label), active[e.latent])) for e in meant]
-    best = [float(np.nanmax(subject.truth.aurocs(active[e.latent]))) for e in meant]
-    pure = [e for e in meant if subject.meanings[e.latent].kind == "pure"]
-    return {
-        "latents": len(meant),
-        "truth": float(np.mean(truth)),
-        "regret": float(np.mean(np.subtract(best, truth))),
-        "named": float(np.mean([naming(e, subject.meanings[e.latent]) in RIGHT for e in pure])),
-        "select": float(np.nanmean([judged.auroc(e, SMALL) for e in meant])),
-        "score": float(np.nanmean([judged.auroc(e, TEST) for e in meant])),
-        "fresh": float(np.nanmean([judged.auroc(e, FRESH) for e in meant])),
-    }
+def auroc(grades: Floats, positive: NDArray[np.bool_]) -> float:
+    """Ties count 1/2."""
+    n = int(positive.sum())
+    m = len(positive) - n
+    return float((rankdata(grades)[positive].sum() - n * (n + 1) / 2) / (n * m))
 
 
-def choose_on_the_test(
-    judged: Judged, labels: Sequence[Explanation], n: int, on: SampleConfig
-) -> list[Explanation]:
-    """The best of each latent's `n` candidates on these very images."""
-
-    def area(said: Explanation) -> float:
-        found = judged.auroc(said, on)
-        return -1.0 if math.isnan(found) else found
-
-    return [max(candidates_of(said, n), key=area) for said in labels]
+def look(run: Run, subject: Subject, judges: Mapping[str, LocalJudge]) -> list[Latent]:
+    """Every latent with several names, each of them graded by every judge on all images."""
+    rng = np.random.default_rng(0)
+    return [
+        look_at(run, subject, judges, latent, [e.label or "" for e in candidates_of(said, 5)], rng)
+        for latent, said in run.results.newest_explanations().items()
+        if said.label
+    ]
 
 
-def show(name: str, figures: dict[str, float]) -> None:
-    print(f"{name:<28}" + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()), flush=True)
+def look_at(
+    run: Run,
+    subject: Subject,
+    judges: Mapping[str, LocalJudge],
+    latent: int,
+    names: list[str],
+    rng: np.random.Generator,
+) -> Latent:
+    evidence, known = run.evidence.of(latent), subject.truth
+    samples = {name: draw_sample(evidence, config) for name, config in SAMPLES.items()}
+    wanted = [e for s in samples.values() for part in s for e in part]
+    read = read_images(run.evidence.image, wanted)
+    shown = {e.image_id: image for e, image in read.items()}
+    flags = np.stack([known.where(name) for name in names])[:, [known.row_of[i] for i in shown]]
+    grades: dict[str, Floats] = {}
+    for clip, judge in judges.items():
+        rows = judge.encoder.encode(shown.items())
+        grades[clip] = judge.grade(names, rows).double().numpy()
+    for hit, alarm in ORACLES:
+        said = rng.random(flags.shape) < np.where(flags, hit, alarm)
+        grades[f"oracle {hit:g}/{alarm:g}"] = said.astype(float)
+    place = {image_id: at for at, image_id in enumerate(shown)}
+    compared = {}
+    for sample, drawn in samples.items():
+        images: list[Example] = [e for part in drawn for e in part]
+        positive = np.array([e.is_positive for e in images])
+        for judge_name, given in grades.items():
+            some = given[:, [place[e.image_id] for e in images]]
+            compared[judge_name, sample] = [
+                Compared(
+                    name,
+                    auroc(own, positive),
+                    float(own[positive].mean() - own[~positive].mean()),
+                )
+                for name, own in zip(names, some, strict=True)
+            ]
+    active = subject.active[:, latent]
+    truth = [float(auroc_of(known.where(name), active)) for name in names]
+    return Latent(truth, compared)
+
+
+def show(latents: Sequence[Latent]) -> None:
+    """The table, and what a choice on the score's own images is worth."""
+    for n in NUMBERS:
+        best = np.mean([max(one.truth[:n]) for one in latents])
+        print(f"best of {n} by the truth itself: truth {best:.3f}")
+    judges = list(dict.fromkeys(judge for judge, _ in latents[0].compared))
+    for judge in judges:
+        for sample in list(SAMPLES)[:3]:
+            for lead in LEADS:
+                cells = []
+                for n in NUMBERS:
+                    chosen = [pick(one.compared[judge, sample][:n], lead) for one in latents]
+                    pairs = list(zip(latents, chosen, strict=True))
+                    truth = np.mean([one.truth[at] for one, at in pairs])
+                    there = np.mean([one.compared[judge, sample][at].auroc for one, at in pairs])
+                    cells.append(f"{truth:.3f} ({there:.3f})")
+                print(f"{judge:<15} {sample:<6} lead {lead:<5g}" + "  ".join(cells))
+    print("chosen on the 20 + 20 images of the score: AUROC there, on as many fresh ones, truth")
+    for judge in judges:
+        for n in NUMBERS:
+            chosen = [pick(one.compared[judge, "the score's"][:n]) for one in latents]
+            pairs = list(zip(latents, chosen, strict=True))
+            own, fresh = (
+                np.mean([one.compared[judge, sample][at].auroc for one, at in pairs])
+                for sample in ("the score's", "20+20")
+            )
+            truth = np.mean([one.truth[at] for one, at in pairs])
+            print(f"{judge:<15} best of {n}: {own:.3f} {fresh:.3f} {truth:.3f}")
 
 
 def main() -> None:
@@ -107,7 +157,6 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--of-kind", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--best-of", type=int, nargs="+", default=[2, 4, 8, 16])
     asked = parser.parse_args()
     kinds = ",".join(f"{kind}={asked.of_kind}" for kind in KINDS)
     config = BenchConfig(
@@ -115,24 +164,18 @@ def main() -> None:
     )
     asked.out.mkdir(parents=True, exist_ok=True)
     settings = ModelSettings(model="local", vocabulary="hard" if asked.tier == "hard" else "world")
-    for subject in prepare(asked.out, config, "cpu"):
-        folder = asked.out / "runs" / "select"
-        wanted = replace(COLLECT, select=True)
-        run, _ = run_collect(subject.latents_dir, subject.store_dir, folder, wanted, "cpu")
-        judged = Judged(run, settings)
-        most = max(asked.best_of)
-        chosen: dict[int, list[Explanation]] = {}
-        for n in (1, *asked.best_of):
-            if n == 1:
-                ExplainStage(run, settings, subject.latents).run()
-            else:
-                BestOf(run, BestOfSettings(best_of=n), settings, subject.latents).run()
-            chosen[n] = [*run.results.newest_explanations().values()]
-            show(f"best of {n}", measure(subject, judged, chosen[n]))
-        every = [e for e in run.candidates.explanations if len(e.candidates) >= most]
-        for n in asked.best_of:
-            own = choose_on_the_test(judged, every, n, TEST)
-            show(f"best of {n} on the test itself", measure(subject, judged, own))
+    (subject,) = prepare(asked.out, config, "cpu")
+    wanted = replace(COLLECT, select=True)
+    folder = asked.out / "runs" / "select"
+    run, _ = run_collect(subject.latents_dir, subject.store_dir, folder, wanted, "cpu")
+    ExplainStage(run, settings, subject.latents).run()
+    judges = {}
+    for clip in CLIPS:
+        encoder = judge_encoder(run, replace(settings, clip=clip))
+        judges[clip] = LocalJudge(encoder, background(run.evidence, "", encoder))
+    latents = look(run, subject, judges)
+    print(f"{asked.tier}, seed {asked.seed}: {len(latents)} latents")
+    show(latents)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from interp.pipeline.settings import LOCAL, ModelSettings
+from interp.pipeline.settings import ModelSettings
+from interp.records.family import LINEAR, LOCAL
+from sae.core.errors import UserError
 
 _PANEL = "Choice among labels"
 
@@ -52,7 +54,15 @@ class BestOfSettings:
     ] = ""
 
     def judge_for(self, explainer: ModelSettings) -> ModelSettings:
-        """The judge's settings: the explainer's server and way of asking, its own model."""
+        """The judge's settings: the explainer's server and way of asking, its own model.
+
+        Raises `UserError` where one of both is the linear explanation.
+        """
+        if LINEAR in (explainer.model, self.select_judge):
+            raise UserError(
+                f"--best-of chooses among names: {LINEAR} fits one explanation and does not "
+                f"judge; take --model {LOCAL} or a vision model"
+            )
         is_same = self.select_judge == explainer.model
         return dataclasses.replace(
             explainer,

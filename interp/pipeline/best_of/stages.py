@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from interp.explain.run import ExplainSummary, pending_latents, summarise
 from interp.llm.cost.estimate import Estimate, add_up
@@ -48,8 +48,10 @@ EXPLAIN, SELECT = "explain", "select"
 SELECT_SAMPLE = SampleConfig(n_positive=8, n_negative=8, side="select")
 """The images that labels are compared on, and where grades are free: more tell better."""
 FREE_SAMPLE = SampleConfig(n_positive=32, n_negative=32, side="select")
-N_USUAL = 5
-"""Names that the local namer gives anyway."""
+
+
+if TYPE_CHECKING:
+    from interp.local.models import LocalNamer
 
 
 class Made(NamedTuple):
@@ -230,7 +232,7 @@ class ExplainCandidates(ExplainStage):
         super().__init__(run, settings, latents, work)
         show = dataclasses.replace(self._config.show, draw=draw)
         self._config = dataclasses.replace(self._config, show=show)
-        self.n_names = max(n, N_USUAL)
+        self._n = n
 
     @property
     def file(self) -> Path:
@@ -239,6 +241,15 @@ class ExplainCandidates(ExplainStage):
     @property
     def _results(self) -> Results:
         return self._run.candidates
+
+    @property
+    def _clip_namer(self) -> type[LocalNamer]:
+        from interp.local.models import LocalNamer
+
+        class OfSoManyNames(LocalNamer):
+            n_candidates = max(self._n, LocalNamer.n_candidates)
+
+        return OfSoManyNames
 
 
 class ScoreCandidates(ScoreStage):

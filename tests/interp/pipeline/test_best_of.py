@@ -203,5 +203,7 @@ def test_another_number_or_judge_is_another_choice(three_sided):
         for n, judge in ((2, "local"), (3, "local"), (3, "a/b"))
     ]
     assert len(set(made)) == 3
+    with pytest.raises(UserError, match="local:linear fits one explanation"):
+        BestOf(run, BestOfSettings(best_of=2), ModelSettings(model="local:linear"), [0])
     with pytest.raises(UserError, match="costs nothing"):
         BestOf(run, BestOfSettings(best_of=2), settings, [0]).estimates()
