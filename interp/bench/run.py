@@ -47,6 +47,7 @@ from interp.pipeline.collect import run_collect
 from interp.pipeline.explain import ExplainStage
 from interp.pipeline.score import ScoreStage
 from interp.pipeline.settings import ModelSettings
+from interp.records.nulls import BESIDE
 from interp.records.support import find_support
 from interp.run.run import Run
 from sae.clip.model import resolve_device
@@ -280,5 +281,6 @@ def _with_cap(
         is_own = path == run.ledger
         parts = [(part.stage, part.usd) for part in totals(path)]
         parts += [(part.stage, part.usd + part.risked) for part in unanswered(path)]
-        others += sum(usd for name, usd in parts if not (is_own and name in (stage, PREFLIGHT)))
+        counted = (stage, stage + BESIDE, PREFLIGHT)
+        others += sum(usd for name, usd in parts if not (is_own and name in counted))
     return dataclasses.replace(made, max_cost=max(0.0, settings.max_cost - others))

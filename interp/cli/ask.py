@@ -120,8 +120,8 @@ def score(
     nulls: Annotated[
         str,
         typer.Option(
-            help="Labels that say nothing, on the same images: none, or (the default) what fits "
-            "the judge.",
+            help="Labels that say nothing, on the same images: foils (of other latents, for a paid "
+            "judge), none, or (the default) what fits the judge.",
             show_default=False,
         ),
     ] = "",
@@ -230,7 +230,8 @@ def ledger(
     stage: Annotated[
         str | None,
         typer.Option(
-            help="With --list: only explain, select, score, score-TASK, score-control, preflight.",
+            help="With --list: only explain, select, score, score-foils, score-TASK, "
+            "score-control, preflight.",
             show_default=False,
         ),
     ] = None,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from interp.records.family import family_of, is_one_family
-from interp.records.tasks import CHECKS, FUZZ, INTRUDER, MATCH, SIMULATE
+from interp.records.tasks import CANARY, CHECKS, FUZZ, INTRUDER, MATCH, SIMULATE
 from sae.cli import console
 
 if TYPE_CHECKING:
@@ -93,6 +93,12 @@ def _check(plan: Judging) -> Figures:
 
 
 def _told(kind: str, figures: Mapping[str, float]) -> str:
+    if kind == CANARY:
+        low, high = figures["passed_low"], figures["passed_high"]
+        return (
+            f"{figures['n']:,.0f} canaries (a black triangle and a blank tile in a question): "
+            f"{figures['passed']:.1%} passed [{low:.1%}, {high:.1%}]"
+        )
     again = {
         "retest": "asked again in the reverse order",
         "alone": "asked alone",
@@ -106,6 +112,9 @@ def _told(kind: str, figures: Mapping[str, float]) -> str:
         parts.insert(0, f"Cohen's kappa {_bounded(figures, 'kappa', 2)}")
     if "leak" in figures:
         parts.append(f"a fitting neighbour adds {_bounded(figures, 'leak', 2)} of 100 points")
+    if "foil_shift" in figures:
+        shift = _bounded(figures, "foil_shift", 1)
+        parts.append(f"with foils in the question a grade is {shift} points higher")
     return f"{figures['n']:,.0f} images {again}: {', '.join(parts)}"
 
 

@@ -27,10 +27,12 @@ def preview(run: Run, stages: Sequence[Stage[Any, Any, Any]], work: Work, json: 
     if work.dry_run is not None and not work.estimate:
         return say_written(write_first_requests(run, paid, work.dry_run))
     first, *others = [stage.estimate() for stage in paid]
+    nulls = paid[0].estimate_nulls() if paid else None
     say_estimate(first)
-    for line in _further_lines(first, others):
+    for line in _further_lines(first, others, nulls):
         console.say(line)
-    more = {f"{e.stage}/{k}": v for e in others for k, v in dataclasses.asdict(e).items()}
+    parts = [nulls, *others] if nulls else others
+    more = {f"{e.stage}/{k}": v for e in parts for k, v in dataclasses.asdict(e).items()}
     more |= {
         f"in_all/{k}": sum(getattr(e, k) for e in (first, *others)) for k in ("n_requests", "usd")
     }
@@ -71,20 +73,30 @@ def say_written(requests: list[Path]) -> int:
     return OK
 
 
-def _further_lines(first: Estimate, others: Sequence[Estimate]) -> list[str]:
-    """A line for each further stage of a command, with its share of the first one's cost."""
+def _further_lines(
+    first: Estimate, others: Sequence[Estimate], nulls: Estimate | None
+) -> list[str]:
+    """A line for the first stage's nulls and one for each further stage of a command, with its
+    share of what the first costs without nulls."""
+    of_nulls = nulls.usd if nulls else 0.0
+    bare = first.usd - of_nulls
     lines = [
         f"  {other.stage} with {other.model}: {other.n_requests:,} requests on "
-        f"{other.n_latents:,} latents, {_dollars(other.usd)}{_share(other.usd, first.usd)}"
+        f"{other.n_latents:,} latents, {_dollars(other.usd)}{_share(other.usd, bare)}"
         for other in others
     ]
+    if nulls:
+        lines.insert(
+            0,
+            f"  of it for nulls: labels of other latents in {nulls.n_requests:,} requests on "
+            f"{nulls.n_latents:,} latents, {_dollars(nulls.usd)}{_share(nulls.usd, bare)}",
+        )
     checks = [other.usd for other in others if other.stage.removeprefix("score-") in CHECKS]
     if others:
         total = first.usd + math.fsum(other.usd for other in others)
-        checked = _share(math.fsum(checks), first.usd) if checks else ""
-        lines.append(
-            f"  in all {_dollars(total)}" + (f"; checks of the judge{checked}" if checked else "")
-        )
+        checked = _share(of_nulls + math.fsum(checks), bare) if checks else ""
+        what = "nulls and checks of the judge" if nulls else "checks of the judge"
+        lines.append(f"  in all {_dollars(total)}" + (f"; {what}{checked}" if checked else ""))
     return lines
 
 

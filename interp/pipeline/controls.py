@@ -22,6 +22,7 @@ from interp.llm.ledger.report import totals
 from interp.pipeline.explain import ExplainStage
 from interp.pipeline.score import ScoreStage, newest_explanations
 from interp.pipeline.settings import AUTO, ModelSettings, Work, choose_latents
+from interp.records.nulls import BESIDE
 from interp.run.run import Run
 from interp.score.run import ScoreSummary
 from sae.core.errors import UserError
@@ -152,6 +153,7 @@ def _capped(run: Run, inner: Run, stage: str, settings: ModelSettings) -> ModelS
     spent = 0.0
     for ledger in sorted((run.path / FOLDER).glob("*/calls.sqlite")):
         for total in totals(ledger):
-            if not (ledger == inner.ledger and total.stage in (stage, "preflight")):
+            own = total.stage.removesuffix(BESIDE) in (stage, "preflight")
+            if not (ledger == inner.ledger and own):
                 spent += total.usd
     return dataclasses.replace(settings, max_cost=max(settings.max_cost - spent, 0.0))

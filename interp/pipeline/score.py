@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.llm.cost.estimate import Estimate, further, with_nulls
 from interp.llm.types import Question, VisionModel
 from interp.pictures.cache import EvidenceSource, PictureCache
 from interp.pipeline.clip_model import background, judge_clip_name, judge_encoder, warn_of_misfit
@@ -15,14 +16,16 @@ from interp.pipeline.dry_run import Unasked
 from interp.pipeline.paid_model import JUDGE_SHAPE
 from interp.pipeline.settings import ModelSettings, Work
 from interp.pipeline.stage import Stage
-from interp.records.nulls import FREE, NONE
+from interp.records.nulls import BESIDE, FOIL_SHARE, FOILS, FREE, NONE
 from interp.records.score_line import ScoreLine
 from interp.records.tasks import SCORING
-from interp.records.types import AnsweredBy, Example, Explanation, Score
+from interp.records.types import AnsweredBy, Evidence, Example, Explanation, Score
 from interp.run.run import Run
 from interp.score.judge import Judge
+from interp.score.kinds.asking import foils_prompt
 from interp.score.kinds.detect import VlmJudge, judge_prompt
 from interp.score.latent import score_latent, score_questions
+from interp.score.nulls.foils import FoilJudge, Foils
 from interp.score.nulls.suite import FreeNulls
 from interp.score.run import ScoreSummary, n_questions, pending_tests, summarise
 from interp.score.sampling import SampleConfig, draw_sample
@@ -47,14 +50,17 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
         latents: Iterable[int] | None = None,
         work: Work | None = None,
         nulls: str = "",
+        foil_share: float = FOIL_SHARE,
     ) -> None:
-        """`latents`: only these; `nulls`: how they are graded, by default as `how_nulls` says.
+        """`latents`: only these; `nulls`: how they are graded, by default as `how_nulls` says;
+        `foil_share`: of the latents that have foils.
 
         Raises `UserError` when nothing was explained yet.
         """
         super().__init__(run, settings, work or Work())
         self._control = control
         self._nulls = how_nulls(nulls, settings.is_local)
+        self._foil_share = foil_share
         newest = newest_explanations(run)
         wanted = set(newest if latents is None else latents)
         self._explanations = [e for latent, e in newest.items() if latent in wanted]
@@ -65,7 +71,7 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
 
     @property
     def capped(self) -> tuple[str, ...]:
-        return (self.name,) if self._control else SCORING
+        return (self.name, self.name + BESIDE) if self._control else SCORING
 
     @property
     def file(self) -> Path:
@@ -82,12 +88,33 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
         return LocalJudge.identify(judge_clip_name(self._run, self._settings))
 
     def questions(self, items: Iterable[Explanation]) -> Iterator[Question]:
+        return self._questions(items, foils=True)
+
+    def _questions(self, items: Iterable[Explanation], *, foils: bool) -> Iterator[Question]:
         source = PictureCache(self._source)
         judge = self._paid_answerer(Unasked(self._settings.model))
         for test in items:
             evidence = source.of(test.latent)
-            asked = (evidence, test, judge, source.image, self.sample, self._control)
+            beside = self._foil_judge(judge, test, evidence) if foils else None
+            asked = (evidence, test, beside or judge, source.image, self.sample, self._control)
             yield from score_questions(*asked)
+
+    def estimate(self, items: Sequence[Explanation] | None = None) -> Estimate:
+        askable = self._askable() if items is None else items
+        return with_nulls(super().estimate(askable), self.estimate_nulls(askable))
+
+    def _asked(self, items: Sequence[Explanation]) -> Iterator[Question]:
+        return self._questions(items, foils=False)
+
+    def estimate_nulls(self, items: Sequence[Explanation] | None = None) -> Estimate | None:
+        """What of `estimate` is for foils; None where there are none."""
+        askable = self._askable() if items is None else items
+        chosen = [test for test in askable if self._foils and self._foils.has(test.latent)]
+        if not chosen:
+            return None
+        alone = super().estimate(chosen)
+        beside = self._estimate(self.name + BESIDE, chosen, self.questions)
+        return further(alone, beside)
 
     def summary(self, made: Sequence[Score]) -> ScoreSummary:
         latents = {e.latent for e in self._explanations if e.label is not None}
@@ -104,8 +131,15 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
             self._control,
             self.sample,
             retry_failed=self._work.retry_failed,
-            wants_nulls=lambda latent: self._nulls == FREE,
+            lacks_nulls=self._lacks_nulls,
         )
+
+    def _lacks_nulls(self, score: Score) -> bool:
+        if self._nulls == FREE:
+            return score.nulls is None
+        if self._foils is None or not self._foils.has(score.latent):
+            return False
+        return score.nulls is None or score.nulls.prompt != foils_prompt(self._layout)
 
     def _known(self) -> Iterable[ScoreLine]:
         """What was measured before of what this stage is about."""
@@ -138,14 +172,31 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
     def _worker(
         self, answerer: Judge, source: EvidenceSource
     ) -> Callable[[Explanation], Awaitable[Score]]:
-        nulls = self._free_nulls(answerer) if self._nulls == FREE else None
+        free = self._free_nulls(answerer) if self._nulls == FREE else None
 
         def work(test: Explanation) -> Awaitable[Score]:
             evidence, control = source.of(test.latent), self._control
-            asked = (evidence, test, answerer, source.image, self.sample)
-            return score_latent(*asked, control=control, nulls=nulls)
+            beside = self._foil_judge(answerer, test, evidence)
+            asked = (evidence, test, beside or answerer, source.image, self.sample)
+            return score_latent(*asked, control=control, nulls=beside or free)
 
         return work
+
+    @cached_property
+    def _foils(self) -> Foils | None:
+        """None where nulls are graded otherwise, or not at all."""
+        if self._nulls != FOILS or not self._foil_share:
+            return None
+        newest = self._run.results.newest_explanations()
+        labels = {latent: e.label for latent, e in newest.items() if e.label is not None}
+        n_tested = sum(test.label is not None for test in self._explanations)
+        return Foils(labels, self._foil_share, n_tested)
+
+    def _foil_judge(self, judge: Judge, test: Explanation, evidence: Evidence) -> FoilJudge | None:
+        if self._foils is None or not self._foils.has(test.latent):
+            return None
+        assert isinstance(judge, VlmJudge)
+        return FoilJudge(judge, self._foils.draw(evidence, test.label or ""))
 
     def _free_nulls(self, judge: Any) -> FreeNulls:
         """Of all labels of the run, whichever are scored now."""
@@ -158,14 +209,20 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
 
 
 def how_nulls(asked: str, is_local: bool) -> str:
-    """What `--nulls` comes to: a judge that is free grades all, unless none are wanted.
+    """What `--nulls` comes to: a judge that is free grades all, a paid one foils, unless none are
+    wanted.
 
-    Raises `UserError` for a word that is not known.
+    Raises `UserError` for a word that is not known, or not of this judge.
     """
-    known = (NONE,)
+    known = (FOILS, NONE)
     if asked and asked not in known:
         raise UserError(f"--nulls {asked!r} is not known; one of {', '.join(known)}")
-    return asked or (FREE if is_local else NONE)
+    if asked == FOILS and is_local:
+        raise UserError(
+            "--nulls foils is for a judge that is paid; --model local grades thousands of labels "
+            "that say nothing without it"
+        )
+    return asked or (FREE if is_local else FOILS)
 
 
 def newest_explanations(run: Run) -> dict[int, Explanation]:

@@ -142,24 +142,40 @@ class Stage(ABC, Generic[Item, Record, Summary]):
         Opens no socket, takes no lock.
         """
         self._require_paid()
-        askable = self._askable() if items is None else items
+        return self._estimate(self.name, self._askable() if items is None else items, self._asked)
+
+    def estimate_nulls(self, items: Sequence[Item] | None = None) -> Estimate | None:
+        """What of `estimate` is for labels that say nothing; None where it has no such part."""
+        return None
+
+    def _asked(self, items: Sequence[Item]) -> Iterator[Question]:
+        """The questions that an estimate is of."""
+        return self.questions(items)
+
+    def _estimate(
+        self,
+        name: str,
+        askable: Sequence[Item],
+        questions: Callable[[Sequence[Item]], Iterator[Question]],
+    ) -> Estimate:
+        """The same for some items and questions, which are filed under `name`."""
         n_requests = [self._n_requests(item) for item in askable]
         step = max(1, len(askable) // N_SAMPLE)
         spread = askable[::step][:N_SAMPLE]  # evenly
         self._check_images(spread)
-        sample = list(self.questions(spread))
+        sample = list(questions(spread))
         info = listed_model(self._settings)
         price = known_price(self._settings, info)
         tariff = Tariff(self._settings.model, price, info.context if info else None)
         dialect, most = self._known_dialect(), self._settings.max_tokens
         return estimate(
-            self.name,
+            name,
             self._settings.model,
             self._layout,
             (sum(n > 0 for n in n_requests), sum(n_requests)),
             sample,
             price,
-            read_billed(self._run.ledger, self._settings.model, self.name),
+            read_billed(self._run.ledger, self._settings.model, name),
             [tariff.worst(question, dialect.most(question, most)) for question in sample],
         )
 

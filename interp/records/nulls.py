@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from interp.records.figure import Figure
 
+FOIL_SHARE = 0.2
+"""Of the latents, whose questions to a paid judge carry foils."""
+BESIDE = "-foils"
+"""What the stage of a question with foils ends in, in the ledger."""
 FREE, FOILS, SAMPLE, NONE = "free", "foils", "sample", "none"
 """How nulls were graded: by a judge that costs nothing, thousands of them; some in the same call as
 the label; some in calls of their own on a share of the latents; not at all."""
@@ -44,6 +48,8 @@ class NullTest:
     """Keys in the ledger, of calls of their own."""
     usd: Figure = 0.0
     """What those cost; it is in the score's `usd` too."""
+    prompt: str = ""
+    """Of foils: fingerprint of the question in which they were graded with the label."""
 
     @property
     def best(self) -> Null | None:

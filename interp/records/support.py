@@ -17,6 +17,8 @@ ALPHA = 0.05
 """Share of false ones that is accepted among the labels that pass the ranking (BH)."""
 ENOUGH = 1000
 """Other labels among which a rank gives a p-value that is fine enough."""
+LEAST_OF_KIND = 5
+"""Nulls of a kind that stand for those of a latent that has none, unless no kind has so many."""
 RANKED = ("shuffled", "word", "generic", "domain")
 """Kinds of foils that a label is ranked among where the judge is paid. A class name is none: it is
 chosen for the latent."""
@@ -58,17 +60,17 @@ def find_support(
         if score.latent in explanations
         and (control or explanations[score.latent].label == score.label)
     ]
-    if not any(score.nulls for score in kept):
-        return {}
     pool = [null for score in kept if score.nulls for null in score.nulls.nulls]
+    if not pool:
+        return {}
     tested = [score for score in kept if score.failure is None]
     ranks = [_rank(score, pool) for score in tested]
     p = [(1 + reached) / (1 + n) if n else math.nan for reached, n in ranks]
     adjusted = _adjust(p)
     found = {s.latent: _untested(s) for s in kept if s.failure is not None}
-    for score, (_, n), raw, q in zip(tested, ranks, p, adjusted, strict=True):
+    for score, rank, raw, q in zip(tested, ranks, p, adjusted, strict=True):
         verdict = "" if control else explanations[score.latent].verdict
-        found[score.latent] = _judge(score, verdict, raw, q, n, _best(score, pool))
+        found[score.latent] = _judge(score, verdict, raw, q, rank, _best(score, pool))
     return dict(sorted(found.items()))
 
 
@@ -103,7 +105,8 @@ def _best(score: Score, pool: Sequence[Null]) -> Null:
     kinds: dict[str, list[float]] = {}
     for null in pool:
         kinds.setdefault(null.kind, []).append(null.auroc)
-    area, kind = max((fmean(areas), kind) for kind, areas in kinds.items())
+    enough = {kind: areas for kind, areas in kinds.items() if len(areas) >= LEAST_OF_KIND}
+    area, kind = max((fmean(areas), kind) for kind, areas in (enough or kinds).items())
     n = len(kinds[kind])
     error = 1.96 * stdev(kinds[kind]) / math.sqrt(n) if n > 1 else 0.5
     low = score.auroc - area - math.hypot(score.auroc - score.auroc_low, error)
@@ -111,12 +114,15 @@ def _best(score: Score, pool: Sequence[Null]) -> Null:
     return Null(kind, f"{n} of other latents", area, score.auroc - area, low, high)
 
 
-def _judge(score: Score, verdict: str, p: float, adjusted: float, n: int, best: Null) -> Support:
+def _judge(
+    score: Score, verdict: str, p: float, adjusted: float, rank: tuple[int, int], best: Null
+) -> Support:
     """Unsupported: something speaks against the label. Undecided: too little speaks for it."""
-    no_hard = math.isnan(score.auroc_hard)
+    no_hard, (reached, n) = math.isnan(score.auroc_hard), rank
+    as_good = reached / n if n else 0.0
     against = {
         "the explainer itself calls it unclear": verdict == "unclear",
-        f"{p:.0%} of {n:,} other labels do as well": p > ALPHA,
+        f"{as_good:.0%} of {n:,} other labels do as well": as_good > ALPHA,
         f"a label that says nothing ({best.kind}: {best.label}) does as well": best.gain_high <= 0,
         "it does not tell look-alikes apart": score.auroc_hard_high <= 0.5,
     }

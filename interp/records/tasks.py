@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from interp.records.figure import Figure
+from interp.records.nulls import BESIDE
 from interp.records.types import AnsweredBy
 
 DETECT = "detect"
@@ -15,10 +16,10 @@ TASKS = (SIMULATE, INTRUDER, FUZZ, MATCH)
 """Judging tasks beside `detect`, whose results are in scores.jsonl."""
 SPECIFICITY = "specificity"
 """Not asked: it follows from grades that there are."""
-RETEST, ALONE, SECOND_JUDGE = "retest", "alone", "second"
-CHECKS = (RETEST, ALONE, SECOND_JUDGE)
+RETEST, ALONE, CANARY, SECOND_JUDGE = "retest", "alone", "canary", "second"
+CHECKS = (RETEST, ALONE, CANARY, SECOND_JUDGE)
 """What checks the judge of `detect`."""
-SCORING = ("score", *(f"score-{name}" for name in (*TASKS, *CHECKS)))
+SCORING = ("score", f"score{BESIDE}", *(f"score-{name}" for name in (*TASKS, *CHECKS)))
 """Under which the answers of one `interp score` are filed: `--max-cost` caps all together."""
 MORE: dict[str, tuple[str, ...]] = {
     SIMULATE: tuple(
@@ -54,7 +55,7 @@ class TaskScore:
     latent: int
     kind: str
     """`simulate`, `intruder`, `fuzz`, `match`, `specificity`, or what checks the judge: `retest`,
-    `alone`, `second`."""
+    `alone`, `canary`, `second`."""
     label: str
     """That was judged; "" where a task needs none."""
     explainer: str

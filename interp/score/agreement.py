@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from interp.records.tasks import ALONE, RETEST, SECOND_JUDGE, TaskScore
+from interp.records.nulls import FOILS
+from interp.records.tasks import ALONE, CANARY, RETEST, SECOND_JUDGE, TaskScore
 from interp.records.types import Score, Verdict
 from interp.score.kinds.asking import COLUMNS
 from interp.score.sampling import SampleConfig, even_sizes
@@ -26,6 +27,10 @@ FITS = 50
 LEAK, SHIFT = 0.1, 10.0
 """Alarm: a fitting neighbour moves a grade by this share of 100; grades alone differ by so many
 points more than those asked twice."""
+FOIL_SHIFT = 5.0
+"""Alarm: foils raise or lower the label's own grades by so many points."""
+LEAST_PASSED = 0.9
+"""Of the canaries."""
 LEAST_AGREEMENT, LEAST_KAPPA = 0.7, 0.4
 
 Floats = NDArray[np.float64]
@@ -67,6 +72,7 @@ def agreement_of(
     figures |= pairs.bounded("difference", _difference, first, again)
     if kind == RETEST:
         figures["same_by_letter"] = _same_by_letter(scores, lines)
+        figures |= _foil_shift(scores, lines)
     if kind == ALONE:
         change = [one - other for one, other in zip(first, again, strict=True)]
         figures |= pairs.bounded("leak", _slope, pairs.around, change)
@@ -76,9 +82,20 @@ def agreement_of(
     return figures
 
 
+def _foil_shift(scores: Mapping[int, Score], lines: Iterable[TaskScore]) -> dict[str, float]:
+    """Mean grade with foils in the question less that of the same images without."""
+    asked = {latent for latent, one in scores.items() if one.nulls and one.nulls.how == FOILS}
+    pairs = _pairs(scores, (line for line in lines if line.latent in asked))
+    if not pairs.first:
+        return {}
+    shift = pairs.bounded("foil_shift", _shift, pairs.first, pairs.again)
+    return {**shift, "foil_n": len(pairs.first)}
+
+
 def warnings_of(checks: Mapping[str, Mapping[str, float]]) -> list[str]:
     """What is wrong with the judge by these figures, by check; [] where nothing is."""
     again, alone, second = (checks.get(kind, {}) for kind in (RETEST, ALONE, SECOND_JUDGE))
+    canaries, shift = checks.get(CANARY, {}), again.get("foil_shift", 0.0)
     noise = again.get("difference", 0.0)
     said = []
     if again.get("same_by_letter", 0.0) >= 0.5:
@@ -94,6 +111,17 @@ def warnings_of(checks: Mapping[str, Mapping[str, float]]) -> list[str]:
         )
     if second.get("kappa", 1.0) < LEAST_KAPPA:
         said.append("a second judge does not agree on which images fit")
+    if abs(shift) > FOIL_SHIFT and not _holds_zero(again, "foil_shift"):
+        said.append(
+            f"foils in a question change the label's own grades by {shift:+.1f} points: score with "
+            "--nulls none"
+        )
+    if canaries.get("passed", 1.0) < LEAST_PASSED:
+        failed = round((1 - canaries["passed"]) * canaries["n"])
+        said.append(
+            f"the judge failed {failed} of {canaries['n']:.0f} canaries, pictures that cannot be "
+            "mistaken: it does not look, or mixes up the letters"
+        )
     return said
 
 
@@ -188,6 +216,11 @@ def _correlation(sums: Floats) -> Floats:
 def _difference(sums: Floats) -> Floats:
     """Mean absolute difference."""
     return _over(sums[:, 6], sums[:, 0])
+
+
+def _shift(sums: Floats) -> Floats:
+    """Mean of the first less that of the second."""
+    return _over(sums[:, 1] - sums[:, 2], sums[:, 0])
 
 
 def _slope(sums: Floats) -> Floats:

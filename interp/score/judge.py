@@ -27,6 +27,9 @@ class Judgement:
     usd: float = 0.0
     reason: str = ""
     """The words behind `failure`."""
+    foils: tuple[dict[str, float | None], ...] = ()
+    """Letter -> grade by each other label that was asked about in the same question; {} where the
+    answer has none of it."""
 
     @property
     def transient(self) -> bool:

@@ -34,6 +34,7 @@ from interp.score.figures import Figures, figures_of
 from interp.score.judge import Judge, Judgement
 from interp.score.kinds.detect import VlmJudge
 from interp.score.lazy import lazy_notes
+from interp.score.nulls.foils import FoilJudge
 from interp.score.nulls.suite import Nulls
 from interp.score.sampling import Sample, SampleConfig, check_held_out, deal, draw_sample, is_enough
 from interp.score.statistics.weights import weigh
@@ -92,7 +93,7 @@ def _failure(test: _Test, judged: Sequence[_Judged], verdicts: Sequence[Verdict]
 def score_questions(
     evidence: Evidence,
     explanation: Explanation,
-    judge: VlmJudge,
+    judge: VlmJudge | FoilJudge,
     images: Images,
     config: SampleConfig | None = None,
     control: str = "",

@@ -97,13 +97,13 @@ def pending_tests(
     config: SampleConfig | None = None,
     *,
     retry_failed: bool = False,
-    wants_nulls: Callable[[int], bool] = lambda latent: False,
+    lacks_nulls: Callable[[Score], bool] = lambda score: False,
 ) -> list[Explanation]:
     """The labels that are still to be tested, by latent; of a control with the labels as dealt.
 
     What is known already, for the same label, scorer, prompt, control and test images, is not asked
-    again unless images could not be read, it failed for a reason that waiting cures, or the latent
-    `wants_nulls` and has none; with `retry_failed` also where answers are missing. Raises
+    again unless images could not be read, it failed for a reason that waiting cures, or the score
+    `lacks_nulls`; with `retry_failed` also where answers are missing. Raises
     `UserError` for an unknown control.
     """
     if control not in CONTROLS:
@@ -113,7 +113,7 @@ def pending_tests(
         _test_of(line)
         for line in known
         if not _is_pending(line.score, retry_failed)
-        and (line.score.failure or line.score.nulls or not wants_nulls(line.score.latent))
+        and (line.score.failure or not lacks_nulls(line.score))
     }
     if not done and not control:
         return tests

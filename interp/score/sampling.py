@@ -5,6 +5,7 @@ Everything comes from the score side and from the latent's number: no seed to ca
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,6 +76,14 @@ def is_enough(sample: Sample, config: SampleConfig) -> bool:
     return min(len(sample.positives), len(sample.negatives)) >= config.n_least
 
 
+def turn_of(latent: int) -> float:
+    """0 to 1: those nearest to 1 are asked more. It follows from the latent's number alone.
+
+    The multiples of the golden section are spread evenly over [0, 1), whichever latents there are.
+    """
+    return latent * _GOLDEN % 1
+
+
 def n_grids(n_images: int, n_tiles: int) -> int:
     """Into how many grids `deal` puts so many images."""
     return -(-n_images // n_tiles)
@@ -119,6 +128,7 @@ def deal(sample: Sample, n_tiles: int, latent: int) -> tuple[tuple[Example, ...]
 
 _POSITIVES, _DEAL = 1, 2
 """Names of the random streams."""
+_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def _positives(evidence: Evidence, config: SampleConfig) -> tuple[Example, ...]:

@@ -219,7 +219,10 @@ def _images(drawn: Sequence[Drawn]) -> str:
 
 def _tiles(kind: TaskKind, case: Case, drawn: Drawn, images: Images) -> list[Tile]:
     """The pictures with their letters, in order; none where one is missing that is needed."""
-    read = read_images(images, drawn.examples)
+    ours = kind.own_pictures
+    read = read_images(
+        lambda e: ours[e.image_id]() if e.image_id in ours else images(e), drawn.examples
+    )
     if kind.whole and len(read) < len(drawn.examples):
         return []
     truth = [0.0] * len(drawn.examples) if drawn.labels else drawn.truth

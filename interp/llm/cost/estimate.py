@@ -131,6 +131,31 @@ def add_up(parts: Sequence[Estimate]) -> Estimate:
     )
 
 
+def further(alone: Estimate, beside: Estimate) -> Estimate:
+    """What questions with foils cost more than the same ones without."""
+    return dataclasses.replace(
+        beside,
+        prompt_tokens=beside.prompt_tokens - alone.prompt_tokens,
+        completion_tokens=beside.completion_tokens - alone.completion_tokens,
+        usd=beside.usd - alone.usd,
+        usd_at_most=beside.usd_at_most - alone.usd_at_most,
+    )
+
+
+def with_nulls(alone: Estimate, nulls: Estimate | None) -> Estimate:
+    """All questions as without foils, and what those cost that have some."""
+    if nulls is None:
+        return alone
+    share = nulls.n_requests / alone.n_requests if alone.n_requests else 0.0
+    return dataclasses.replace(
+        alone,
+        prompt_tokens=alone.prompt_tokens + share * nulls.prompt_tokens,
+        completion_tokens=alone.completion_tokens + share * nulls.completion_tokens,
+        usd=alone.usd + nulls.usd,
+        usd_at_most=alone.usd_at_most + nulls.usd_at_most,
+    )
+
+
 def _dollars(usd: float) -> str:
     if math.isnan(usd):
         return "price unknown"

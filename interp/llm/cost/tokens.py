@@ -18,6 +18,9 @@ EXPLAIN_ANSWER = 440
 """Tokens of an explanation."""
 LETTER_ANSWER = 8
 """Tokens of one letter's score: 6 to 7 by o200k_base, more where each digit is a token."""
+LISTED_ANSWER = 4
+"""Tokens of a score in a list: 3 by the rule of o200k_base (number, comma, blank), 4 or more where
+each digit is a token."""
 
 _SCHEMA_CHARACTERS = 2.8
 """Of a JSON schema to a token; ours are 2.8 to 2.9 by o200k_base. Servers that only restrict the
@@ -73,8 +76,11 @@ def answer_tokens(question: Question) -> int:
     expected = question.max_tokens
     if question.schema_name == "explain":
         expected = EXPLAIN_ANSWER
-    elif question.schema_name == "detect" and question.schema is not None:
-        expected = LETTER_ANSWER * len(question.schema["properties"])
+    elif question.schema_name in ("detect", "detect_foils") and question.schema is not None:
+        fields = question.schema["properties"].values()
+        n_lists = sum(field["type"] == "array" for field in fields)
+        n_letters = len(fields) - n_lists
+        expected = LETTER_ANSWER * len(fields) + LISTED_ANSWER * n_letters * n_lists
     return min(expected, question.max_tokens)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from interp.pipeline.judging.settings import JudgingSettings
@@ -10,12 +11,12 @@ from interp.pipeline.judging.tasks import TaskStage
 from interp.pipeline.score import ScoreStage, newest_explanations
 from interp.pipeline.settings import ModelSettings, Work, choose_latents
 from interp.pipeline.stage import Stage
-from interp.records.tasks import DETECT
+from interp.records.tasks import CANARY, DETECT
 from interp.records.types import AnsweredBy, Explanation, Score
 from interp.run.run import Run
 from interp.score.agreement import agreement_of, warnings_of
-from interp.score.kinds import checks, fuzz, intruder, match, simulate
-from interp.score.kinds.task import TaskKind
+from interp.score.kinds import canary, checks, fuzz, intruder, match, simulate
+from interp.score.kinds.task import Case, TaskKind, detect_grids
 from interp.score.lazy import habits_of
 from sae.core.errors import UserError
 
@@ -31,7 +32,7 @@ class CheckedJudge(NamedTuple):
     judge: str
     explainers: set[str]
     agreement: dict[str, dict[str, float]]
-    """By check, as `agreement_of` gives it."""
+    """By check, as `agreement_of` gives it; of the canaries as `canaries_of`."""
     habits: dict[str, float]
     warnings: list[str]
 
@@ -59,7 +60,8 @@ class Judging:
             raise UserError(f"--control {control} is of --kind detect alone")
         self.detect: ScoreStage | None = None
         if DETECT in kinds:
-            self.detect = ScoreStage(run, settings, control, self._latents, self._work, nulls)
+            own = (control, self._latents, self._work, nulls, judging.foil_share)
+            self.detect = ScoreStage(run, settings, *own)
         self.tasks = [self._task(kind) for name in kinds if (kind := KINDS[name]) is not None]
         self.checks = self._checks() if self.detect is not None and not control else []
 
@@ -85,7 +87,7 @@ class Judging:
         agreement = {
             stage.kind.name: figures
             for stage in self.checks
-            if (figures := agreement_of(scores, stage.results_on(scores), stage.kind.name))
+            if (figures := _figures(stage, scores))
         }
         habits = None if self._settings.is_local else habits_of(scores.values())
         warnings = [*(habits.warnings() if habits else []), *warnings_of(agreement)]
@@ -113,6 +115,7 @@ class Judging:
             asked = [
                 (own, checks.retest(judging.retest_share)),
                 (own, checks.alone(judging.alone_share)),
+                (own, canary.canary(judging.canary_share, self._sure_canary())),
             ]
         if judging.second_judge:
             if judging.second_judge == own.model:
@@ -120,12 +123,32 @@ class Judging:
             other = dataclasses.replace(own, model=judging.second_judge, price=judging.second_price)
             asked.append((other, checks.second(judging.second_share)))
         work = dataclasses.replace(self._work, limit=None)
-        return [TaskStage(self._run, settings, kind, tests, work) for settings, kind in asked]
+        bare = dict.fromkeys(tests)
+        return [
+            TaskStage(self._run, settings, kind, tests if kind.needs_label else bare, work)
+            for settings, kind in asked
+        ]
+
+    def _sure_canary(self) -> int | None:
+        """The latent that has a canary whatever the share, in a run of enough latents."""
+        labelled = self._labelled()
+        if not self._judging.canary_share or len(labelled) < canary.LEAST_LATENTS:
+            return None
+        in_turn = canary.first_in_turn(labelled)
+        return next(
+            (n for n in in_turn if detect_grids(Case(self._run.evidence.of(n), None))), None
+        )
 
     def _labelled(self) -> dict[int, Explanation]:
         newest = newest_explanations(self._run)
         wanted = set(newest if self._latents is None else self._latents)
         return {n: e for n, e in newest.items() if n in wanted and e.label is not None}
+
+
+def _figures(stage: TaskStage, scores: Mapping[int, Score]) -> dict[str, float]:
+    if stage.kind.name == CANARY:
+        return canary.canaries_of(stage.results())
+    return agreement_of(scores, stage.results_on(scores), stage.kind.name)
 
 
 def _by(score: Score) -> AnsweredBy:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from interp.records.nulls import FOIL_SHARE
 from interp.records.tasks import DETECT, TASKS
 from sae.core.errors import UserError
 from sae.core.files import did_you_mean
@@ -30,7 +31,7 @@ class JudgingSettings:
             max=1.0,
             rich_help_panel=_CHECKS,
         ),
-    ] = 0.02
+    ] = 0.01
     retest_share: Annotated[
         float,
         typer.Option(
@@ -40,6 +41,24 @@ class JudgingSettings:
             rich_help_panel=_CHECKS,
         ),
     ] = 0.05
+    canary_share: Annotated[
+        float,
+        typer.Option(
+            help="Share of the questions asked with pictures that cannot be mistaken.",
+            min=0.0,
+            max=1.0,
+            rich_help_panel=_CHECKS,
+        ),
+    ] = 0.025
+    foil_share: Annotated[
+        float,
+        typer.Option(
+            help="Share of the latents whose questions have foils graded too: labels of others.",
+            min=0.0,
+            max=1.0,
+            rich_help_panel=_CHECKS,
+        ),
+    ] = FOIL_SHARE
     second_judge: Annotated[
         str,
         typer.Option(

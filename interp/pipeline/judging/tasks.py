@@ -86,13 +86,17 @@ class TaskStage(Stage[int, TaskScore, TaskSummary]):
 
     def results_on(self, scores: Mapping[int, Score]) -> list[TaskScore]:
         """The last result on each of the labels that these scores are of."""
+        own = (line for line in self.results() if line.latent in scores)
+        return [line for line in own if line.label == scores[line.latent].label]
+
+    def results(self) -> list[TaskScore]:
+        """The last result on each latent."""
         found = (
             line
             for line in self._run.results.tasks
             if line.kind == self.kind.name and line.by == self.by and line.failure is None
         )
-        own = {line.latent: line for line in found if line.latent in scores}
-        return [line for latent, line in own.items() if line.label == scores[latent].label]
+        return list({line.latent: line for line in found if line.latent in self._tests}.values())
 
     def _case(self, latent: int) -> Case:
         evidence = self._run.evidence
@@ -116,7 +120,8 @@ class TaskStage(Stage[int, TaskScore, TaskSummary]):
 
     def _shown(self, item: int) -> Iterable[Example]:
         drawn = self.kind.draw(self._case(item))
-        return {e.image_id: e for one in drawn for e in one.examples}.values()
+        shown = {e.image_id: e for one in drawn for e in one.examples}
+        return [e for image_id, e in shown.items() if image_id not in self.kind.own_pictures]
 
     def _n_requests(self, item: int) -> int:
         return len(self.kind.draw(self._case(item)))

@@ -13,14 +13,25 @@ from interp.llm.repair import Asker
 from interp.llm.types import Question, ReplyError, VisionModel
 from interp.pictures.grid import FIRST, Tile
 from interp.pictures.painter import Layout, Painter
-from interp.score.answer import detect_schema, parse_scores
+from interp.records.tasks import DETECT
+from interp.score.answer import detect_schema
 from interp.score.judge import Judgement
+from interp.score.kinds.foils import (
+    MOST_FOILS,
+    TEMPLATE,
+    Graded,
+    foils_schema,
+    keys_of,
+    parse_graded,
+)
 
 COLUMNS = 5
 """Of a grid."""
 CELL = 224
 MAX_TOKENS = 400
 """Ten letters with a number each take about 80."""
+FOIL_TOKENS = 100
+"""For each list of ten numbers, which takes about 40."""
 
 
 class GridQuestion(NamedTuple):
@@ -28,6 +39,8 @@ class GridQuestion(NamedTuple):
 
     asked: Question
     codes: list[str]
+    n_foils: int = 0
+    """Labels beside the one in question that the pictures are graded by too."""
 
 
 class GridAsker(Asker):
@@ -65,14 +78,17 @@ class GridAsker(Asker):
         codes = question.codes
         try:
             answered = await self.ask(
-                question.asked, lambda text: parse_scores(text, codes, self._most), _is_whole
+                question.asked,
+                lambda text: parse_graded(text, codes, question.n_foils, self._most),
+                _is_whole,
             )
         except ReplyError as error:
             nothing = dict.fromkeys(codes, None)
             words = scrub(error.message)
             return Judgement(nothing, error.kind, error.calls, error.usage.usd, words)
-        lost = ", ".join(code for code, score in answered.value.items() if score is None)
-        judgement = Judgement(answered.value, None, answered.calls, answered.usage.usd)
+        own, foils = answered.value
+        lost = ", ".join(code for code, score in own.items() if score is None)
+        judgement = Judgement(own, None, answered.calls, answered.usage.usd, foils=foils)
         if not lost:
             return judgement
         return replace(judgement, failure="wrong_keys", reason=f"no number for {lost}")
@@ -83,31 +99,46 @@ class GridAsker(Asker):
         values: Mapping[str, Any],
         about: str = "",
         codes: Sequence[str] = (),
+        foils: Sequence[str] = (),
     ) -> GridQuestion | None:
-        """What is asked of these tiles; `codes`: the letters to answer for, if not the tiles'."""
+        """What is asked of these tiles; `codes`: the letters to answer for, if not the tiles'.
+
+        `foils`: labels that a question of `detect` has graded behind its own.
+        """
         if not tiles:
             return None
         letters = [tile.letter for tile in tiles]
         wanted = list(codes) or letters
-        text = render(self._template, codes=letters, **values)
+        template, n = TEMPLATE if foils else self._template, len(foils)
+        beside = {"foils": dict(zip(keys_of(n), foils, strict=True))} if foils else {}
+        text = render(template, codes=letters, **values, **beside)
         asked = Question(
             system=render("system", layout=self._painter.layout),
             parts=(*self._painter.parts(tiles, only_outlined=self._outlined), text),
-            schema=detect_schema(wanted),
-            schema_name=self._template,
-            max_tokens=MAX_TOKENS,
+            schema=foils_schema(wanted, n) if foils else detect_schema(wanted),
+            schema_name=template,
+            max_tokens=MAX_TOKENS + FOIL_TOKENS * n,
             temperature=0.0,
-            prompt=self.prompt,
+            prompt=foils_prompt(self._painter.layout) if foils else self.prompt,
             about=about,
         )
-        return GridQuestion(asked, wanted)
+        return GridQuestion(asked, wanted, n)
 
 
-def _is_whole(scores: dict[str, float | None]) -> bool:
-    return None not in scores.values()
+def _is_whole(graded: Graded) -> bool:
+    return None not in graded.own.values()
 
 
 def grid_prompt(template: str, layout: Layout) -> str:
     """Fingerprint of a task's templates, schema and settings."""
-    settings = {"cell": CELL, "columns": COLUMNS, "layout": layout}
-    return fingerprint(("system", template, "repair"), detect_schema(FIRST), settings)
+    return fingerprint(("system", template, "repair"), detect_schema(FIRST), _settings(layout))
+
+
+def foils_prompt(layout: Layout) -> str:
+    """The same of a question of `detect` with foils."""
+    names = ("system", DETECT, TEMPLATE, "repair")
+    return fingerprint(names, foils_schema(FIRST, MOST_FOILS), _settings(layout))
+
+
+def _settings(layout: Layout) -> dict[str, Any]:
+    return {"cell": CELL, "columns": COLUMNS, "layout": layout}

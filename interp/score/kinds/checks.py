@@ -15,20 +15,16 @@ import numpy as np
 from interp.records.tasks import ALONE, DETECT, RETEST, SECOND_JUDGE, Measured, Trial
 from interp.records.types import Example
 from interp.score.kinds.task import Case, Drawn, TaskKind, detect_grids, tell_label
-from interp.score.sampling import n_grids
+from interp.score.sampling import n_grids, turn_of
 
 Item = TypeVar("Item")
 
-_GOLDEN = (math.sqrt(5) - 1) / 2
 _STREAM = 14
 
 
 def n_again(share: float, n: int, latent: int) -> int:
-    """How many of a latent's `n` are asked again: over latents in a row `share` of all of them.
-
-    The multiples of the golden section are spread evenly over [0, 1), whichever latents there are.
-    """
-    return min(n, int(share * n + latent * _GOLDEN % 1))
+    """How many of a latent's `n` are asked again: over latents in a row `share` of all of them."""
+    return min(n, int(share * n + turn_of(latent)))
 
 
 def retest(share: float) -> TaskKind:

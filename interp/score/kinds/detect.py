@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from interp.llm.types import VisionModel
 from interp.pictures.painter import Layout
 from interp.records.tasks import DETECT
 from interp.records.wording import cut_description, cut_label
 from interp.score.judge import Judgement, Pictures
-from interp.score.kinds.asking import GridAsker, GridQuestion, grid_prompt
+from interp.score.kinds.asking import GridAsker, GridQuestion, foils_prompt, grid_prompt
 
 
 class VlmJudge(GridAsker):
@@ -19,17 +21,36 @@ class VlmJudge(GridAsker):
         """See `GridAsker`."""
         super().__init__(model, DETECT, layout, again=again, server=server)
 
+    @property
+    def prompt_with_foils(self) -> str:
+        """As `prompt`, of a question with foils."""
+        return foils_prompt(self._painter.layout)
+
     async def judge(
-        self, label: str, description: str, pictures: Pictures, about: str = ""
+        self,
+        label: str,
+        description: str,
+        pictures: Pictures,
+        about: str = "",
+        foils: Sequence[str] = (),
     ) -> Judgement:
-        """A score for each letter; None for those that a usable answer leaves out."""
-        return await self.answer(lambda: self.question(label, description, pictures, about))
+        """A score for each letter; None for those that a usable answer leaves out.
+
+        `foils`: other labels that the same question has graded behind this one.
+        """
+        return await self.answer(lambda: self.question(label, description, pictures, about, foils))
 
     def question(
-        self, label: str, description: str, pictures: Pictures, about: str = ""
+        self,
+        label: str,
+        description: str,
+        pictures: Pictures,
+        about: str = "",
+        foils: Sequence[str] = (),
     ) -> GridQuestion | None:
         """What `judge` asks first; None where no picture can be read."""
-        return self.pose(pictures(), told(label, description), about)
+        shorter = [cut_label(foil)[0] for foil in foils]
+        return self.pose(pictures(), told(label, description), about, foils=shorter)
 
 
 def told(label: str, description: str) -> dict[str, str]:

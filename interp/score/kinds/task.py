@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from interp.pictures.cache import HeatOf
 from interp.pictures.grid import Tile
@@ -71,6 +72,8 @@ class TaskKind:
     """Whether each picture is shown with a region marked, which needs patches."""
     tells: Callable[[Explanation | None, Drawn], Mapping[str, Any]] = lambda _test, _drawn: {}
     """What the template is filled with beside the letters."""
+    own_pictures: Mapping[str, Callable[[], Image.Image]] = field(default_factory=dict)
+    """Pictures that are no images of the store, by what stands in the place of their image id."""
     mark: Callable[[Tile, float], Tile] = lambda tile, _truth: tile._replace(heat=None)
     """A tile with its heat map -> as it is shown, given the truth."""
 

@@ -113,7 +113,13 @@ def test_after_a_pilot_of_5_latents_it_is_within_10_percent_however_the_model_co
 
 def test_scoring_is_estimated_too(server, run, tmp_path):
     model = "openai/gpt-4.1-mini"
-    server.usage = bill(TRUTHS[model], completion=75)
+    of_label, of_a_foil = 75, 40
+
+    def usage(request):
+        n_foils = request.texts[-1].count("\nrule_")
+        return bill(TRUTHS[model], completion=of_label + n_foils * of_a_foil)(request)
+
+    server.usage = usage
     assert interp("explain", *words(run, model, server), "--limit", 6) == 0
     server.requests.clear()
     figures, paid = tmp_path / "estimate.json", tmp_path / "paid.json"
@@ -122,6 +128,7 @@ def test_scoring_is_estimated_too(server, run, tmp_path):
     assert interp("score", *words(run, model, server), "--json", paid) == 0
     assert told(figures)["in_all/n_requests"] == len(server.chats)  # colours were asked before
     assert told(figures)["usd"] == pytest.approx(told(paid)["usd"], rel=0.15)
+    assert 0 < told(figures)["score-foils/usd"] < told(figures)["usd"]
 
 
 def test_an_estimate_opens_no_socket_and_says_what_is_not_known(run, no_sockets, capsys):

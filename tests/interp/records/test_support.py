@@ -129,3 +129,30 @@ def test_without_nulls_and_for_labels_of_before_there_is_no_state() -> None:
     assert find_support({7: explained(7, "red")}, [with_nulls], "shuffled") == {}
     control = dataclasses.replace(with_nulls, label="blue", control="shuffled")
     assert list(find_support({7: explained(7, "red")}, [control], "shuffled")) == [7]
+
+
+def test_too_few_foils_leave_a_label_undecided_and_say_so() -> None:
+    few = NullTest("foils", tuple(null("shuffled", a) for a in (0.4, 0.5, 0.6)))
+    found = one(nulls=few, auroc=0.95)
+    assert (found.state, found.n_others) == ("undecided", 3)
+    assert found.reason == "its rank among other labels may be chance"
+    found = one(nulls=few, auroc=0.55)
+    assert found.state == "unsupported"
+    assert "33% of 3 other labels do as well" in found.reason
+
+
+def test_foils_that_were_asked_about_in_vain_count_as_none() -> None:
+    latent = dataclasses.replace(BASE, latent=7, label="red", nulls=NullTest("foils", ()))
+    assert find_support({7: explained(7, "red")}, [latent]) == {}
+
+
+def test_a_kind_with_few_nulls_does_not_stand_for_those_of_other_latents() -> None:
+    many = [null("shuffled", 0.45 + 0.01 * n) for n in range(10)]
+    scores = [
+        dataclasses.replace(BASE, latent=n, label="red", nulls=nulls, auroc_low=0.85)
+        for n, nulls in enumerate([NullTest("foils", (*many, null("domain", 0.7))), None])
+    ]
+    found = find_support({n: explained(n, "red") for n in range(2)}, scores)[1]
+    assert found.best == "shuffled"
+    assert found.gain == pytest.approx(BASE.auroc - 0.495)
+    assert found.gain_low > 0

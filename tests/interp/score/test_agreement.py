@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 from interp.pictures.grid import Tile
-from interp.records.tasks import ALONE, RETEST, SECOND_JUDGE
+from interp.records.nulls import NullTest
+from interp.records.tasks import ALONE, RETEST, SECOND_JUDGE, TaskScore
 from interp.records.types import Score, Verdict
 from interp.score.agreement import agreement_of, grids_of, neighbours, warnings_of
 from interp.score.kinds import checks
@@ -261,3 +263,41 @@ def test_the_verdicts_of_a_score_fall_into_the_questions_that_were_asked() -> No
     assert neighbours(0, 10) == [1, 5]
     assert neighbours(7, 10) == [6, 8, 2]
     assert neighbours(4, 10) == [3, 9]
+
+
+def test_what_foils_add_to_a_grade_is_told_and_complained_about_above_five_points() -> None:
+    nulls = NullTest("foils", ())
+    kind = checks.retest(0.25)
+    lines = [judge_task(kind, Grading(honest), case(latent)) for latent in LATENTS]
+
+    def shift(points: float, of: NullTest | None = nulls) -> dict[str, float]:
+        scores = {
+            latent: dataclasses.replace(
+                score,
+                nulls=of,
+                verdicts=tuple(
+                    dataclasses.replace(v, score=min(100.0, (v.score or 0) / 2 + points))
+                    for v in score.verdicts
+                ),
+            )
+            for latent, score in first_answers(honest).items()
+        }
+        halved = [_halved(line) for line in lines]
+        return agreement_of(scores, halved, RETEST)
+
+    assert "foil_shift" not in shift(0, None)  # asked without: nothing to tell
+    none, some, much = shift(0), shift(4), shift(6)
+    assert none["foil_shift"] == pytest.approx(0)
+    assert some["foil_shift"] == pytest.approx(4)
+    assert some["foil_shift_low"] <= 4 <= some["foil_shift_high"]
+    assert some["foil_n"] == some["n"]
+    assert not any("foils" in said for said in warnings_of({RETEST: some}))
+    (said,) = [said for said in warnings_of({RETEST: much}) if "foils" in said]
+    assert "+6.0 points" in said
+
+
+def _halved(line: TaskScore) -> TaskScore:
+    trials = tuple(
+        dataclasses.replace(t, answer=tuple((a or 0) / 2 for a in t.answer)) for t in line.trials
+    )
+    return dataclasses.replace(line, trials=trials)
