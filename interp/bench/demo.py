@@ -119,6 +119,8 @@ def _explain_and_score(run: Run, settings: ModelSettings) -> None:
         effects = run_causal(run, settings.device, progress=progress)
     for line in effects.lines():
         console.say(line)
+    if settings.is_local:
+        _cross_domains(run, settings, latents)
     write_labels(run)
 
 
