@@ -7,11 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from interp.explain.answer import explain_schema
 from interp.explain.examples import ShowConfig, choose_shown, medium_of
-from interp.explain.explainer import VlmExplainer
+from interp.explain.explainer import ExplainConfig, VlmExplainer, explain_prompt
+from interp.llm.prompts import fingerprint
+from interp.pictures.grid import FIRST, SECOND
 from interp.records.split import LeakError, split_of
 from interp.records.types import Evidence
 from tests.support.interp.explaining import ColourSource, image_ids, stats
+from tests.support.interp.latents import make_evidence
 from tests.support.interp.scripted_model import Scripted
 
 
@@ -38,6 +42,41 @@ def test_the_choice_and_its_order_follow_from_the_latent_alone():
         tuple(e.rank for e in choose_shown(source.of(n), ShowConfig()).positives) for n in range(5)
     }
     assert len(orders) == 5
+
+
+def test_another_draw_is_another_question_of_the_same_latent():
+    evidence = ColourSource().of(5)
+    draws = [choose_shown(evidence, ShowConfig(draw=draw)) for draw in range(4)]
+    assert draws[1] == choose_shown(evidence, ShowConfig(draw=1))
+    assert len({frozenset(e.image_id for e in one.positives) for one in draws}) == 4
+    assert len({frozenset(e.image_id for e in one.negatives) for one in draws}) == 4
+    for shown in draws:
+        kinds = [example.kind for example in (*shown.positives, *shown.negatives)]
+        assert [kinds.count(k) for k in ("top", "quantile", "hard", "silent")] == [8, 4, 5, 6]
+        assert len({e.image_id for e in (*shown.positives, *shown.negatives)}) == 23
+        assert shown.strong == {e.image_id for e in shown.positives if e.kind == "top"}
+    strongest = {e.rank for e in draws[0].positives if e.kind == "top"}
+    assert strongest != {e.rank for e in draws[1].positives if e.kind == "top"}
+
+
+def test_the_fingerprint_tells_the_draw_and_of_the_first_is_what_it_was_before_there_were_others():
+    prompts = [explain_prompt(ExplainConfig(show=ShowConfig(draw=draw))) for draw in range(3)]
+    assert len(set(prompts)) == 3
+    show = {k: v for k, v in dataclasses.asdict(ShowConfig()).items() if k != "draw"}
+    settings = {**dataclasses.asdict(ExplainConfig()), "show": show}
+    schema = explain_schema(FIRST, SECOND, region=True, bound=True)
+    before = fingerprint(("system", "explain", "repair", "schema"), schema, settings)
+    assert prompts[0] == explain_prompt(ExplainConfig()) == before
+
+
+@pytest.mark.parametrize("draw", [0, 1])
+def test_no_draw_shows_an_image_of_another_side(draw):
+    evidence = make_evidence(select=True)
+    sides = {e.image_id: e.side for e in evidence.examples}
+    shown = choose_shown(evidence, ShowConfig(draw=draw))
+    assert {sides[e.image_id] for e in (*shown.positives, *shown.negatives)} == {"explain"}
+    with pytest.raises(LeakError, match="not on the explain side"):
+        choose_shown(ColourSource(side="score", claimed="explain").of(3), ShowConfig(draw=draw))
 
 
 @pytest.mark.parametrize(("rates", "n_sketch"), [((0.03, 0.01), 6), ((0.0, 0.01), 0)])

@@ -129,6 +129,13 @@ def test_what_is_done_is_not_done_again_and_a_limit_comes_to_the_same(run, three
     assert journal(other) == whole
 
 
+def test_more_names_than_the_namer_usually_gives_are_compared(run):
+    assert interp("explain", *LOCAL, "--best-of", 8, "--run", run, "--latents", "0-4") == OK
+    lines = read_jsonl(run / EXPLANATIONS)
+    assert {len(line["candidates"]) for line in lines} == {8}
+    assert max(len(line["chosen_among"]) for line in lines) == 8
+
+
 def test_evidence_without_the_side_is_refused_with_the_next_command(walk, tmp_path, capsys):
     (tmp_path / "store").symlink_to(walk.store)
     two = shutil.copytree(walk.run, tmp_path / "two")
