@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +14,12 @@ from interp.cli.preview import preview, preview_in_all
 from interp.cli.said import (
     flatten,
     say_against_linear,
+    say_apart,
     say_chosen,
     say_explained,
     say_refusals,
     say_scored,
+    say_shared,
     say_specific,
 )
 from interp.llm.types import OPENROUTER, is_transient, typed_url
@@ -28,7 +31,7 @@ from interp.records.family import LOCAL
 from sae.cli import console
 from sae.cli.console import ConfigOption, JsonOption
 from sae.cli.options import spread
-from sae.core.errors import FAILURES, OK, quote
+from sae.core.errors import FAILURES, OK, UserError, quote
 
 if TYPE_CHECKING:
     from interp.pipeline.score import ScoreStage
@@ -61,6 +64,13 @@ def explain(
         bool, typer.Option("--dense", help="Also latents that fire on more than 10% of the tokens.")
     ] = False,
     vocabulary: VocabularyOption = "auto",
+    disambiguate: Annotated[
+        bool,
+        typer.Option(
+            "--disambiguate",
+            help="Ask, once, of each latent whose label others have too, what sets it apart.",
+        ),
+    ] = False,
     config: ConfigOption = None,
     json: JsonOption = None,
 ) -> int:
@@ -75,6 +85,10 @@ def explain(
     opened = open_run(run)
     chosen = choose_latents(opened.evidence, work.latents, dense)
     settings = dataclasses.replace(settings, vocabulary=vocabulary)
+    if disambiguate:
+        if choice.best_of > 1:
+            raise UserError("--disambiguate makes one label of each latent; leave --best-of out")
+        return _tell_apart(opened, settings, chosen, work, json)
     asked = (settings, chosen, work)
     stage = ExplainStage(opened, *asked) if choice.best_of == 1 else BestOf(opened, choice, *asked)
     if isinstance(stage, BestOf):
@@ -95,7 +109,9 @@ def explain(
     n_left = len(set(chosen)) - summary.n_skipped - summary.n_labelled - summary.n_failed
     if n_left:
         console.say(f"{n_left} latents are left; the same command without --limit does them")
-    has_labels = any(e.label for e in opened.results.newest_explanations().values())
+    newest = opened.results.newest_explanations()
+    has_labels = any(e.label for e in newest.values())
+    say_shared(newest)
     again = "" if all(is_transient(kind) for kind in summary.failures) else " --retry-failed"
     stage_next, more = ("score", "") if has_labels else ("explain", again)
     if settings.is_linear and stage_next == "score":
@@ -103,6 +119,28 @@ def explain(
     run_again = f"{settings.typed} --run {quote(opened.path)}{more}"
     console.finish(written, [f"interp {stage_next} {run_again}"])
     return verdict(summary.n_unusable, summary.n_asked, work)
+
+
+def _tell_apart(
+    run: Run, settings: ModelSettings, latents: Sequence[int], work: Work, json: Path | None
+) -> int:
+    """One round about labels that several latents share."""
+    from interp.pipeline.best_of.disambiguate import DisambiguateStage
+    from interp.report.labels import write_labels
+
+    if settings.is_linear:
+        raise UserError(f"--model {settings.model} tells no labels apart; {LOCAL} does")
+    stage = DisambiguateStage(run, settings, latents, work)
+    if work.sends_nothing:
+        return preview(run, [stage], work, json)
+    told = stage.tell_apart()
+    say_apart(told, settings)
+    say_refusals(stage)
+    counts = {name: value for name, value in told._asdict().items() if name != "summary"}
+    console.write_figures(json, {**flatten(told.summary._asdict()), **counts})
+    written = {"labels": write_labels(run), "answers": stage.file}
+    console.finish(written, [f"interp score {settings.typed} --run {quote(run.path)}"])
+    return verdict(told.summary.n_unusable, told.summary.n_asked, work)
 
 
 @spread
@@ -230,7 +268,8 @@ def ledger(
     stage: Annotated[
         str | None,
         typer.Option(
-            help="With --list: only explain, select, score, score-foils, score-TASK, "
+            help="With --list: only explain, select, disambiguate, score, "
+            "score-foils, score-TASK, "
             "score-control, preflight.",
             show_default=False,
         ),

@@ -17,8 +17,10 @@ from sae.cli import console
 if TYPE_CHECKING:
     from interp.explain.run import ExplainSummary
     from interp.llm.failures import Reason
+    from interp.pipeline.best_of.disambiguate import ToldApart
     from interp.pipeline.best_of.stages import BestOf, Made
     from interp.pipeline.stage import Stage
+    from interp.records.types import Explanation
     from interp.report.baseline import Baseline
     from interp.score.run import ScoreSummary
 
@@ -99,6 +101,35 @@ def say_chosen(made: Made, clip: str) -> dict[str, float | int | str]:
         "select/scorer": graded.scorer,
         "select/circular": circular,
     }
+
+
+def say_shared(newest: Mapping[int, Explanation]) -> None:
+    """How many labels several latents share, and what can be done."""
+    from interp.pictures.contrast import sharers
+
+    n = len(sharers(newest))
+    if n:
+        n_labelled = sum(e.label is not None for e in newest.values())
+        console.say(
+            f"  {n} of {n_labelled} labels are shared by several latents; --disambiguate asks what "
+            "sets these apart"
+        )
+
+
+def say_apart(told: ToldApart, settings: ModelSettings) -> None:
+    summary = told.summary
+    before = f"; {summary.n_skipped} were before" if summary.n_skipped else ""
+    console.say(
+        f"{summary.n_labelled} latents with a shared label told apart by {settings.model}{before}"
+    )
+    console.say(
+        f"  {told.n_new} have a new label; labels shared by several latents: "
+        f"{told.n_shared_before} of {told.n_labelled} before, {told.n_shared} now"
+    )
+    _say_failures(summary)
+    if summary.n_unusable:
+        console.say(f"  {summary.n_unusable} of {summary.n_asked} asked have no usable answer")
+    say_cost(summary.usd)
 
 
 def say_scored(summary: ScoreSummary, circular: bool) -> None:

@@ -20,8 +20,6 @@ from interp.pictures.grid import FIRST, SECOND
 from interp.pictures.painter import Layout, Painter
 from interp.records.types import TOO_FEW, UNREADABLE, AnsweredBy, Evidence, Explanation
 
-_TEMPLATES = ("system", "explain", "repair", "schema")
-
 
 class Explainer(Protocol):
     """Names latents: a vision model, or a local namer without a key."""
@@ -78,8 +76,13 @@ class VlmExplainer(Asker):
         self._heat_of = heat_of
         self._painter = Painter(self.config.layout, COLUMNS, self.config.cell)
         self.name = model.name
-        self.prompt = explain_prompt(self.config)
+        self.prompt = self.prompt_of(self.config)
         self._by = AnsweredBy(self.name, self.prompt, server)
+
+    @staticmethod
+    def prompt_of(config: ExplainConfig) -> str:
+        """Fingerprint of all that decides the answers, before a model is there."""
+        return explain_prompt(config)
 
     async def explain(self, evidence: Evidence, images: Images) -> Explanation:
         """One label for one latent. Raises `LeakError` when an image is not of the explain side."""
@@ -176,10 +179,10 @@ def _codes(page: Page) -> dict[str, str]:
     return {**page.codes, **page.neg_codes}
 
 
-def explain_prompt(config: ExplainConfig) -> str:
+def explain_prompt(config: ExplainConfig, template: str = "explain") -> str:
     """Fingerprint of the explainer's templates, schema and settings."""
     schema = explain_schema(FIRST, SECOND, region=True, bound=True)
     settings = dataclasses.asdict(config)
     if not config.show.draw:  # as it was before there were others: what was paid for still counts
         del settings["show"]["draw"]
-    return fingerprint(_TEMPLATES, schema, settings)
+    return fingerprint(("system", template, "repair", "schema"), schema, settings)

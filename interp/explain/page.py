@@ -44,6 +44,9 @@ class Page:
     """Whether the positives are shown a second time, with the latent's response outlined."""
     low_resolution: bool
     """Whether most of the positives are too small to be judged."""
+    template: str = "explain"
+    shared: str = ""
+    """The label that the latents of the second set have too, where `template` tells them apart."""
 
     @property
     def letters(self) -> list[str]:
@@ -57,7 +60,7 @@ class Page:
         """The message: the task first, then the pictures, then one closing line."""
         strong = [letter for letter, image_id in self.codes.items() if image_id in self.strong]
         text = render(
-            "explain",
+            self.template,
             codes=self.letters,
             strong=strong,
             weak=[letter for letter in self.codes if letter not in strong] if strong else [],
@@ -66,6 +69,7 @@ class Page:
             neg_codes=self.neg_letters,
             neg_weak=self.neg_weak,
             patch_map=self.outlined,
+            shared=self.shared,
         )
         return (text, *self.drawn, "Now answer with the JSON object.")
 

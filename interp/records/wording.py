@@ -64,6 +64,11 @@ def interpretation(explanation: Explanation | None) -> str:
     return f"{label}; also {second}" if second else label
 
 
+def wording(label: str) -> str:
+    """A label without regard to case and blanks."""
+    return " ".join(label.casefold().split())
+
+
 def alternatives(label: str) -> tuple[str, ...]:
     """ "cup or zigzag" and "cup, net or zigzag" as their names, any other label as it is.
 

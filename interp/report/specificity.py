@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from interp.records.tasks import MATCH, SPECIFICITY, TaskScore, share_below
+from interp.records.wording import wording
 from interp.run.results import Results
 
 N_LEAST = 5
@@ -59,12 +60,12 @@ def _of_matches(tasks: Sequence[TaskScore]) -> dict[int, Specificity]:
     offered: dict[tuple[object, str], dict[int, list[float]]] = {}
     for task in tasks:
         for label, answer in _answers(task, right=False):
-            by_latent = offered.setdefault((task.by, _wording(label)), {})
+            by_latent = offered.setdefault((task.by, wording(label)), {})
             by_latent.setdefault(task.latent, []).append(answer)
     found = {}
     for task in tasks:
         own = [answer for _, answer in _answers(task, right=True)]
-        others: Mapping[int, list[float]] = offered.get((task.by, _wording(task.label)), {})
+        others: Mapping[int, list[float]] = offered.get((task.by, wording(task.label)), {})
         means = [fmean(given) for given in others.values()]
         if own and len(means) >= N_LEAST:
             found[task.latent] = Specificity(share_below(fmean(own), means), len(means))
@@ -77,7 +78,3 @@ def _answers(task: TaskScore, *, right: bool) -> Iterable[tuple[str, float]]:
         for label, truth, answer in zip(trial.shown, trial.truth, trial.answer, strict=True):
             if bool(truth) == right and answer is not None:
                 yield label, answer
-
-
-def _wording(label: str) -> str:
-    return " ".join(label.casefold().split())

@@ -36,6 +36,8 @@ TRANSFER = "transfer"
 """Folder of the journal that `interp transfer` keeps."""
 CANDIDATES = "candidates"
 """Folder of the journal that `interp explain --best-of` keeps."""
+DISAMBIGUATION = "disambiguation"
+"""Folder of the journal that `interp explain --disambiguate` keeps."""
 INFO, UNFINISHED = "run.json", "run.unfinished.json"
 VERSIONED = ("sae-interp", "torch", "open_clip_torch", "pillow", "numpy", "openai", "jinja2")
 
@@ -199,6 +201,11 @@ class Run:
     def candidates(self) -> Results:
         """The same of all labels that labels were chosen among, each scored on the side select."""
         return Results(self.path / CANDIDATES)
+
+    @cached_property
+    def disambiguation(self) -> Results:
+        """What was said of latents that shared a label, also where it was the same again."""
+        return Results(self.path / DISAMBIGUATION)
 
     @property
     def sae(self) -> Path:

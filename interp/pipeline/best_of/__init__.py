@@ -1,1 +1,1 @@
-"""`interp explain --best-of`: several labels of a latent, and the choice among them."""
+"""Labels in the place of a first one: the best of several, or one that tells a latent apart."""
