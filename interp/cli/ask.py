@@ -34,6 +34,7 @@ from sae.cli.options import spread
 from sae.core.errors import FAILURES, OK, UserError, quote
 
 if TYPE_CHECKING:
+    from interp.explain.run import ExplainSummary
     from interp.pipeline.score import ScoreStage
     from interp.run.run import Run
     from interp.score.run import ScoreSummary
@@ -109,16 +110,19 @@ def explain(
     n_left = len(set(chosen)) - summary.n_skipped - summary.n_labelled - summary.n_failed
     if n_left:
         console.say(f"{n_left} latents are left; the same command without --limit does them")
-    newest = opened.results.newest_explanations()
-    has_labels = any(e.label for e in newest.values())
-    say_shared(newest)
+    say_shared(opened.results.newest_explanations())
+    console.finish(written, [_next(opened, settings, summary)])
+    return verdict(summary.n_unusable, summary.n_asked, work)
+
+
+def _next(run: Run, settings: ModelSettings, summary: ExplainSummary) -> str:
+    """The command that follows: scoring, or explaining again where there is no label."""
+    has_labels = any(e.label for e in run.results.newest_explanations().values())
     again = "" if all(is_transient(kind) for kind in summary.failures) else " --retry-failed"
     stage_next, more = ("score", "") if has_labels else ("explain", again)
-    if settings.is_linear and stage_next == "score":
+    if settings.is_linear and has_labels:
         settings = dataclasses.replace(settings, model=LOCAL)
-    run_again = f"{settings.typed} --run {quote(opened.path)}{more}"
-    console.finish(written, [f"interp {stage_next} {run_again}"])
-    return verdict(summary.n_unusable, summary.n_asked, work)
+    return f"interp {stage_next} {settings.typed} --run {quote(run.path)}{more}"
 
 
 def _tell_apart(
