@@ -30,8 +30,10 @@ def flatten(fields: dict[str, Any]) -> dict[str, float | int | str]:
     kinds, reasons = fields.pop("failures", {}), fields.pop("reasons")
     nulls = fields.pop("nulls", ())
     remarks = fields.pop("remarks", {})
+    ended = {name: fields.pop(name, {}) for name in ("stopped", "looks")}
     return {
         **fields,
+        **{f"{name}/{key}": n for name, counts in ended.items() for key, n in counts.items()},
         **{f"failures/{kind}": n for kind, n in kinds.items()},
         **{f"reasons/{kind}: {words}": n for kind, words, n in reasons},
         **{f"remarks/{code}": n for code, n in remarks.items()},
@@ -157,6 +159,7 @@ def say_scored(summary: ScoreSummary, circular: bool) -> None:
             f"({summary.rho_low:.3f} to {summary.rho_high:.3f}), precision of a grade of 50 or "
             f"more {summary.precision_at_base_rate:.3f}"
         )
+    _say_adaptive(summary)
     alarm = "; TOO MANY to trust the figures" if summary.missing_alarm else ""
     console.say(
         f"  {summary.n_missing} of {summary.n_images} answers missing "
@@ -170,6 +173,15 @@ def say_scored(summary: ScoreSummary, circular: bool) -> None:
     if circular:
         console.say(f"  {CIRCULAR}; --judge-clip NAME judges with another")
     say_cost(summary.usd)
+
+
+def _say_adaptive(summary: ScoreSummary) -> None:
+    if not summary.stopped:
+        return
+    why = ", ".join(f"{n} {reason}" for reason, n in sorted(summary.stopped.items()))
+    when = ", ".join(f"{n} at look {look}" for look, n in summary.looks.items())
+    n_each = summary.n_images / (summary.n_scored + summary.n_failed)
+    console.say(f"  adaptive: {why} ({when}); {n_each:.0f} images a label")
 
 
 def _say_supported(summary: ScoreSummary) -> None:

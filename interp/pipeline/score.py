@@ -14,7 +14,7 @@ from interp.pictures.cache import EvidenceSource, PictureCache
 from interp.pipeline.clip_model import background, judge_clip_name, judge_encoder, warn_of_misfit
 from interp.pipeline.dry_run import Unasked
 from interp.pipeline.paid_model import JUDGE_SHAPE
-from interp.pipeline.settings import ModelSettings, Work
+from interp.pipeline.settings import JudgeSettings, ModelSettings, Work
 from interp.pipeline.stage import Stage
 from interp.records.nulls import BESIDE, FOIL_SHARE, FOILS, FREE, NONE
 from interp.records.score_line import ScoreLine
@@ -28,7 +28,7 @@ from interp.score.latent import score_latent, score_questions
 from interp.score.nulls.foils import FoilJudge, Foils
 from interp.score.nulls.suite import FreeNulls
 from interp.score.run import ScoreSummary, n_questions, pending_tests, summarise
-from interp.score.sampling import SampleConfig, draw_sample
+from interp.score.sampling import ADAPTIVE, SampleConfig, draw_sample
 from sae.core.errors import Notice, UserError, quote
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
 
     shape = JUDGE_SHAPE
     sample = SampleConfig()
-    """The images that test a label."""
+    """The images that test a label; others for an adaptive judge."""
 
     def __init__(
         self,
@@ -61,6 +61,7 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
         self._control = control
         self._nulls = how_nulls(nulls, settings.is_local)
         self._foil_share = foil_share
+        self.sample = ADAPTIVE if is_adaptive(settings) else self.sample
         newest = newest_explanations(run)
         wanted = set(newest if latents is None else latents)
         self._explanations = [e for latent, e in newest.items() if latent in wanted]
@@ -120,7 +121,10 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
         latents = {e.latent for e in self._explanations if e.label is not None}
         scores = (line.score for line in self._known())
         explanations = self._results.newest_explanations()
-        return summarise(scores, self.by, self._control, latents, explanations)
+        is_adaptive = bool(self.sample.steps)
+        return summarise(
+            scores, self.by, self._control, latents, explanations, is_adaptive=is_adaptive
+        )
 
     def _find_pending(self) -> list[Explanation]:
         return pending_tests(
@@ -151,6 +155,9 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
 
     def _n_requests(self, item: Explanation) -> int:
         return n_questions(self._source.of(item.latent), self.sample)
+
+    def _n_least(self, item: Explanation) -> int:
+        return n_questions(self._source.of(item.latent), self.sample, at_least=True)
 
     def local_judge(self) -> LocalJudge:
         """CLIP as the judge. Raises `UserError` where there is nothing to compare with."""
@@ -223,6 +230,11 @@ def how_nulls(asked: str, is_local: bool) -> str:
             "that say nothing without it"
         )
     return asked or (FREE if is_local else FOILS)
+
+
+def is_adaptive(settings: ModelSettings) -> bool:
+    """Whether `--adaptive` was given; there is none but for scoring."""
+    return isinstance(settings, JudgeSettings) and settings.adaptive
 
 
 def newest_explanations(run: Run) -> dict[int, Explanation]:

@@ -216,6 +216,14 @@ class JudgeSettings(ModelSettings):
             show_default=False,
         ),
     ]
+    adaptive: Annotated[
+        bool,
+        typer.Option(
+            "--adaptive",
+            help="Judge 8 + 8 images of a latent first, and go on, up to 50 + 50, until it is sure "
+            "whether the label says anything.",
+        ),
+    ] = False
     clip: Annotated[
         str,
         typer.Option(

@@ -172,7 +172,7 @@ class Stage(ABC, Generic[Item, Record, Summary]):
             name,
             self._settings.model,
             self._layout,
-            (sum(n > 0 for n in n_requests), sum(n_requests)),
+            (sum(n > 0 for n in n_requests), sum(n_requests), sum(map(self._n_least, askable))),
             sample,
             price,
             read_billed(self._run.ledger, self._settings.model, name),
@@ -222,6 +222,10 @@ class Stage(ABC, Generic[Item, Record, Summary]):
 
     @abstractmethod
     def _n_requests(self, item: Item) -> int: ...
+
+    def _n_least(self, item: Item) -> int:
+        """The same where as few are needed as can be."""
+        return self._n_requests(item)
 
     @abstractmethod
     def _local_answerer(self) -> Any:

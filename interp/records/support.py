@@ -34,7 +34,8 @@ class Support:
     p: float
     """Share of other labels that do as well on the same images; NaN where none was graded."""
     p_adjusted: float
-    """The same by Benjamini and Hochberg over the labels of the run."""
+    """The same by Benjamini and Hochberg over the labels of the run; of an adaptive test times its
+    looks before (Bonferroni)."""
     n_others: int
     """Labels that `p` is by."""
     gain: float
@@ -66,7 +67,8 @@ def find_support(
     tested = [score for score in kept if score.failure is None]
     ranks = [_rank(score, pool) for score in tested]
     p = [(1 + reached) / (1 + n) if n else math.nan for reached, n in ranks]
-    adjusted = _adjust(p)
+    # A rank at the look that ended a test is one of several that it could have ended with.
+    adjusted = _adjust([min(1.0, x * max(s.most_looks, 1)) for x, s in zip(p, tested, strict=True)])
     found = {s.latent: _untested(s) for s in kept if s.failure is not None}
     for score, rank, raw, q in zip(tested, ranks, p, adjusted, strict=True):
         verdict = "" if control else explanations[score.latent].verdict

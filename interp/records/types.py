@@ -29,9 +29,13 @@ from interp.records.figure import Figure
 from interp.records.nulls import NullTest
 
 __all__ = [
+    "ALL_IMAGES",
     "BOUND_SHARE",
+    "DECIDED",
+    "FAILED",
     "KINDS",
     "MISSING",
+    "NO_MORE",
     "N_BINS",
     "POSITIVE",
     "SIDES",
@@ -57,6 +61,9 @@ TOO_FEW = "too_few_images"
 UNREADABLE = "unreadable_images"
 """Failure: of enough images too many are gone, changed or unreadable; done again once they are
 back."""
+DECIDED, ALL_IMAGES, NO_MORE, FAILED = "decided", "all images", "no more images", "failed"
+"""Why an adaptive test ended: its intervals leave out chance; all images that were wanted are
+judged; all that there are; there is no score."""
 MISSING = "missing_answers"
 """Failure: more than a tenth of the images that test a label have no usable answer."""
 
@@ -255,6 +262,16 @@ class Score:
     """Of the label, as in `Explanation`."""
     scored_on: str = ""
     """The one domain whose images tested it; "" for all."""
+    stopped: str = ""
+    """Why an adaptive test ended: "decided", "all images", "no more images" or "failed"; "" of a
+    fixed one."""
+    looks: int = 0
+    """How often an adaptive test was looked at; 0 of a fixed one."""
+    most_looks: int = 0
+    """How often it would have been at most."""
+    level: Figure = 0.95
+    """Of each interval of this score. An adaptive test has wider ones, more at its first looks, so
+    that all looks of a test together leave out the truth in 5% of the tests."""
 
     def __post_init__(self) -> None:
         areas = (
@@ -270,7 +287,13 @@ class Score:
         _require_range(self, "balanced_accuracy", 0, 1)
         for name in ("spearman", "rho", "rho_low", "rho_high"):
             _require_range(self, name, -1, 1)
-        for name in ("precision_at_base_rate", "precision_low", "precision_high", "base_rate"):
+        for name in (
+            "level",
+            "precision_at_base_rate",
+            "precision_low",
+            "precision_high",
+            "base_rate",
+        ):
             _require_range(self, name, 0, 1)
         for name in ("n_positive", "n_negative", "n_missing", "usd"):
             _require_range(self, name, 0)

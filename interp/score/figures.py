@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from interp.records.types import Verdict
 from interp.score.metrics import (
+    Z95,
     Group,
     auroc_within,
     balanced_accuracy,
@@ -20,6 +21,9 @@ from interp.score.metrics import (
 from interp.score.statistics.calls import levels
 from interp.score.statistics.population import Judged, precision, rho
 
+CHANCE = 0.5
+"""AUROC of a label that says nothing."""
+Side = Literal["above", "below", ""]
 STRONG = (3, 4, -1)
 """Strata of the strongest two fifths; -1 are images of the strongest of all."""
 
@@ -48,8 +52,8 @@ class Figures(NamedTuple):
     base_rate: float = math.nan
 
 
-def figures_of(verdicts: Sequence[Verdict]) -> Figures:
-    """What the verdicts of one test say of its label."""
+def figures_of(verdicts: Sequence[Verdict], z: float = Z95) -> Figures:
+    """What the verdicts of one test say of its label; intervals of `z` standard errors."""
     positives = [v for v in verdicts if v.truth]
     negatives = [v for v in verdicts if not v.truth]
     answered = [(v.score, v.act) for v in positives if v.score is not None]
@@ -60,8 +64,8 @@ def figures_of(verdicts: Sequence[Verdict]) -> Figures:
         return auroc_within(_groups(positives, negatives, within))
 
     hard = [v for v in negatives if v.kind == "hard"]
-    interval = interval_within(_groups(positives, negatives, within))
-    of_hard = interval_within(_groups(positives, hard, within))
+    interval = interval_within(_groups(positives, negatives, within), z)
+    of_hard = interval_within(_groups(positives, hard, within), z)
     return Figures(
         auroc=area(positives, negatives),
         auroc_low=interval.low,
@@ -75,11 +79,26 @@ def figures_of(verdicts: Sequence[Verdict]) -> Figures:
         pairs="within calls" if within else "all",
         auroc_strong=area([v for v in positives if v.stratum in STRONG], negatives),
         auroc_weak=area([v for v in positives if v.stratum == 0], negatives),
-        **_whole_range(verdicts, added),
+        **_whole_range(verdicts, added, z),
     )
 
 
-def _whole_range(verdicts: Sequence[Verdict], added: NDArray[np.float64]) -> dict[str, float]:
+def sure_side(figures: Figures) -> Side:
+    """On which side of chance the label is beyond doubt: "above" where both intervals, of all
+    negatives and of the hard ones, lie above it, "below" where one lies below; else ""."""
+    bounds = [
+        (figures.auroc_low, figures.auroc_high),
+        (figures.auroc_hard_low, figures.auroc_hard_high),
+    ]
+    known = [pair for pair in bounds if not math.isnan(pair[0])]
+    if any(high < CHANCE for _, high in known):
+        return "below"
+    return "above" if known and all(low > CHANCE for low, _ in known) else ""
+
+
+def _whole_range(
+    verdicts: Sequence[Verdict], added: NDArray[np.float64], z: float
+) -> dict[str, float]:
     """What the grades, less what calls added to them, say of all held-out images; nothing where it
     is not known how many each image stands for."""
     known = [place for place, v in enumerate(verdicts) if not math.isnan(v.weight)]
@@ -90,7 +109,7 @@ def _whole_range(verdicts: Sequence[Verdict], added: NDArray[np.float64]) -> dic
     acts, weights = ([getattr(v, name) for v in some] for name in ("act", "weight"))
     grades = np.array(_scores(some)) - added[known]
     judged = Judged(grades, np.array(acts), np.array(weights), kinds)
-    correlation, share = rho(judged), precision(judged)
+    correlation, share = rho(judged, z), precision(judged, z)
     return {
         "rho": correlation.value,
         "rho_low": correlation.low,

@@ -15,7 +15,11 @@ from interp.llm.types import Question
 from interp.pictures.cache import Images, read_images
 from interp.pictures.grid import FIRST, Tile
 from interp.records.types import (
+    ALL_IMAGES,
+    DECIDED,
+    FAILED,
     MISSING,
+    NO_MORE,
     TOO_FEW,
     UNREADABLE,
     Evidence,
@@ -30,13 +34,22 @@ from interp.records.wording import (
     WEAK_NEGATIVES,
     addresses_judge,
 )
-from interp.score.figures import Figures, figures_of
+from interp.score.figures import Figures, figures_of, sure_side
 from interp.score.judge import Judge, Judgement
 from interp.score.kinds.detect import VlmJudge
 from interp.score.lazy import lazy_notes
+from interp.score.metrics import Z95
 from interp.score.nulls.foils import FoilJudge
 from interp.score.nulls.suite import Nulls
-from interp.score.sampling import Sample, SampleConfig, check_held_out, deal, draw_sample, is_enough
+from interp.score.sampling import (
+    Look,
+    Sample,
+    SampleConfig,
+    check_held_out,
+    draw_sample,
+    looks_of,
+)
+from interp.score.statistics.sequence import critical_values, level_of
 from interp.score.statistics.weights import weigh
 
 MOST_MISSING = 0.1
@@ -60,34 +73,70 @@ async def score_latent(
     result: `TOO_FEW`, `UNREADABLE`, `MISSING`, or a kind of `ReplyError` that waiting can cure. Up
     to `MOST_MISSING` missing answers count as chance. Raises `LeakError`, and `UserError` of the
     judge.
+
+    With steps in `config` the images are judged look by look, until it is sure on which side of
+    chance the label is; what is judged so far counts as all that there is.
     """
     test = _test(evidence, explanation, judge, config, control)
-    if not test.grids:
+    if not test.looks:
         n_positive, n_negative = map(len, test.sample)
         return _score(test, n_positive, n_negative, failure=TOO_FEW)
-    grids, weights = enumerate(test.grids), test.weights
-    judged = await gather(_judge(test, call, grid, images) for call, grid in grids)
-    given = (verdict for one in judged for verdict in one.verdicts)
-    verdicts = [replace(v, weight=weights.get(v.image_id, math.nan)) for v in given]
+    judged: list[_Judged] = []
+    values = critical_values(tuple(look.share for look in test.looks))
+    for look, z in zip(test.looks, values, strict=True):
+        calls = enumerate(look.grids, len(judged))
+        judged += await gather(_judge(test, call, grid, images) for call, grid in calls)
+        failure = _failure(test, judged)
+        if failure is not None or _is_decided(test, judged, z):
+            break
+    verdicts = _weighed(evidence, test, judged)
     judgements = [one.judgement for one in judged]
-    failure = _failure(test, judged, verdicts)
     n_positive = sum(verdict.truth for verdict in verdicts)
-    score = _score(test, n_positive, len(verdicts) - n_positive, verdicts, judgements, failure)
+    n_negative = len(verdicts) - n_positive
+    score = _score(test, n_positive, n_negative, verdicts, judgements, failure, z)
     if nulls is None or failure is not None:
         return score
-    return replace(score, nulls=nulls.test(evidence.stats, explanation, verdicts))
+    return replace(score, nulls=nulls.test(evidence.stats, explanation, verdicts, z))
 
 
-def _failure(test: _Test, judged: Sequence[_Judged], verdicts: Sequence[Verdict]) -> str | None:
+def _failure(test: _Test, judged: Sequence[_Judged]) -> str | None:
+    """Why there is no score, whatever the answers to what is not judged yet."""
     # No figures while an answer is missing that waiting would bring: the next run asks for it.
     transient = next((one.judgement.failure for one in judged if one.judgement.transient), None)
+    verdicts = _verdicts(judged)
     n_read = Counter(truth for one in judged for truth in one.read)
-    most = MOST_MISSING * len(verdicts)
+    most = MOST_MISSING * test.n_images
     if transient is not None:
         return transient
-    if min(n_read[True], n_read[False]) < test.n_least or len(verdicts) - n_read.total() > most:
+    is_all = len(verdicts) == test.n_images
+    too_few = is_all and min(n_read[True], n_read[False]) < test.n_least
+    if too_few or len(verdicts) - n_read.total() > most:
         return UNREADABLE
     return MISSING if sum(verdict.score is None for verdict in verdicts) > most else None
+
+
+def _is_decided(test: _Test, judged: Sequence[_Judged], z: float) -> bool:
+    """Whether what is judged makes a score, and one that leaves no doubt."""
+    verdicts = _verdicts(judged)
+    n_read = Counter(truth for one in judged for truth in one.read)
+    n_missing = sum(verdict.score is None for verdict in verdicts)
+    enough = min(n_read[True], n_read[False]) >= test.n_least
+    enough &= n_missing <= MOST_MISSING * len(verdicts)
+    return enough and bool(sure_side(figures_of(verdicts, z)))
+
+
+def _verdicts(judged: Sequence[_Judged]) -> list[Verdict]:
+    return [verdict for one in judged for verdict in one.verdicts]
+
+
+def _weighed(evidence: Evidence, test: _Test, judged: Sequence[_Judged]) -> list[Verdict]:
+    """The verdicts, and how many held-out images each stands for, where that is known."""
+    verdicts = _verdicts(judged)
+    shown = {verdict.image_id for verdict in verdicts}
+    images = (*test.sample.positives, *test.sample.negatives)
+    judged_images = [example for example in images if example.image_id in shown]
+    weights = weigh(evidence, judged_images) if test.config.side == "score" else {}
+    return [replace(v, weight=weights.get(v.image_id, math.nan)) for v in verdicts]
 
 
 def score_questions(
@@ -98,9 +147,9 @@ def score_questions(
     config: SampleConfig | None = None,
     control: str = "",
 ) -> Iterator[Question]:
-    """What `score_latent` asks with the same arguments, without asking."""
+    """What `score_latent` asks with the same arguments, or asks at most, without asking."""
     test = _test(evidence, explanation, judge, config, control)
-    for grid in test.grids:
+    for grid in (grid for look in test.looks for grid in look.grids):
         pictures = partial(_read_lettered, grid, images)
         found = judge.question(test.label, explanation.description, pictures, test.about)
         if found is not None:
@@ -116,15 +165,20 @@ class _Test:
     judge: Judge
     control: str
     sample: Sample
-    grids: tuple[tuple[Example, ...], ...]
+    looks: tuple[Look, ...]
     """The sample as it is shown; empty where there are too few images."""
-    n_least: int
-    """Positives, and negatives, that a score needs."""
-    weights: dict[str, float]
-    """Image id -> held-out images that it stands for, where that is known."""
-
+    config: SampleConfig
     counted: bool
     """Whether `collect` counted the held-out images."""
+
+    @property
+    def n_least(self) -> int:
+        """Positives, and negatives, that a score needs."""
+        return self.config.n_least
+
+    @property
+    def n_images(self) -> int:
+        return len(self.sample.positives) + len(self.sample.negatives)
 
     @property
     def about(self) -> str:
@@ -154,17 +208,14 @@ def _test(
     if config.side == "score":
         used += explanation.chosen_on
     check_held_out(held_out, used, evidence.examples, config.side)
-    grids = deal(sample, config.n_tiles, latent) if is_enough(sample, config) else ()
-    weights = weigh(evidence, held_out) if grids and config.side == "score" else {}
     return _Test(
         latent,
         explanation,
         judge,
         control,
         sample,
-        grids,
-        config.n_least,
-        weights,
+        looks_of(sample, config, latent),
+        config,
         bool(evidence.stats.held_out),
     )
 
@@ -242,14 +293,15 @@ def _score(
     verdicts: Sequence[Verdict] = (),
     judgements: Sequence[Judgement] = (),
     failure: str | None = None,
+    z: float = Z95,
 ) -> Score:
     notes = {
         SPEAKS_TO_JUDGE: addresses_judge(f"{test.label}. {test.explanation.description}"),
         WEAK_NEGATIVES: any(verdict.kind == "weak" for verdict in verdicts),
-        UNCOUNTED: bool(test.grids) and not test.counted,
+        UNCOUNTED: bool(test.looks) and not test.counted,
         **dict.fromkeys(_lazy_notes(judgements), True),
     }
-    figures = Figures() if failure else figures_of(verdicts)
+    figures = Figures() if failure else figures_of(verdicts, z)
     return Score(
         latent=test.latent,
         label=test.label,
@@ -268,4 +320,21 @@ def _score(
         reason=next((j.reason for j in judgements if j.reason), ""),
         note="; ".join(note for note, holds in notes.items() if holds),
         server=getattr(test.judge, "server", ""),
+        **_rule(test, len(verdicts), figures, failure),
+        level=level_of(z),
     )
+
+
+def _rule(test: _Test, n_judged: int, figures: Figures, failure: str | None) -> dict[str, Any]:
+    """Why an adaptive test ended, and how often it was looked at; nothing of a fixed one."""
+    config = test.config
+    if not config.steps:
+        return {}
+    n_wanted = config.n_positive + config.n_negative
+    ended = ALL_IMAGES if n_judged == n_wanted else NO_MORE
+    if failure is not None and failure != TOO_FEW:
+        ended = FAILED
+    elif sure_side(figures):
+        ended = DECIDED
+    taken = [round(look.share * test.n_images) <= n_judged for look in test.looks]
+    return {"stopped": ended, "looks": sum(taken), "most_looks": len(taken)}

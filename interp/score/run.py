@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from interp.llm.failures import Reason, commonest
@@ -24,7 +24,7 @@ from interp.records.types import (
 )
 from interp.records.wording import SPEAKS_TO_JUDGE, WEAK_NEGATIVES
 from interp.score.nulls.shuffle import shuffle_labels
-from interp.score.sampling import SampleConfig, draw_sample, is_enough, n_grids
+from interp.score.sampling import SampleConfig, draw_sample, is_enough, looks_of
 from interp.score.statistics.means import mean_interval
 from sae.core.errors import UserError
 from sae.core.shares import wilson_interval
@@ -86,6 +86,10 @@ class ScoreSummary:
     rho_high: float = math.nan
     """95% interval of the mean rho, likewise."""
     precision_at_base_rate: float = math.nan
+    stopped: dict[str, int] = field(default_factory=dict)
+    """Of adaptive scores, how many ended for each reason; {} of others."""
+    looks: dict[int, int] = field(default_factory=dict)
+    """How many ended at each look."""
 
 
 def pending_tests(
@@ -121,7 +125,7 @@ def pending_tests(
     cases = {e.latent: _case(source.of(e.latent), config) for e in tests}
     if control:
         tests = shuffle_labels(tests, {latent: case.status for latent, case in cases.items()})
-    return [e for e in tests if _test(e, cases[e.latent], by, control) not in done]
+    return [e for e in tests if not done & _tests(e, cases[e.latent], by, control)]
 
 
 def digest_sample(evidence: Evidence, config: SampleConfig) -> str:
@@ -131,12 +135,16 @@ def digest_sample(evidence: Evidence, config: SampleConfig) -> str:
     return digest_of(example.image_id for example in images)
 
 
-def n_questions(evidence: Evidence, config: SampleConfig | None = None) -> int:
-    """Grids that test one label of this latent; 0 where there are too few images."""
+def n_questions(
+    evidence: Evidence, config: SampleConfig | None = None, *, at_least: bool = False
+) -> int:
+    """Grids that test one label of this latent; 0 where there are too few images.
+
+    Of an adaptive test those of all looks, or those of the first one: it has `at_least` these.
+    """
     config = config or SampleConfig()
-    sample = draw_sample(evidence, config)
-    n_images = len(sample.positives) + len(sample.negatives)
-    return n_grids(n_images, config.n_tiles) if is_enough(sample, config) else 0
+    looks = looks_of(draw_sample(evidence, config), config, evidence.stats.latent)
+    return sum(len(look.grids) for look in (looks[:1] if at_least else looks))
 
 
 def summarise(
@@ -145,12 +153,17 @@ def summarise(
     control: str,
     latents: Container[int],
     explanations: Mapping[int, Explanation] | None = None,
+    *,
+    is_adaptive: bool = False,
 ) -> ScoreSummary:
     """The last score of each of `latents` by one scorer and prompt under one control.
+
+    Of tests that are adaptive, or of those that are not.
 
     `explanations`, the newest of each latent, tell which labels are supported.
     """
     wanted = (s for s in scores if s.control == control and (s.model, s.prompt, s.server) == by)
+    wanted = (s for s in wanted if bool(s.stopped) == is_adaptive)
     last = {s.latent: s for s in wanted if s.latent in latents}
     scored = [score for score in last.values() if score.failure is None]
     asked = [score for score in last.values() if score.failure != TOO_FEW]
@@ -185,6 +198,8 @@ def summarise(
         rho_low=of_rho.low,
         rho_high=of_rho.high,
         precision_at_base_rate=_mean([score.precision_at_base_rate for score in scored]),
+        stopped=dict(Counter(s.stopped for s in scored)) if is_adaptive else {},
+        looks=dict(sorted(Counter(s.looks for s in scored).items())) if is_adaptive else {},
     )
 
 
@@ -225,13 +240,16 @@ class _Test(NamedTuple):
     by: AnsweredBy
     control: str
     images: str
+    is_adaptive: bool
 
 
 class _Case(NamedTuple):
     """What is needed of a latent's evidence to know whether its test is done."""
 
     status: Status
-    images: str
+    ends: tuple[str, ...]
+    """Digests of what is judged by each look of the test; a done test ended at one of them."""
+    is_adaptive: bool
 
 
 def _is_pending(score: Score, retry_failed: bool) -> bool:
@@ -242,16 +260,33 @@ def _is_pending(score: Score, retry_failed: bool) -> bool:
 def _test_of(line: ScoreLine) -> _Test:
     score = line.score
     by = AnsweredBy(score.model, score.prompt, score.server)
-    return _Test(score.latent, score.label, score.explainer, by, score.control, line.images)
+    return _Test(
+        score.latent,
+        score.label,
+        score.explainer,
+        by,
+        score.control,
+        line.images,
+        bool(score.stopped),
+    )
 
 
 def _case(evidence: Evidence, config: SampleConfig) -> _Case:
-    return _Case(evidence.stats.status, digest_sample(evidence, config))
+    looks = looks_of(draw_sample(evidence, config), config, evidence.stats.latent)
+    judged: list[str] = []
+    digests = []
+    for look in looks:
+        judged += [example.image_id for grid in look.grids for example in grid]
+        digests.append(digest_of(judged))
+    return _Case(evidence.stats.status, tuple(digests or [digest_of(())]), bool(config.steps))
 
 
-def _test(explanation: Explanation, case: _Case, by: AnsweredBy, control: str) -> _Test:
+def _tests(explanation: Explanation, case: _Case, by: AnsweredBy, control: str) -> set[_Test]:
     label, explainer = explanation.label, explanation.model
-    return _Test(explanation.latent, label, explainer, by, control, case.images)
+    return {
+        _Test(explanation.latent, label, explainer, by, control, images, case.is_adaptive)
+        for images in case.ends
+    }
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -1,4 +1,4 @@
-"""Evidence -> the held-out images that a label is tested on, and their order in grids.
+"""Evidence -> the held-out images that a label is tested on, and their order in grids and looks.
 
 Everything comes from the score side and from the latent's number: no seed to carry around.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,10 +39,15 @@ class SampleConfig:
     """Images per question to the judge, at most 12: more and vision models mix them up."""
     side: Side = "score"
     """Where the images come from; on "select" labels are chosen, on "score" they are tested."""
+    steps: tuple[int, ...] = ()
+    """After about so many positives, and as many negatives, an adaptive test is looked at: it ends
+    where its intervals leave out .5, else with all images. () judges all of them at once."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.n_tiles <= 12:
             raise UserError(f"n_tiles is {self.n_tiles}; a grid holds 2 to 12 images")
+        if list(self.steps) != sorted(set(self.steps)) or not all(n > 0 for n in self.steps):
+            raise UserError(f"steps are {self.steps}; each must be larger than the one before")
         if min(self.n_positive, self.n_negative) < self.n_least:
             raise UserError(
                 f"{self.n_positive} positives and {self.n_negative} negatives; "
@@ -50,11 +55,23 @@ class SampleConfig:
             )
 
 
+ADAPTIVE = SampleConfig(n_positive=50, n_negative=50, n_tiles=12, steps=(8, 14, 20, 32))
+"""8 + 8 images in two questions, then whole questions of 12: 3, 4, 6 and 9 in all."""
+
+
 class Sample(NamedTuple):
     """The images of one latent's test."""
 
     positives: tuple[Example, ...]
     negatives: tuple[Example, ...]
+
+
+class Look(NamedTuple):
+    """What is judged before an adaptive test is looked at once more; a fixed test has one."""
+
+    grids: tuple[tuple[Example, ...], ...]
+    share: float
+    """Of all images of the test, those judged by then."""
 
 
 def draw_sample(evidence: Evidence, config: SampleConfig) -> Sample:
@@ -82,6 +99,31 @@ def turn_of(latent: int) -> float:
     The multiples of the golden section are spread evenly over [0, 1), whichever latents there are.
     """
     return latent * _GOLDEN % 1
+
+
+def looks_of(sample: Sample, config: SampleConfig, latent: int) -> tuple[Look, ...]:
+    """The images in grids, and these by the look that they belong to; () for too few images.
+
+    What was judged by a look is a part of what is judged by the next, as even a draw as the whole.
+    """
+    if not is_enough(sample, config):
+        return ()
+    if not config.steps:
+        return (Look(deal(sample, config.n_tiles, latent), 1.0),)
+    n = len(sample.positives) + len(sample.negatives)
+    ends = look_ends(config, n)
+    parts = zip((0, *ends), ends, strict=False)
+    sizes = [even_sizes(end - start, config.n_tiles) for start, end in parts]
+    grids = iter(deal_in_turn(sample, [size for part in sizes for size in part], latent))
+    return tuple(
+        Look(tuple(next(grids) for _ in part), end / n)
+        for part, end in zip(sizes, ends, strict=True)
+    )
+
+
+def look_ends(config: SampleConfig, n: int) -> list[int]:
+    """Of a test of `n` images, how many are judged by each look; less than a grid is no look."""
+    return [*(2 * step for step in config.steps if 2 * step + config.n_tiles <= n), n]
 
 
 def n_grids(n_images: int, n_tiles: int) -> int:
@@ -113,7 +155,39 @@ def deal(sample: Sample, n_tiles: int, latent: int) -> tuple[tuple[Example, ...]
     counts = _positive_counts(sizes, len(sample.positives), rng)
     positives = deque(_shuffled(sample.positives, rng))
     negatives = deque(_shuffled(sample.negatives, rng))
-    used = np.zeros(n_tiles, dtype=int)  # positives that each slot has had
+    return _fill(sizes, counts, positives, negatives, rng)
+
+
+def deal_in_turn(
+    sample: Sample, sizes: Sequence[int], latent: int
+) -> tuple[tuple[Example, ...], ...]:
+    """The same in grids of these sizes, of which the first few, however many, are an even draw.
+
+    Strata come in turn, negatives in the domains of the positives beside them and half hard, as
+    long as there are hard ones.
+    """
+    rng = np.random.default_rng([_DEAL, latent])
+    counts = _positive_counts(sizes, len(sample.positives), rng)
+    in_turn = _evenly(sample.positives, lambda e: e.stratum, rng)
+    positives, negatives = deque(in_turn), deque(_beside(in_turn, sample.negatives, rng))
+    shuffled: tuple[deque[Example], deque[Example]] = deque(), deque()
+    for size, count in zip(sizes, counts, strict=True):  # no slot is for the strongest
+        for side, of, n in zip(
+            shuffled, (positives, negatives), (count, size - count), strict=True
+        ):
+            side.extend(_shuffled([of.popleft() for _ in range(n)], rng))
+    return _fill(sizes, counts, *shuffled, rng)
+
+
+def _fill(
+    sizes: Sequence[int],
+    counts: Sequence[int],
+    positives: deque[Example],
+    negatives: deque[Example],
+    rng: np.random.Generator,
+) -> tuple[tuple[Example, ...], ...]:
+    """Grids of these sizes with so many positives each, at every slot about equally often."""
+    used = np.zeros(max(sizes), dtype=int)  # positives that each slot has had
     grids = []
     for size, count in zip(sizes, counts, strict=True):
         # The slots that had fewest positives come first; equals in random order.
@@ -192,6 +266,43 @@ def _positive_counts(sizes: Sequence[int], n_positive: int, rng: np.random.Gener
         counts[giver] -= moved
         counts[taker] += moved
     return counts
+
+
+def _evenly(
+    examples: Sequence[Example], part_of: Callable[[Example], Hashable], rng: np.random.Generator
+) -> list[Example]:
+    """In an order in which every part is spread over the whole; by chance within a part."""
+    parts: dict[Hashable, list[Example]] = {}
+    for example in _shuffled(examples, rng):
+        parts.setdefault(part_of(example), []).append(example)
+    placed = [((k + 0.5) / len(part), e) for part in parts.values() for k, e in enumerate(part)]
+    return [example for _, example in sorted(placed, key=lambda pair: pair[0])]
+
+
+def _beside(
+    positives: Sequence[Example], negatives: Sequence[Example], rng: np.random.Generator
+) -> list[Example]:
+    """Negatives in the order in which their domains come among the positives, in each of them hard
+    and others in turn as long as there are both."""
+    places: dict[str, list[int]] = {}
+    for place, example in enumerate(positives):
+        places.setdefault(example.domain, []).append(place)
+    stock: dict[str, tuple[deque[Example], deque[Example]]] = {}
+    for example in _shuffled(negatives, rng):
+        stock.setdefault(example.domain, (deque(), deque()))[example.kind == "hard"].append(example)
+    turns = []
+    for domain, sides in stock.items():
+        n, own = sum(map(len, sides)), places[domain]
+        turns += [(own[int((k + 0.5) * len(own) / n)], domain) for k in range(n)]
+    ordered: list[Example] = []
+    lead = dict.fromkeys(stock, 0)  # hard ones more than others, by domain
+    for _, domain in sorted(turns):
+        others, hard = stock[domain]
+        wants_hard = lead[domain] < 0 or (lead[domain] == 0 and sum(lead.values()) <= 0)
+        side = hard if hard and (wants_hard or not others) else others
+        lead[domain] += 1 if side is hard else -1
+        ordered.append(side.popleft())
+    return ordered
 
 
 def _round_robin(groups: Sequence[Sequence[Example]]) -> list[Example]:

@@ -38,6 +38,10 @@ class Estimate:
     usd: float
     usd_at_most: float
     """Every request at the worst case that `--max-cost` sets aside for it, none repeated."""
+    n_least: int
+    """Requests where every adaptive test ends at its first look; else as many as `n_requests`."""
+    usd_least: float
+    """What those cost."""
 
     @property
     def usd_per_latent(self) -> float:
@@ -45,21 +49,31 @@ class Estimate:
 
     def table(self) -> list[tuple[str, str]]:
         """Rows for a person."""
+        least = self.usd_least / self.n_latents if self.n_latents else 0.0
         return [
             ("latents", f"{self.n_latents:,}"),
-            ("requests", f"{self.n_requests:,}"),
+            ("requests", self._range(f"{self.n_least:,}", f"{self.n_requests:,}")),
             ("layout", self.layout),
             ("tokens in, a request", f"{self.prompt_tokens:,.0f}"),
             ("tokens out, a request", f"{self.completion_tokens:,.0f}"),
             ("tokens known by", "its bills" if self.is_learned else "its family"),
-            ("cost", _dollars(self.usd)),
-            ("cost of a latent", _dollars(self.usd_per_latent)),
+            ("cost", self._range(_dollars(self.usd_least), _dollars(self.usd))),
+            ("cost of a latent", self._range(_dollars(least), _dollars(self.usd_per_latent))),
             ("at most", _dollars(self.usd_at_most)),
         ]
+
+    def _range(self, least: str, most: str) -> str:
+        """Of an adaptive stage, from the first looks to all images."""
+        return most if self.n_least == self.n_requests or least == most else f"{least} to {most}"
 
     def remarks(self) -> list[str]:
         """What to know about these figures, and what to type next."""
         remarks = []
+        if self.n_least < self.n_requests:
+            remarks.append(
+                "--adaptive: the lower figures are those of the first looks alone, the upper ones "
+                "of all images; what it will be hangs on the labels"
+            )
         if math.isnan(self.usd):
             remarks.append(
                 "no price: `interp models` fetches the list, or give --price IN,OUT "
@@ -80,14 +94,15 @@ def estimate(
     stage: str,
     model: str,
     layout: str,
-    counts: tuple[int, int],
+    counts: tuple[int, int, int],
     sample: Sequence[Question],
     price: Price | None,
     billed: Billed,
     worst: Sequence[float],
 ) -> Estimate:
-    """`counts`: latents and requests; `sample`: some of the requests, `worst` their worst cases."""
-    n_latents, n_requests = counts
+    """`counts`: latents, requests, and requests at least; `sample`: some of the requests, `worst`
+    their worst cases."""
+    n_latents, n_requests, n_least = counts
     n = max(len(sample), 1)
     n_prompt = math.fsum(prompt_tokens(question, model).total for question in sample) / n
     n_answer = math.fsum(answer_tokens(question) for question in sample) / n
@@ -110,6 +125,8 @@ def estimate(
         is_learned=is_learned,
         usd=n_requests * each,
         usd_at_most=math.nan if price is None else n_requests * math.fsum(worst) / n,
+        n_least=n_least,
+        usd_least=n_least * each,
     )
 
 
@@ -124,9 +141,11 @@ def add_up(parts: Sequence[Estimate]) -> Estimate:
         parts[0],
         n_latents=max(part.n_latents for part in parts),
         n_requests=n,
+        n_least=sum(part.n_least for part in parts),
         prompt_tokens=mean("prompt_tokens"),
         completion_tokens=mean("completion_tokens"),
         usd=math.fsum(part.usd for part in parts),
+        usd_least=math.fsum(part.usd_least for part in parts),
         usd_at_most=math.fsum(part.usd_at_most for part in parts),
     )
 
@@ -138,6 +157,7 @@ def further(alone: Estimate, beside: Estimate) -> Estimate:
         prompt_tokens=beside.prompt_tokens - alone.prompt_tokens,
         completion_tokens=beside.completion_tokens - alone.completion_tokens,
         usd=beside.usd - alone.usd,
+        usd_least=beside.usd_least - alone.usd_least,
         usd_at_most=beside.usd_at_most - alone.usd_at_most,
     )
 
@@ -152,6 +172,7 @@ def with_nulls(alone: Estimate, nulls: Estimate | None) -> Estimate:
         prompt_tokens=alone.prompt_tokens + share * nulls.prompt_tokens,
         completion_tokens=alone.completion_tokens + share * nulls.completion_tokens,
         usd=alone.usd + nulls.usd,
+        usd_least=alone.usd_least + nulls.usd_least,
         usd_at_most=alone.usd_at_most + nulls.usd_at_most,
     )
 

@@ -123,9 +123,9 @@ class Judging:
             other = dataclasses.replace(own, model=judging.second_judge, price=judging.second_price)
             asked.append((other, checks.second(judging.second_share)))
         work = dataclasses.replace(self._work, limit=None)
-        bare = dict.fromkeys(tests)
+        bare, sample = dict.fromkeys(tests), self.detect.sample
         return [
-            TaskStage(self._run, settings, kind, tests if kind.needs_label else bare, work)
+            TaskStage(self._run, settings, kind, tests if kind.needs_label else bare, work, sample)
             for settings, kind in asked
         ]
 

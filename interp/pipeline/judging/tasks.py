@@ -18,6 +18,7 @@ from interp.records.types import AnsweredBy, Example, Explanation, Score
 from interp.run.run import Run
 from interp.score.kinds.asking import grid_prompt
 from interp.score.kinds.task import Case, TaskKind
+from interp.score.sampling import SampleConfig
 from interp.score.tasks import (
     TaskJudge,
     TaskSummary,
@@ -42,14 +43,16 @@ class TaskStage(Stage[int, TaskScore, TaskSummary]):
         kind: TaskKind,
         tests: Mapping[int, Explanation | None],
         work: Work | None = None,
+        sample: SampleConfig | None = None,
     ) -> None:
-        """`tests`: the latents with the label that is judged.
+        """`tests`: the latents with the label that is judged; `sample`: their test images.
 
         Raises `UserError` for a task that cannot be asked of this run or this judge.
         """
         super().__init__(run, settings, work or Work())
         self.kind = kind
         self._tests = tests
+        self._sample = sample or SampleConfig()
         require_askable(run, settings, kind)
 
     @property
@@ -102,7 +105,7 @@ class TaskStage(Stage[int, TaskScore, TaskSummary]):
         evidence = self._run.evidence
         others = self._others if self.kind.by_clip == "labels" else ()
         test = self._tests[latent]
-        return Case(evidence.of(latent), test, others, heat_of=evidence.heat)
+        return Case(evidence.of(latent), test, others, self._sample, heat_of=evidence.heat)
 
     @cached_property
     def _others(self) -> tuple[Explanation, ...]:

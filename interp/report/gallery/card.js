@@ -112,9 +112,11 @@
     const stale = score.stale ? el("p.missing", {}, "This score belongs to another label, ", el("em", {}, text(score.label)), "; run ", el("code", {}, "interp score"), " again.") : null;
     const interval = score.auroc_low === null ? "" : `${G.fixed(score.auroc_low)} to ${G.fixed(score.auroc_high)}`;
     const note = score.note ? el("p.missing", {}, text(score.note), ".") : null;
+    const ended = score.stopped ? el("p.caption", {}, `Judged step by step, up to ${score.n_positive + score.n_negative} images: ${score.stopped}.`) : null;
     return panel("score", name, stale, note,
       el("p.big", { title: meaning }, el("strong", {}, G.fixed(score.auroc)),
         el("span", {}, "AUROC", interval ? el("br") : null, interval ? el("span", { title: "95% interval" }, `${interval} at 95%`) : null)),
+      ended,
       score.stale ? null : support(found),
       el("div.whisker-rows", {},
         whisker("all", "Against all silent images", { value: score.auroc, low: score.auroc_low, high: score.auroc_high, radius: 6 }),

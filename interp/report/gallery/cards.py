@@ -173,6 +173,7 @@ def _score(s: Score | None, explanation: Explanation | None, clip: str) -> dict[
         "failure",
         "reason",
         "note",
+        "stopped",
     )
     return {
         **{name: number(getattr(s, name)) for name in figures + more},

@@ -15,7 +15,7 @@ from interp.pictures.grid import Tile
 from interp.records.tasks import Measured, Trial
 from interp.records.types import Evidence, Example, Explanation
 from interp.score.kinds.detect import told
-from interp.score.sampling import SampleConfig, check_held_out, deal, draw_sample, is_enough
+from interp.score.sampling import SampleConfig, check_held_out, draw_sample, looks_of
 from sae.core.shares import Interval, wilson_interval
 
 ByClip = Literal["grades", "odd one", "labels", ""]
@@ -100,11 +100,12 @@ def tell_label(test: Explanation | None, _drawn: Drawn) -> Mapping[str, Any]:
 
 
 def detect_grids(case: Case) -> tuple[tuple[Example, ...], ...]:
-    """The grids of `detect`; () where there are too few images."""
+    """The grids of `detect` that are asked about whatever is answered: all, or those of the first
+    look of an adaptive test; () where there are too few images."""
     sample = draw_sample(case.evidence, case.config)
     held_out(case, (*sample.positives, *sample.negatives))
-    enough = is_enough(sample, case.config)
-    return deal(sample, case.config.n_tiles, case.latent) if enough else ()
+    looks = looks_of(sample, case.config, case.latent)
+    return looks[0].grids if looks else ()
 
 
 def shuffled(examples: Sequence[Example], rng: np.random.Generator) -> list[Example]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from interp.records.nulls import Null
-from interp.score.metrics import auroc, auroc_interval
+from interp.score.metrics import Z95, auroc, auroc_interval
 from sae.core.shares import Interval
 
 Grades = NDArray[np.float64]
@@ -30,17 +30,22 @@ def aurocs(grades: Grades, truth: NDArray[np.bool_]) -> Grades:
 
 
 def compare(
-    kind: str, label: str, own: Sequence[float], null: Sequence[float], truth: Sequence[bool]
+    kind: str,
+    label: str,
+    own: Sequence[float],
+    null: Sequence[float],
+    truth: Sequence[bool],
+    z: float = Z95,
 ) -> Null:
     """One null against the label; grades are NaN where an answer is missing."""
     is_positive = np.asarray(truth, bool)
     of_own, of_null = np.asarray(own, float), np.asarray(null, float)
-    low, high = gain_interval(of_own, of_null, is_positive)
+    low, high = gain_interval(of_own, of_null, is_positive, z)
     areas = [auroc(g[is_positive], g[~is_positive]) for g in (of_own, of_null)]
     return Null(kind, label, areas[1], areas[0] - areas[1], low, high)
 
 
-def gain_interval(own: Grades, null: Grades, truth: NDArray[np.bool_]) -> Interval:
+def gain_interval(own: Grades, null: Grades, truth: NDArray[np.bool_], z: float = Z95) -> Interval:
     """95% interval of the difference of two AUROCs on the same images.
 
     From the interval of each, with DeLong's correlation of the two (MOVER: Zou and Donner 2008):
@@ -50,7 +55,7 @@ def gain_interval(own: Grades, null: Grades, truth: NDArray[np.bool_]) -> Interv
         return Interval(math.nan, math.nan)
     wins = [_wins(grades[truth], grades[~truth]) for grades in (own, null)]
     (low_1, high_1), (low_2, high_2) = (
-        auroc_interval(grades[truth], grades[~truth]) for grades in (own, null)
+        auroc_interval(grades[truth], grades[~truth], z) for grades in (own, null)
     )
     area_1, area_2 = (float(one.mean()) for one in wins)
     r = _correlation(*wins)

@@ -125,7 +125,7 @@ class FoilJudge:
         return self.judge_of_label.question(label, description, pictures, filed, self._labels)
 
     def test(
-        self, stats: LatentStats, explanation: Explanation, verdicts: Sequence[Verdict]
+        self, stats: LatentStats, explanation: Explanation, verdicts: Sequence[Verdict], z: float
     ) -> NullTest:
         """Each foil against the label on the images that have a grade by both; a foil without a
         grade on most of them is left out."""
@@ -140,7 +140,7 @@ class FoilJudge:
             enough = min(sides[True], sides[False]) >= _LEAST_IMAGES
             if enough and len(both) >= _LEAST_SHARE * len(verdicts):
                 own, heard, truth = zip(*both, strict=True)
-                nulls.append(compare(foil.kind, foil.label, own, heard, truth))
+                nulls.append(compare(foil.kind, foil.label, own, heard, truth, z))
         return NullTest(FOILS, tuple(nulls), prompt=self.judge_of_label.prompt_with_foils)
 
     @property

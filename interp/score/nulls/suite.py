@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from interp.records.nulls import FREE, Null, NullTest
 from interp.records.types import Explanation, LatentStats, Verdict
+from interp.score.metrics import Z95
 from interp.score.nulls.compare import aurocs, compare
 
 GENERIC = ("an image", "a picture of something", "something")
@@ -55,7 +56,7 @@ class Nulls(Protocol):
     """What compares a scored label with labels that say nothing."""
 
     def test(
-        self, stats: LatentStats, explanation: Explanation, verdicts: Sequence[Verdict]
+        self, stats: LatentStats, explanation: Explanation, verdicts: Sequence[Verdict], z: float
     ) -> NullTest: ...
 
 
@@ -79,9 +80,14 @@ class FreeNulls:
         self.judge.prepare([*self._others, *GENERIC])
 
     def test(
-        self, stats: LatentStats, explanation: Explanation, verdicts: Sequence[Verdict]
+        self,
+        stats: LatentStats,
+        explanation: Explanation,
+        verdicts: Sequence[Verdict],
+        z: float = Z95,
     ) -> NullTest:
-        """Images without a grade are left out, of the label and of all others alike."""
+        """Images without a grade are left out, of the label and of all others alike; intervals are
+        of `z` standard errors."""
         label = explanation.label or ""
         judged = [verdict for verdict in verdicts if verdict.score is not None]
         ids = [verdict.image_id for verdict in judged]
@@ -91,10 +97,10 @@ class FreeNulls:
         is_other = self._is_other(label)
         reached = aurocs(grades[is_other], np.array(truth)) >= _area(own, truth)
         foils = grades[: len(self.labels)][is_other[: len(self.labels)]]
-        nulls = self._named(stats, label, judged, own, truth)
+        nulls = self._named(stats, label, judged, own, truth, z)
         if len(foils):
             text = f"{len(foils):,} labels of other latents"
-            nulls.append(compare("shuffled", text, own, foils.mean(0).tolist(), truth))
+            nulls.append(compare("shuffled", text, own, foils.mean(0).tolist(), truth, z))
         return NullTest(FREE, tuple(nulls), int(is_other.sum()), int(reached.sum()))
 
     def _named(
@@ -104,6 +110,7 @@ class FreeNulls:
         judged: Sequence[Verdict],
         own: Sequence[float],
         truth: Sequence[bool],
+        z: float,
     ) -> list[Null]:
         domains = domain_labels(verdict.domain for verdict in judged)
         named = [("generic", GENERIC), *(("domain", (text,)) for text in domains)]
@@ -116,6 +123,7 @@ class FreeNulls:
                 own,
                 self.judge.grade_all(texts, ids).mean(0).tolist(),
                 truth,
+                z,
             )
             for kind, texts in named
         ]

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from interp.score.metrics import Z95
 from sae.core.shares import Interval
 
 Floats = NDArray[np.float64]
@@ -44,12 +45,13 @@ class Judged(NamedTuple):
     """Parts of the held-out images that were drawn from apart: 0 active, 1 silent, 2 hard."""
 
 
-def rho(judged: Judged) -> Estimate:
+def rho(judged: Judged, z: float = Z95) -> Estimate:
     """Pearson correlation of grade and activation over all held-out images.
 
     A missing answer counts as the mean of the others. Pearson and not Spearman: with a share p of
     active images, ties at 0 keep Spearman's below sqrt(3 p (1 - p)), .17 at 1%, for any judge. 0
-    in [-1, 1] where all grades are the same; NaN without active or without silent images.
+    in [-1, 1] where all grades are the same; NaN without active or without silent images. `z`:
+    normal quantile of the interval.
     """
     # Variance among few silent images is under-estimated or over-estimated by chance, so that a
     # correlation is skewed: it is taken apart into slope and residual deviation, and their
@@ -67,14 +69,15 @@ def rho(judged: Judged) -> Estimate:
     rest = max(grade_var - explained**2, 1e-9 * grade_var)
     n_free = _degrees_of_rest(parts, slope, rest)
     ratio = explained / math.sqrt(rest)
-    half = _error_of_explained(parts, shared, act_var)
-    low, high = _join(explained, half, rest, n_free, _unseen(parts))
+    upper = _upper(z)
+    half = _error_of_explained(parts, shared, act_var, upper)
+    low, high = _join(explained, half, rest, n_free, _unseen(parts), upper)
     value = ratio * (1 - 3 / max(4 * n_free - 1, 3.5))
     bounds = Interval(min(low, value), max(high, value))
     return Estimate(*(r / math.sqrt(1 + r * r) for r in (value, *bounds)))
 
 
-def precision(judged: Judged) -> Estimate:
+def precision(judged: Judged, z: float = Z95) -> Estimate:
     """Share of active images among all held-out images that would be graded `YES` or more.
 
     Missing answers have no part; half a silent image more counts as so graded, lest ten that are
@@ -84,7 +87,7 @@ def precision(judged: Judged) -> Estimate:
     """
     answered = np.isfinite(judged.grades)
     active = judged.kinds == _ACTIVE
-    sides = [_share(judged, answered & side) for side in (active, ~active)]
+    sides = [_share(judged, answered & side, z) for side in (active, ~active)]
     base = judged.weights[active].sum() / judged.weights.sum()
     (hits, hit_bounds, _), (alarms, alarm_bounds, n_silent) = sides
     if math.isnan(hits) or math.isnan(alarms) or hits == alarms == 0 or not 0 < base < 1:
@@ -155,7 +158,7 @@ def _moments(parts: list[_Part]) -> tuple[float, float, float]:
     return moment("grades", "grades"), moment("acts", "acts"), moment("grades", "acts")
 
 
-def _error_of_explained(parts: list[_Part], shared: float, act_var: float) -> float:
+def _error_of_explained(parts: list[_Part], shared: float, act_var: float, upper: float) -> float:
     """Half the width of the interval of the deviation explained, by Student's t."""
     from scipy.stats import t
 
@@ -167,7 +170,7 @@ def _error_of_explained(parts: list[_Part], shared: float, act_var: float) -> fl
         variance += own
         spread += own**2 / max(part.n - 1, 1)
     n_free = max(variance**2 / spread, 1) if spread > 0 else 1e3
-    return float(t.ppf(0.975, n_free) * math.sqrt(variance))
+    return float(t.ppf(upper, n_free) * math.sqrt(variance))
 
 
 def _degrees_of_rest(parts: list[_Part], slope: float, rest: float) -> float:
@@ -188,12 +191,21 @@ def _unseen(parts: list[_Part]) -> float:
     return silent.share * share * (1 - share) * gap**2
 
 
-def _join(x: float, half: float, rest: float, n_free: float, unseen: float) -> tuple[float, float]:
+def _upper(z: float) -> float:
+    """Share of a normal distribution below `z`."""
+    from scipy.stats import norm
+
+    return float(norm.cdf(z))
+
+
+def _join(
+    x: float, half: float, rest: float, n_free: float, unseen: float, upper: float
+) -> tuple[float, float]:
     """Bounds of x / sqrt(rest) from those of x and of rest."""
     from scipy.stats import chi2
 
     ratio = abs(x) / math.sqrt(rest)
-    small, large = (rest * n_free / chi2.ppf(q, n_free) for q in (0.975, 0.025))
+    small, large = (rest * n_free / chi2.ppf(q, n_free) for q in (upper, 1 - upper))
     toward, away = abs(x) / math.sqrt(large + unseen), abs(x) / math.sqrt(small)
     own = half / math.sqrt(rest)
     near, far = ratio - math.hypot(own, ratio - toward), ratio + math.hypot(own, away - ratio)
@@ -203,17 +215,17 @@ def _join(x: float, half: float, rest: float, n_free: float, unseen: float) -> t
     return (near, far) if x > 0 else (-far, -near)
 
 
-def _share(judged: Judged, chosen: NDArray[np.bool_]) -> tuple[float, Interval, float]:
+def _share(judged: Judged, chosen: NDArray[np.bool_], z: float) -> tuple[float, Interval, float]:
     """Weighted share of `YES`, Wilson's interval, and the images of equal weight it stands on."""
     weights = judged.weights[chosen]
     if not weights.sum() > 0:
         return math.nan, Interval(math.nan, math.nan), 0.0
     share = float(np.average(judged.grades[chosen] >= YES, weights=weights))
     n = float(weights.sum() ** 2 / (weights**2).sum())
-    return share, _wilson(share, n), n
+    return share, _wilson(share, n, z), n
 
 
-def _wilson(share: float, n: float, z: float = 1.959964) -> Interval:
+def _wilson(share: float, n: float, z: float) -> Interval:
     """Wilson's interval of a share of n images, which need not be a whole number."""
     middle = share + z * z / (2 * n)
     half = z * math.sqrt(max(share * (1 - share), 0) / n + z * z / (4 * n * n))

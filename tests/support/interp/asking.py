@@ -68,7 +68,8 @@ def score_run(
         return await score_latent(evidence, test, judge, source.image, config, control)
 
     _append(path, results, todo[:limit], work, concurrency, on_record, judge)
-    return _summary(results, by, control, explanations)
+    is_adaptive = bool(config and config.steps)
+    return _summary(results, by, control, explanations, is_adaptive)
 
 
 def pending_tests(
@@ -95,10 +96,15 @@ def stored_summary(
 
 
 def _summary(
-    results: Results, by: AnsweredBy, control: str, explanations: Iterable[Explanation]
+    results: Results,
+    by: AnsweredBy,
+    control: str,
+    explanations: Iterable[Explanation],
+    is_adaptive: bool = False,
 ) -> ScoreSummary:
     scores = (line.score for line in results.score_lines)
-    return summarise(scores, by, control, {e.latent for e in explanations if e.label is not None})
+    latents = {e.latent for e in explanations if e.label is not None}
+    return summarise(scores, by, control, latents, is_adaptive=is_adaptive)
 
 
 def _append(

@@ -6,7 +6,7 @@ A judge of `interp.score` is told letters and pictures alone; these look the tru
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
@@ -134,17 +134,39 @@ class World:
         self, rng: np.random.Generator, n: int, n_calls: int
     ) -> tuple[Judged, NDArray[np.int64]]:
         """The same, and the call of each image."""
-        acts = np.concatenate([_activations(rng, n), np.zeros(n)])
         calls = np.concatenate([rng.permutation(np.arange(n) % n_calls) for _ in range(2)])
-        level = self.offset * rng.normal(size=n_calls)[calls]
+        return self._judge(rng, calls), calls
+
+    def test_in_turn(
+        self, rng: np.random.Generator, sizes: Sequence[int]
+    ) -> tuple[Judged, NDArray[np.int64]]:
+        """The same in calls of these even sizes, each half active; of the others hard and silent
+        ones take turns."""
+        order = np.repeat(np.arange(len(sizes)), np.array(sizes) // 2)
+        calls = np.concatenate([order, order[1::2], order[::2]])
+        return self._judge(rng, calls), calls
+
+    def part(self, judged: Judged, chosen: NDArray[np.bool_]) -> Judged:
+        """Some of the images, which stand for all by themselves."""
+        kinds = judged.kinds[chosen]
+        some = (judged.grades[chosen], judged.acts[chosen], self._weigh(kinds), kinds)
+        return Judged(*some)
+
+    def _judge(self, rng: np.random.Generator, calls: NDArray[np.int64]) -> Judged:
+        n = len(calls) // 2
+        acts = np.concatenate([_activations(rng, n), np.zeros(n)])
+        level = self.offset * rng.normal(size=calls.max() + 1)[calls]
         grades = self._grade(rng, acts > 0, level)
         grades[rng.random(2 * n) < self.lost] = math.nan
         n_silent = n // 2
-        n_active = self.base_rate * self.n_images
-        others = self.n_images - n_active - (n - n_silent)
         kinds = np.repeat([0, 1, 2], [n, n_silent, n - n_silent])
-        weights = np.array([n_active / n, others / n_silent, 1.0])[kinds]
-        return Judged(grades, acts, weights, kinds), calls
+        return Judged(grades, acts, self._weigh(kinds), kinds)
+
+    def _weigh(self, kinds: NDArray[np.int64]) -> NDArray[np.float64]:
+        n, n_silent, n_hard = np.bincount(kinds, minlength=3)
+        n_active = self.base_rate * self.n_images
+        others = self.n_images - n_active - n_hard
+        return np.array([n_active / n, others / n_silent, 1.0])[kinds]
 
     def _grade(
         self,
