@@ -28,7 +28,7 @@ from interp.score.latent import score_latent, score_questions
 from interp.score.nulls.foils import FoilJudge, Foils
 from interp.score.nulls.suite import FreeNulls
 from interp.score.run import ScoreSummary, n_questions, pending_tests, summarise
-from interp.score.sampling import ADAPTIVE, SampleConfig, draw_sample
+from interp.score.sampling import ADAPTIVE, ALL_KEPT, SampleConfig, draw_sample
 from sae.core.errors import Notice, UserError, quote
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
     shape = JUDGE_SHAPE
     sample = SampleConfig()
     """The images that test a label; others for an adaptive judge."""
+    free_sample = ALL_KEPT
+    """The same of a judge that costs nothing."""
 
     def __init__(
         self,
@@ -61,7 +63,10 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
         self._control = control
         self._nulls = how_nulls(nulls, settings.is_local)
         self._foil_share = foil_share
-        self.sample = ADAPTIVE if is_adaptive(settings) else self.sample
+        if is_adaptive(settings):
+            self.sample = ADAPTIVE
+        elif settings.is_local:
+            self.sample = self.free_sample
         newest = newest_explanations(run)
         wanted = set(newest if latents is None else latents)
         self._explanations = [e for latent, e in newest.items() if latent in wanted]
