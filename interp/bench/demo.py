@@ -69,14 +69,14 @@ def run_demo(out: Path, settings: ModelSettings, json: Path | None = None) -> No
         run, info = run_collect(sae, store, out, CollectConfig(), settings.device, progress)
     console.say(f"{info.n_live} live latents, {info.n_dead} dead, {info.n_dense} dense")
     console.say(f"  {info.describe(info.n_images)}")
-    _explain_and_score(run, settings)
+    figures = _explain_and_score(run, settings)
     with bar("8/8 cards", "latents") as progress:
         gallery = build_gallery(run, progress)
     with bar("compare with the truth", "scores") as progress:
         truth = _compare(run, settings, progress)
     console.print_table(truth.table())
     console.write_figures(
-        json, {**report.flat(), **flat(side_by_side(run)), **dataclasses.asdict(truth)}
+        json, {**report.flat(), **flat(side_by_side(run)), **figures, **dataclasses.asdict(truth)}
     )
     console.say(f"done in {time.monotonic() - started:.0f} s")
     console.finish(
@@ -97,7 +97,8 @@ def embed_world(world: Path, store: Path, device: str, progress: Progress) -> No
     embed(find_images(roots), roots, {store: source}, clip, progress=progress)
 
 
-def _explain_and_score(run: Run, settings: ModelSettings) -> None:
+def _explain_and_score(run: Run, settings: ModelSettings) -> dict[str, float]:
+    """What was found beside the scores comes back as figures."""
     latents = choose_latents(run.evidence, None)
     explained = ExplainStage(run, settings, latents).run("6/8 explain")
     console.say(
@@ -119,13 +120,13 @@ def _explain_and_score(run: Run, settings: ModelSettings) -> None:
         effects = run_causal(run, settings.device, progress=progress)
     for line in effects.lines():
         console.say(line)
-    if settings.is_local:
-        _cross_domains(run, settings, latents)
+    figures = _cross_domains(run, settings, latents) if settings.is_local else {}
     write_labels(run)
+    return figures
 
 
-def _cross_domains(run: Run, settings: ModelSettings, latents: list[int]) -> None:
-    """Which labels hold in sketches and in photos."""
+def _cross_domains(run: Run, settings: ModelSettings, latents: list[int]) -> dict[str, float]:
+    """Which labels hold in sketches and in photos: in words, as a figure, and as numbers."""
     stage = TransferStage(run, settings, settings, choose_domains(run, ""), latents)
     found = stage.run("7/8").transfer
     draw_transfer(run.path)
@@ -133,6 +134,7 @@ def _cross_domains(run: Run, settings: ModelSettings, latents: list[int]) -> Non
     console.print_table(rows, header)
     for line in found.lines():
         console.say(f"  {line}")
+    return found.flat()
 
 
 def _compare(run: Run, settings: ModelSettings, progress: Progress) -> TruthReport:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,23 +14,13 @@ from interp.report.labels import read_labels
 from interp.run.run import Run
 from sae.core.errors import BUDGET, OK
 from sae.core.files import read_jsonl
-from tests.support.commands import Walk, interp
+from tests.support.commands import interp
 from tests.support.servers.loopback import Loopback
 
 
 @pytest.fixture
-def server():
-    with Loopback() as loopback:
-        yield loopback
-
-
-@pytest.fixture
-def run(walk: Walk, tmp_path: Path) -> Path:
-    for name in ("store", "world"):
-        (tmp_path / name).symlink_to(getattr(walk, name))
-    run = Path(shutil.copytree(walk.run, tmp_path / "run"))
-    assert interp("explain", "--run", run, "--model", "local", "--limit", 6) == OK
-    return run
+def run(label_some: Callable[[int], Path]) -> Path:
+    return label_some(6)
 
 
 def judge(run: Path, server: Loopback, *more: object) -> int:

@@ -14,15 +14,8 @@ from interp.pipeline.paid_model import (
 )
 from interp.pipeline.settings import ModelSettings
 from sae.core.errors import UserError
-from tests.support.servers.loopback import Loopback
 
 REMOTE = "https://api.example.org/v1"
-
-
-@pytest.fixture
-def server():
-    with Loopback() as loopback:
-        yield loopback
 
 
 @pytest.mark.parametrize(

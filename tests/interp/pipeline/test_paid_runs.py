@@ -29,12 +29,6 @@ def run(walk: Walk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path(shutil.copytree(walk.run, tmp_path / "run"))
 
 
-@pytest.fixture
-def server():
-    with Loopback() as loopback:
-        yield loopback
-
-
 def explain(run: Path, server: Loopback, *more: object) -> int:
     words = ("--model", "x/y", "--base-url", server.base_url, "--concurrency", 4, "--run", run)
     return interp("explain", *words, *more)

@@ -25,12 +25,6 @@ PRICES = {
 
 
 @pytest.fixture
-def server():
-    with Loopback() as loopback:
-        yield loopback
-
-
-@pytest.fixture
 def run(walk: Walk, tmp_path: Path) -> Path:
     """A run of one's own, nothing explained; its store lies where it was."""
     shutil.copytree(walk.store, tmp_path / "store")

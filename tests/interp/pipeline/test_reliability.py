@@ -23,12 +23,6 @@ WAIT = 1.0
 """Seconds of Retry-After."""
 
 
-@pytest.fixture
-def server():
-    with Loopback() as loopback:
-        yield loopback
-
-
 def pictures_of(request: Request) -> str:
     """Names a question by the hashes of what it shows."""
     urls = [

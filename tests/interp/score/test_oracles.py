@@ -96,7 +96,7 @@ def test_one_worker_and_sixteen_leave_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("lost", "offset"), [(0.1, 0.0), (0.0, 0.5)])
 def test_intervals_cover_the_truth_under_lost_answers_and_levels(lost, offset) -> None:
     for found in measure(World(0.9, offset=offset, lost=lost), 20, 4, 150, seed=1):
-        assert 0.9 < found.cover <= 1
+        assert 0.88 < found.cover <= 1  # four standard errors below .95
         assert abs(found.bias) < 0.03
 
 
