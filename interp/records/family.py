@@ -44,5 +44,6 @@ def is_linear(model: str) -> bool:
 
 
 def is_one_family(explainer: str, judge: str) -> bool:
-    """Whether both are known to be of one family."""
-    return family_of(explainer) == family_of(judge) != ""
+    """Whether both are known to be of one family; CLIP on this machine is none, and its judge may
+    be circular (`interp.records.circular`)."""
+    return family_of(explainer) == family_of(judge) not in ("", LOCAL)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from interp.records.family import is_one_family
 from interp.report.labels import read_labels
 from interp.run.run import Run
 from sae.core.errors import OK, USAGE
@@ -117,6 +118,11 @@ def test_a_judge_that_answers_by_letter_is_complained_about_and_noted(server, ru
 
 
 def test_explainer_and_judge_of_one_family_are_told(server, run, capsys):
-    where = ("--run", run, "--model", "local", "--kind", "detect")
-    assert interp("score", *where) == OK
-    assert "are of one family (local)" in capsys.readouterr().out
+    assert interp("score", "--run", run, "--model", "local") == OK
+    assert "of one family" not in capsys.readouterr().out  # its judge may be another CLIP
+    assert not is_one_family("local:linear:tiny", "local:tiny-conv")
+    assert is_one_family("openai/gpt-5-mini", "gpt-4o")
+    where = ("--run", run, "--model", "x/y", "--base-url", server.base_url)
+    assert interp("explain", *where, "--price", "1,5", "--latents", "0-3") == OK
+    assert judge(run, server, "--latents", "0-3") == OK
+    assert "are of one family (x)" in capsys.readouterr().out
