@@ -17,8 +17,10 @@ from interp.pipeline.dry_run import Unasked
 from interp.pipeline.paid_model import EXPLAIN_SHAPE
 from interp.pipeline.settings import ModelSettings, Work
 from interp.pipeline.stage import Stage
+from interp.records.family import LINEAR, is_linear
 from interp.records.types import AnsweredBy, Example, Explanation
 from interp.run.run import Run
+from sae.core.errors import UserError, quote
 
 if TYPE_CHECKING:
     from interp.local.models import LocalNamer
@@ -66,7 +68,23 @@ class ExplainStage(Stage[int, Explanation, ExplainSummary]):
         rightly = self._run.evidence.were_shown_rightly
         known = (e for e in self._known() if rightly(e.codes.values()))
         again = self._work.retry_failed
-        return pending_latents(known, self.by, self._latents, retry_failed=again)
+        pending = pending_latents(known, self.by, self._latents, retry_failed=again)
+        if self._settings.is_linear:
+            self._require_first(pending)
+        return pending
+
+    def _require_first(self, pending: Sequence[int]) -> None:
+        """The newest label counts: a baseline that comes later would take the others' place."""
+        newest = self._results.newest_explanations()
+        said = [newest[latent] for latent in pending if latent in newest]
+        others = [one for one in said if one.label is not None and not is_linear(one.model)]
+        if others:
+            raise UserError(
+                f"{self._run.path}: {len(others):,} of the latents have labels by "
+                f"{others[0].model}, which {LINEAR} would take the place of; make it first, in a "
+                f"run of its own: interp collect {quote(self._run.sae)} {quote(self._run.store)} "
+                "--run NAME"
+            )
 
     def _known(self) -> Iterable[Explanation]:
         """What was said before of what this stage is about."""

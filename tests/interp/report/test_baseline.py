@@ -94,3 +94,8 @@ def test_the_baseline_is_made_scored_and_held_against_the_labels_that_follow(
     assert n > 5
     explainers = {line["model"] for line in read_jsonl(run / "explanations.jsonl")}
     assert explainers == {"local:linear:tiny", "local"}
+    said = (run / "explanations.jsonl").read_bytes()
+    other = ("--clip", "tiny-conv")  # another baseline, which comes too late
+    assert interp("explain", "--run", run, "--model", "local:linear", *other) == USAGE
+    assert "labels by local, which local:linear would take the place of" in capsys.readouterr().err
+    assert (run / "explanations.jsonl").read_bytes() == said
