@@ -5,8 +5,7 @@ It is the pixels that are encoded: the embeddings that the SAE was trained on ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -53,19 +52,27 @@ class ClipEncoder:
 
         Raises `ValueError` for an image without one.
         """
-        rows: list[Tensor] = []
-        for some in _batches(pictures):
-            if not all(image_id for image_id, _ in some):
+        asked: list[str] = []
+        fresh: dict[str, Image.Image] = {}  # never more than go through CLIP at once
+        for image_id, image in pictures:
+            if not image_id:
                 raise ValueError("an image without image_id cannot be told from others")
-            fresh = {image_id: image for image_id, image in some if image_id not in self._rows}
-            if fresh:
-                self._rows |= zip(fresh, self._embed(list(fresh.values())), strict=True)
-            rows += [self._rows[image_id] for image_id, _ in some]
-        return torch.stack(rows)
+            asked.append(image_id)
+            if image_id not in self._rows:
+                fresh[image_id] = image
+            if len(fresh) == BATCH:
+                self._add(fresh)
+                fresh = {}
+        self._add(fresh)
+        return self.known(asked)
 
     def known(self, image_ids: Sequence[str]) -> Tensor:
         """(n, d) rows of images that were encoded before. Raises `KeyError` for another one."""
         return torch.stack([self._rows[image_id] for image_id in image_ids])
+
+    def _add(self, images: Mapping[str, Image.Image]) -> None:
+        if images:
+            self._rows |= zip(images, self._embed(list(images.values())), strict=True)
 
     def _embed(self, images: Sequence[Image.Image]) -> Tensor:
         pixels = torch.stack([self.clip.preprocess(image) for image in images])
@@ -112,11 +119,3 @@ def embed_terms(clip: ClipModel, terms: Sequence[Sequence[str]]) -> Tensor:
     owner = torch.tensor([term for term, texts in enumerate(terms) for _ in texts])
     sums = torch.zeros(len(terms), rows.shape[1]).index_add_(0, owner, rows)
     return F.normalize(sums, dim=-1)
-
-
-def _batches(
-    pictures: Iterable[tuple[str, Image.Image]],
-) -> Iterator[list[tuple[str, Image.Image]]]:
-    pictures = iter(pictures)
-    while some := list(islice(pictures, BATCH)):
-        yield some
