@@ -172,9 +172,9 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
         return LocalJudge(encoder, background(self._run.evidence, self.domain, encoder))
 
     def _local_answerer(self) -> Judge:
-        judge, encoder = self.local_judge(), judge_encoder(self._run, self._settings)
+        judge = self.local_judge()
         labels = [test.label or "" for test in self.pending]
-        warn_of_misfit(self._run, encoder.clip.name, labels, judge.background)
+        warn_of_misfit(self._run, judge.encoder.clip.name, labels, judge.background)
         return judge
 
     def _paid_answerer(self, model: VisionModel) -> VlmJudge:

@@ -43,15 +43,15 @@ from interp.score.sampling import SampleConfig
 from sae.core.errors import UserError, quote
 from sae.core.files import append_jsonl, repair_jsonl, sha256_hex
 
+if TYPE_CHECKING:
+    from interp.local.models import LocalNamer
+
 EXPLAIN, SELECT = "explain", "select"
 """What the questions are filed under; one `--max-cost` holds for both."""
 SELECT_SAMPLE = SampleConfig(n_positive=8, n_negative=8, side="select")
-"""The images that labels are compared on, and where grades are free: more tell better."""
+"""The images that labels are compared on."""
 FREE_SAMPLE = SampleConfig(n_positive=32, n_negative=32, side="select")
-
-
-if TYPE_CHECKING:
-    from interp.local.models import LocalNamer
+"""The same of a judge that costs nothing: more tell better."""
 
 
 class Made(NamedTuple):
