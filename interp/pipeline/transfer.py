@@ -234,7 +234,7 @@ class ScoreInDomain(ScoreStage):
 
     name = SCORE
     capped = (EXPLAIN, SCORE)
-    sample = free_sample = CELL_SAMPLE
+    sample = CELL_SAMPLE
 
     def __init__(
         self,
