@@ -67,11 +67,16 @@ CHILD = """
 import multiprocessing, sys, time
 from pathlib import Path
 from sae.core.lock import hold
+
+def say_and_stay():
+    print("held", flush=True)
+    time.sleep(60)
+
 lock = hold(Path(sys.argv[1]))
-if sys.argv[2] == "fork":
-    multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,)).start()
-print("held", flush=True)
-time.sleep(60)
+if sys.argv[2] == "fork":  # the forked child says it: before that it may not have let go yet
+    multiprocessing.get_context("fork").Process(target=say_and_stay).start()
+    time.sleep(60)
+say_and_stay()
 """
 
 
