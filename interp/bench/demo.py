@@ -114,7 +114,7 @@ def _explain_and_score(run: Run, settings: ModelSettings) -> dict[str, float]:
     if settings.is_local:  # a paid model would be asked as much again
         measure_specificity(run, stage)
         console.say(summary_line(specificities(run.results)))
-        ScoreStage(run, settings, "shuffled").run("7/8 control")
+        ScoreStage(run, settings, control="shuffled").run("7/8 control")
     console.print_table(table(side_by_side(run)))
     with bar("7/8 causal", "latents") as progress:
         effects = run_causal(run, settings.device, progress=progress)

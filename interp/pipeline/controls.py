@@ -70,7 +70,8 @@ def run_control(
         f"{kind}: explain"
     )
     capped = _capped(run, inner, "score", settings)
-    return ScoreStage(inner, capped, "", latents, again, nulls).run(f"{kind}: score")
+    tests = [e for e in newest_explanations(inner).values() if e.latent in latents]
+    return ScoreStage(inner, capped, tests, work=again, nulls=nulls).run(f"{kind}: score")
 
 
 def make_control(run: Run, kind: str, device: str) -> Run:
@@ -105,7 +106,7 @@ def estimate_control(
         stages.append(ExplainStage(run, explain, latents).estimate(latents))
     if not settings.is_local:
         tests = [e for e in labelled if e.label is not None][:n_latents]
-        stages.append(ScoreStage(run, settings, nulls=nulls).estimate(tests))
+        stages.append(ScoreStage(run, settings, tests, nulls=nulls).estimate(tests))
     return [dataclasses.replace(one, stage=f"{kind}: {one.stage}") for one in stages]
 
 

@@ -39,37 +39,30 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
     """Tests the newest label of each latent on held-out images; an item is a label to test."""
 
     shape = JUDGE_SHAPE
-    sample = SampleConfig()
-    """The images that test a label; others for an adaptive judge."""
-    free_sample = ALL_KEPT
-    """The same of a judge that costs nothing."""
 
     def __init__(
         self,
         run: Run,
         settings: ModelSettings,
+        tests: Sequence[Explanation] | None = None,
+        sample: SampleConfig | None = None,
         control: str = "",
-        latents: Iterable[int] | None = None,
         work: Work | None = None,
         nulls: str = "",
         foil_share: float = FOIL_SHARE,
     ) -> None:
-        """`latents`: only these; `nulls`: how they are graded, by default as `how_nulls` says;
-        `foil_share`: of the latents that have foils.
+        """`tests`: the labels, by default the newest of every latent; `sample`: the images that
+        test them, by default as `sample_of` says; `nulls`: how they are graded, by default as
+        `how_nulls` says; `foil_share`: of the latents that have foils.
 
         Raises `UserError` when nothing was explained yet.
         """
         super().__init__(run, settings, work or Work())
+        self.sample = sample or sample_of(settings)
         self._control = control
         self._nulls = how_nulls(nulls, settings.is_local)
         self._foil_share = foil_share
-        if is_adaptive(settings):
-            self.sample = ADAPTIVE
-        elif settings.is_local:
-            self.sample = self.free_sample
-        newest = newest_explanations(run)
-        wanted = set(newest if latents is None else latents)
-        self._explanations = [e for latent, e in newest.items() if latent in wanted]
+        self._explanations = [*newest_explanations(run).values()] if tests is None else [*tests]
 
     @property
     def name(self) -> str:
@@ -237,9 +230,12 @@ def how_nulls(asked: str, is_local: bool) -> str:
     return asked or (FREE if is_local else FOILS)
 
 
-def is_adaptive(settings: ModelSettings) -> bool:
-    """Whether `--adaptive` was given; there is none but for scoring."""
-    return isinstance(settings, JudgeSettings) and settings.adaptive
+def sample_of(settings: ModelSettings) -> SampleConfig:
+    """The images that test a label: more for a judge that costs nothing, look by look where
+    `--adaptive` was given (there is none but for scoring)."""
+    if isinstance(settings, JudgeSettings) and settings.adaptive:
+        return ADAPTIVE
+    return ALL_KEPT if settings.is_local else SampleConfig()
 
 
 def newest_explanations(run: Run) -> dict[int, Explanation]:

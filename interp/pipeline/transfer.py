@@ -234,7 +234,6 @@ class ScoreInDomain(ScoreStage):
 
     name = SCORE
     capped = (EXPLAIN, SCORE)
-    sample = CELL_SAMPLE
 
     def __init__(
         self,
@@ -245,9 +244,8 @@ class ScoreInDomain(ScoreStage):
         work: Work,
     ) -> None:
         """`cell`: the domain of the labels, that of the images."""
-        Stage.__init__(self, run, settings, work)
-        self._control, self._nulls = "", NONE  # what it is held against is its 2x2
-        self._explanations = [e for e in tests if e.label is not None]
+        # No nulls: what it is held against is its 2x2.
+        super().__init__(run, settings, tests, CELL_SAMPLE, work=work, nulls=NONE)
         self._on, self.domain = cell
 
     @property

@@ -261,10 +261,8 @@ class ScoreCandidates(ScoreStage):
     def __init__(
         self, run: Run, settings: ModelSettings, tests: Sequence[Explanation], work: Work
     ) -> None:
-        Stage.__init__(self, run, settings, work)
-        self._control, self._nulls = "", NONE
-        self._explanations = list(tests)
-        self.sample = FREE_SAMPLE if settings.is_local else SELECT_SAMPLE
+        sample = FREE_SAMPLE if settings.is_local else SELECT_SAMPLE
+        super().__init__(run, settings, tests, sample, work=work, nulls=NONE)
 
     @property
     def file(self) -> Path:

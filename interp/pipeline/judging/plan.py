@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from interp.pipeline.judging.settings import JudgingSettings
@@ -60,8 +61,8 @@ class Judging:
             raise UserError(f"--control {control} is of --kind detect alone")
         self.detect: ScoreStage | None = None
         if DETECT in kinds:
-            own = (control, self._latents, self._work, nulls, judging.foil_share)
-            self.detect = ScoreStage(run, settings, *own)
+            own = (None, control, self._work, nulls, judging.foil_share)
+            self.detect = ScoreStage(run, settings, [*self._labelled.values()], *own)
         self.tasks = [self._task(kind) for name in kinds if (kind := KINDS[name]) is not None]
         self.checks = self._checks() if self.detect is not None and not control else []
 
@@ -98,7 +99,7 @@ class Judging:
     def _task(self, kind: TaskKind) -> TaskStage:
         tests: dict[int, Explanation | None]
         if kind.needs_label:
-            tests = dict(self._labelled())
+            tests = dict(self._labelled)
         else:
             latents = choose_latents(self._run.evidence, None)
             tests = dict.fromkeys(latents if self._latents is None else self._latents)
@@ -109,7 +110,7 @@ class Judging:
         assert self.detect is not None
         own, judging = self._settings, self._judging
         later = {test.latent for test in self.detect.all_pending[len(self.detect.pending) :]}
-        tests = {latent: e for latent, e in self._labelled().items() if latent not in later}
+        tests = {latent: e for latent, e in self._labelled.items() if latent not in later}
         asked: list[tuple[ModelSettings, TaskKind]] = []
         if not own.is_local:
             asked = [
@@ -131,7 +132,7 @@ class Judging:
 
     def _sure_canary(self) -> int | None:
         """The latent that has a canary whatever the share, in a run of enough latents."""
-        labelled = self._labelled()
+        labelled = self._labelled
         if not self._judging.canary_share or len(labelled) < canary.LEAST_LATENTS:
             return None
         in_turn = canary.first_in_turn(labelled)
@@ -139,6 +140,7 @@ class Judging:
             (n for n in in_turn if detect_grids(Case(self._run.evidence.of(n), None))), None
         )
 
+    @cached_property
     def _labelled(self) -> dict[int, Explanation]:
         newest = newest_explanations(self._run)
         wanted = set(newest if self._latents is None else self._latents)
