@@ -35,7 +35,12 @@ if TYPE_CHECKING:
     from interp.evidence.reader import EvidenceReader
 
 SHARD_CARDS = 64
-PAGE = ("index.html", "app.css", "dom.js", "figures.js", "card.js", "list.js", "app.js")
+PAGE = tuple(
+    path
+    for path in sorted(Path(__file__).with_name("page").rglob("*"))
+    if path.suffix in (".html", ".css", ".js")
+)
+"""The page, the same for every run; in a gallery all of it lies in one folder."""
 
 
 def build_gallery(run: Run, progress: Progress | None = None) -> Path:
@@ -61,8 +66,8 @@ def build_gallery(run: Run, progress: Progress | None = None) -> Path:
         call = f"G.index({script_json(index)});\n"
         (folder / "data" / "index.js").write_text(call, encoding="ascii")
         thumbs.prune()
-        for name in PAGE:
-            shutil.copyfile(Path(__file__).with_name(name), folder / name)
+        for path in PAGE:
+            shutil.copyfile(path, folder / path.name)
     done = f"they are marked as missing in {target / 'index.html'}"
     report_bad_images(reader, done, thumbs.there | thumbs.missing)
     return target / "index.html"

@@ -93,6 +93,6 @@ def _add_page(gallery: Path) -> None:
     """Our page, where `interp` is installed beside: its files are copied, nothing is imported."""
     found = importlib.util.find_spec("interp")
     for place in (found.submodule_search_locations or []) if found else []:
-        for path in sorted((Path(place) / "report" / "gallery").glob("*")):
+        for path in sorted((Path(place) / "report" / "gallery" / "page").rglob("*")):
             if path.suffix in (".html", ".css", ".js"):
                 shutil.copyfile(path, gallery / path.name)

@@ -13,7 +13,7 @@ from tests.support.paths import ROOT
 
 REPO = "ann/sketch-sae"
 CANARY = "/home/canary/secret stuff/vit"
-GALLERY = ROOT / "interp" / "report" / "gallery"
+GALLERY = ROOT / "interp" / "report" / "gallery" / "page"
 FIGURES = {"format": 1, "store": "0" * 16, "fvu": 0.25, "l0": 3.0, "n_images": 40, "r2": None}
 DOMAINS = {"sketch/fvu": 0.2, "photo/fvu": 0.3, "sketch/dead": 0.5}
 

@@ -17,7 +17,7 @@ from tests.support.paths import ROOT
 from tests.support.sae.hub_parcels import REPO, a_run
 from tests.support.servers.fake_hub import FakeHub
 
-PAGE = ROOT / "interp" / "report" / "gallery"
+PAGE = ROOT / "interp" / "report" / "gallery" / "page"
 RUN = b"<script>fetch('//evil')</script>"
 
 
