@@ -17,6 +17,7 @@ from interp.cli.said import (
     say_apart,
     say_chosen,
     say_explained,
+    say_newest,
     say_refusals,
     say_scored,
     say_shared,
@@ -207,7 +208,6 @@ def _detect(
 ) -> tuple[ScoreSummary, dict[str, float | int | str]]:
     """Score, say what came of it, and give it as flat figures."""
     from interp.pipeline.judging.specificity import measure_specificity
-    from interp.report.baseline import against_linear
     from interp.report.controls import flat, side_by_side, table
 
     summary = stage.run()
@@ -218,7 +218,8 @@ def _detect(
         console.print_table(table(rows))
     figures = {**flatten(dataclasses.asdict(summary)), **flat(rows), "circular": circular}
     if not control:
-        figures |= say_against_linear(against_linear(run.results))
+        figures |= say_newest(run.results)
+        figures |= say_against_linear(run.results)
         if stage.is_local:
             measure_specificity(run, stage)
     say_refusals(stage)

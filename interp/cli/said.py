@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from interp.pipeline.best_of.stages import BestOf, Made
     from interp.pipeline.stage import Stage
     from interp.records.types import Explanation
-    from interp.report.baseline import Baseline
+    from interp.run.results import Results
     from interp.score.run import ScoreSummary
 
 
@@ -202,17 +202,40 @@ def _say_supported(summary: ScoreSummary) -> None:
         )
 
 
-def say_against_linear(found: Mapping[int, Baseline]) -> dict[str, int]:
-    """Say how many labels do no better than the linear explanation; the same as figures."""
-    if not found:
+def say_newest(results: Results) -> dict[str, int]:
+    """Say which scores labels.csv shows where some are adaptive; the same as figures."""
+    if not any(line.score.stopped for line in results.score_lines):
         return {}
+    shown = [score for n in results.newest_explanations() if (score := results.score(n))]
+    n_adaptive = sum(bool(score.stopped) for score in shown)
+    n_fixed = len(shown) - n_adaptive
+    console.say(
+        f"  labels.csv shows the newest score of each label: {n_adaptive} with --adaptive, "
+        f"{n_fixed} without"
+    )
+    return {"n_shown_adaptive": n_adaptive, "n_shown_fixed": n_fixed}
+
+
+def say_against_linear(results: Results) -> dict[str, int]:
+    """Say how many labels do no better than the linear explanation; the same as figures."""
+    from interp.report.baseline import against_linear, find_apart
+
+    found, n_apart = against_linear(results), len(find_apart(results))
+    if n_apart:
+        console.say(
+            f"  {n_apart} labels were tested on other images than their linear explanation, as "
+            "with --adaptive and without: these two are not compared"
+        )
+    if not found:
+        return {"n_apart_from_linear": n_apart} if n_apart else {}
     kept = [one for one in found.values() if not one.is_beaten]
     n_same = sum(one.same for one in kept)
     console.say(
         f"  {len(kept)} of {len(found)} labels do not beat the linear explanation's rho "
         f"({n_same} of them say the same as it)"
     )
-    return {"n_against_linear": len(found), "n_beating_linear": len(found) - len(kept)}
+    told = {"n_against_linear": len(found), "n_beating_linear": len(found) - len(kept)}
+    return told | ({"n_apart_from_linear": n_apart} if n_apart else {})
 
 
 def say_specific(found: Mapping[int, Specificity]) -> dict[str, float]:

@@ -42,6 +42,8 @@ class Meter:
     n_done: int = 0
     """Latents done, also by earlier runs, of `n_total`."""
     n_total: int = 0
+    unit: str = "latents"
+    """What is counted instead, if it is not latents."""
     n_ok: int = 0
     """Latents of this run, as are `n_failed` and `n_refused`."""
     n_failed: int = 0
@@ -153,7 +155,7 @@ class View:
     def line(self) -> str:
         """All of it in one plain line."""
         frame = self.look()
-        words = (f"{frame.done} latents", frame.counts, frame.dollars)
+        words = (f"{frame.done} {self.meter.unit}", frame.counts, frame.dollars)
         rest = (frame.pace, frame.in_flight, frame.eta)
         parts = [" ".join(part.split()) for part in (*words, *rest) if part]
         return f"{self.label}: {', '.join(parts)}"

@@ -64,6 +64,8 @@ class Stage(ABC, Generic[Item, Record, Summary]):
 
     shape: ClassVar[Shape]
     """The pictures of one question, by which the layout is chosen."""
+    unit = "latents"
+    """What its items are called while they are worked on."""
     domain = ""
     """The one whose images questions are made of; "" for all."""
 
@@ -252,7 +254,7 @@ class Stage(ABC, Generic[Item, Record, Summary]):
             self._look_again()
             answerer = self._local_answerer()
             source = self._source_for(answerer)
-            with bar(label, unit="latents") as progress:
+            with bar(label, unit=self.unit) as progress:
 
                 def count(_record: Record) -> None:
                     progress(len(made), len(self.pending))
@@ -269,7 +271,7 @@ class Stage(ABC, Generic[Item, Record, Summary]):
         with Ledger(self._run.ledger) as ledger:
             self._look_again()
             model = paid_model(self._settings, ledger, self.capped)
-            meter = Meter(n_total=len(self.pending))
+            meter = Meter(n_total=len(self.pending), unit=self.unit)
             with live(label, meter):
                 self._append(
                     self._paid_answerer(model),

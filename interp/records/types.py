@@ -269,6 +269,8 @@ class Score:
     """How often an adaptive test was looked at; 0 of a fixed one."""
     most_looks: int = 0
     """How often it would have been at most."""
+    rho_by_look: tuple[Figure, ...] = ()
+    """`rho` after each look, on the images that were judged by then; () of a fixed test."""
     level: Figure = 0.95
     """Of each interval of this score. An adaptive test has wider ones, more at its first looks, so
     that all looks of a test together leave out the truth in 5% of the tests."""

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
 from interp.llm.scheduler import GRACE
@@ -94,7 +95,10 @@ async def score_latent(
     n_positive = sum(verdict.truth for verdict in verdicts)
     n_negative = len(verdicts) - n_positive
     score = _score(test, n_positive, n_negative, verdicts, judgements, failure, z)
-    if nulls is None or failure is not None:
+    if failure is not None:
+        return score
+    score = replace(score, rho_by_look=_rhos(evidence, test, judged))
+    if nulls is None:
         return score
     return replace(score, nulls=nulls.test(evidence.stats, explanation, verdicts, z))
 
@@ -137,6 +141,13 @@ def _weighed(evidence: Evidence, test: _Test, judged: Sequence[_Judged]) -> list
     judged_images = [example for example in images if example.image_id in shown]
     weights = weigh(evidence, judged_images) if test.config.side == "score" else {}
     return [replace(v, weight=weights.get(v.image_id, math.nan)) for v in verdicts]
+
+
+def _rhos(evidence: Evidence, test: _Test, judged: Sequence[_Judged]) -> tuple[float, ...]:
+    """`rho` after each look that was taken, of an adaptive test."""
+    ends = accumulate(len(look.grids) for look in test.looks) if test.config.steps else ()
+    taken = (judged[:end] for end in ends if end <= len(judged))
+    return tuple(figures_of(_weighed(evidence, test, some)).rho for some in taken)
 
 
 def score_questions(
@@ -281,11 +292,6 @@ def _verdict(example: Example, score: float | None, call: int) -> Verdict:
     )
 
 
-def _lazy_notes(judgements: Sequence[Judgement]) -> list[str]:
-    """Of a judge who is paid."""
-    return lazy_notes([tuple(one.scores.values()) for one in judgements if one.calls])
-
-
 def _score(
     test: _Test,
     n_positive: int,
@@ -295,11 +301,12 @@ def _score(
     failure: str | None = None,
     z: float = Z95,
 ) -> Score:
+    paid = [tuple(one.scores.values()) for one in judgements if one.calls]
     notes = {
         SPEAKS_TO_JUDGE: addresses_judge(f"{test.label}. {test.explanation.description}"),
         WEAK_NEGATIVES: any(verdict.kind == "weak" for verdict in verdicts),
         UNCOUNTED: bool(test.looks) and not test.counted,
-        **dict.fromkeys(_lazy_notes(judgements), True),
+        **dict.fromkeys(lazy_notes(paid), True),
     }
     figures = Figures() if failure else figures_of(verdicts, z)
     return Score(

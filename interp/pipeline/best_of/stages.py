@@ -256,6 +256,7 @@ class ScoreCandidates(ScoreStage):
     """Scores labels on the side select, into the journal of candidates."""
 
     name = SELECT
+    unit = "labels"
     capped = (EXPLAIN, SELECT)
 
     def __init__(

@@ -76,10 +76,14 @@ def test_checks_ask_about_what_is_judged_in_any_case(server, run):
 def test_a_local_judge_with_controls_and_a_fixed_score_beside_it(run, capsys):
     local = ("score", "--run", run, "--model", "local")
     assert interp(*local) == OK
+    assert "labels.csv shows" not in capsys.readouterr().out  # there are no others
     fixed = read_labels(run)
     assert fixed["stopped"].fillna("").eq("").all()
     assert interp(*local, "--adaptive") == OK
-    assert "adaptive: " in capsys.readouterr().out
+    n = int(fixed["auroc"].notna().sum())
+    said = capsys.readouterr().out
+    assert "adaptive: " in said
+    assert f"the newest score of each label: {n} with --adaptive, 0 without" in said
     table = read_labels(run)
     scored = table[table["auroc"].notna()]
     assert set(scored["stopped"]) <= {"decided", "all images", "no more images"}
@@ -87,7 +91,9 @@ def test_a_local_judge_with_controls_and_a_fixed_score_beside_it(run, capsys):
     assert scored["auroc_low"].lt(scored["auroc"] + 1e-9).all()
     lines = (run / "scores.jsonl").read_bytes()
     assert interp(*local, "--adaptive") == OK
-    assert interp(*local) == OK
+    capsys.readouterr()
+    assert interp(*local) == OK  # says what it found before, which is not what labels.csv shows
+    assert f"{n} with --adaptive, 0 without" in capsys.readouterr().out
     assert (run / "scores.jsonl").read_bytes() == lines
     assert interp(*local, "--adaptive", "--control", "shuffled") == OK
     ended = [line.score for line in Run(run).results.score_lines if line.score.control]

@@ -145,12 +145,17 @@ def test_evidence_without_the_side_is_refused_with_the_next_command(walk, tmp_pa
     assert not (two / CANDIDATES).exists()
 
 
-def test_n_questions_a_latent_are_estimated_asked_and_paid_once(run, server, tmp_path):
+def test_n_questions_a_latent_are_estimated_asked_and_paid_once(run, server, tmp_path, capsys):
     command = paid(server, run, "--select-judge", "x/y")
     assert interp(*command, "--estimate", "--json", tmp_path / "e.json") == OK
     assert interp(*command, "--dry-run", 2) == OK
     assert server.chats == []
+    capsys.readouterr()
     assert interp(*command) == OK
+    live = capsys.readouterr().err
+    n_labels = len(read_jsonl(run / CANDIDATES / SCORES))
+    assert f"select: {n_labels}/{n_labels} labels" in live  # several of a latent
+    assert "explain, 1 of 3: 6/6 latents" in live
     calls = _calls(run, tmp_path)
     stages = Counter(call["about"].split()[0] for call in calls)
     told = json.loads((tmp_path / "e.json").read_text())

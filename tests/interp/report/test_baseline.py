@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from interp.cli.said import say_against_linear, say_newest
 from interp.records.codec import to_json
-from interp.report.baseline import against_linear
+from interp.records.types import Score
+from interp.report.baseline import against_linear, find_apart
 from interp.report.labels import read_labels, write_labels
 from interp.run.run import Run
 from sae.core.errors import OK, USAGE
@@ -63,6 +66,50 @@ def test_only_scores_of_one_judge_on_the_same_images_are_compared(tmp_path: Path
     }
     table = read_labels(write_labels(Run(run_dir)))
     assert table["beats_linear"].tolist() == ["yes", "no", "no", "", "", "", "", ""]
+
+
+def test_adaptive_scores_that_ended_apart_are_compared_on_the_images_of_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the end each label below has the larger rho; on the common images only the first has."""
+    images = make_images(tmp_path / "images", per_class=6)
+    evidence = make_evidence(tmp_path / "images", images, 5)
+    run_dir = write_run(tmp_path / "run", tmp_path / "images", images, evidence)
+
+    def score(latent: int, look: int, rhos: tuple[float, ...], **more: Any) -> Score:
+        whole = scored(evidence[latent], f"own {latent}")
+        shown = whole.verdicts[: 3 * look]
+        n_positive = sum(v.truth for v in shown)
+        counts = {"n_positive": n_positive, "n_negative": len(shown) - n_positive}
+        adaptive = {"stopped": "decided", "looks": look, "most_looks": 3, "rho_by_look": rhos}
+        return replace(whole, verdicts=shown, rho=rhos[-1], **{**counts, **adaptive, **more})
+
+    linear: dict[str, Any] = {"explainer": LINEAR}
+    pairs = [
+        (score(0, 1, (0.4,), **linear), score(0, 3, (0.5, 0.6, 0.7))),
+        (score(1, 1, (0.4,), **linear), score(1, 3, (0.3, 0.6, 0.7))),
+        (score(2, 3, (0.6, 0.5, 0.3), **linear), score(2, 2, (0.3, 0.4))),
+        (score(3, 1, (0.4,), **linear), score(3, 3, (0.7,), rho_by_look=())),  # as older files are
+        (scored(evidence[4], "l4", rho=0.4, **linear), score(4, 2, (0.5, 0.7))),  # a fixed one
+    ]
+    for latent, pair in enumerate(pairs):
+        append_jsonl(
+            run_dir / "explanations.jsonl", [to_json(explanation(latent, f"own {latent}"))]
+        )
+        append_jsonl(run_dir / "scores.jsonl", map(to_json, pair))
+    results = Run(run_dir).results
+    found = against_linear(results)
+    assert {n: (one.rho, one.linear_rho) for n, one in found.items()} == {
+        0: (0.5, 0.4),
+        1: (0.3, 0.4),
+        2: (0.4, 0.5),
+    }
+    assert find_apart(results) == [3, 4]
+    table = read_labels(write_labels(Run(run_dir)))
+    assert table["beats_linear"].tolist() == ["yes", "no", "no", "", ""]
+    assert say_against_linear(results)["n_apart_from_linear"] == 2
+    assert "2 labels were tested on other images than their linear" in capsys.readouterr().out
+    assert say_newest(results) == {"n_shown_adaptive": 5, "n_shown_fixed": 0}
 
 
 def test_the_baseline_is_made_scored_and_held_against_the_labels_that_follow(

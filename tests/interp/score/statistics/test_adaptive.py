@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from interp.records.types import MISSING, TOO_FEW, UNREADABLE, Example
+from interp.score.figures import figures_of
 from interp.score.run import n_questions
 from interp.score.sampling import ADAPTIVE, SampleConfig, draw_sample, looks_of
 from sae.core.errors import UserError
@@ -107,6 +109,24 @@ def test_a_clear_label_ends_early_and_says_why() -> None:
     stands_for = sum(v.weight for v in found.verdicts)
     of_all = sum(one.active + one.silent for one in EVIDENCE[0].stats.held_out)
     assert stands_for == pytest.approx(of_all, rel=0.01)
+
+
+def test_the_rho_of_each_look_is_that_of_a_test_that_ended_there() -> None:
+    """Otherwise two labels of which one ended earlier could not be compared on the same images."""
+    evidence = EVIDENCE[0]
+    clear = score(Oracle(TRUTH, circular(MAX_ACT)), evidence, config=ADAPTIVE)
+    vague = score(Oracle(TRUTH, graded(0.5)), evidence, config=ADAPTIVE)
+    assert clear.looks < vague.looks == len(vague.rho_by_look) == 5
+    assert clear.rho_by_look[-1] == pytest.approx(clear.rho)
+    assert vague.rho_by_look[-1] == pytest.approx(vague.rho)
+    common = vague.verdicts[: len(clear.verdicts)]
+    assert {v.image_id for v in common} == {v.image_id for v in clear.verdicts}
+    weights = {v.image_id: v.weight for v in clear.verdicts}
+    as_then = [replace(v, weight=weights[v.image_id]) for v in common]
+    then = vague.rho_by_look[clear.looks - 1]
+    assert then == pytest.approx(figures_of(as_then).rho)
+    assert abs(then - vague.rho) > 0.01
+    assert score(Oracle(TRUTH, graded(0.5)), evidence).rho_by_look == ()
 
 
 def test_an_inverted_label_ends_early_too() -> None:
