@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from sae.core.csv_cells import write_cell
 from sae.core.disk import require_room
 from sae.core.errors import UserError
@@ -42,6 +40,7 @@ from sae.data.table import IMAGE_COLUMNS, read_frame
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

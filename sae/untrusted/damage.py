@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sae.core.errors import UserError
 
@@ -22,6 +23,7 @@ DAMAGE = (
     ValueError,
     struct.error,
 )
+LFS = b"version https://git-lfs"
 
 
 class Unfit(ValueError):
@@ -49,3 +51,19 @@ def one_line(text: str, n_max: int = 600) -> str:
 def reason(error: Exception) -> str:
     """An error's text in at most 200 letters."""
     return " ".join(str(error)[:1000].split())[:200] or type(error).__name__
+
+
+def first_bytes(path: Path) -> bytes:
+    """A file's first bytes. Raises `UserError` for an empty file and a Git LFS pointer."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    if not head:
+        raise UserError(f"{path} is empty; fetch it again")
+    if head.startswith(LFS):
+        raise UserError(
+            f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` where it came from"
+        )
+    return head

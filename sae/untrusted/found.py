@@ -13,9 +13,10 @@ from typing import Any
 
 from sae.core.errors import UserError
 from sae.core.files import sha256_of
+from sae.untrusted.damage import first_bytes
 from sae.untrusted.json_file import first_line, json_object
 from sae.untrusted.safetensors_file import tensor_file
-from sae.untrusted.torch_file import first_bytes, torch_dict
+from sae.untrusted.torch_file import torch_dict
 from sae.untrusted.used import Used
 from sae.untrusted.yaml_file import yaml_object
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sae.core.errors import UserError
-from sae.untrusted.damage import Unfit
-from sae.untrusted.torch_file import first_bytes
+from sae.untrusted.damage import Unfit, first_bytes
 
 MAX_JSON = 1 << 20
 """Bytes of a JSON file or line: the peers' are under 10 kB, and a value can cost 30 for one."""

@@ -12,9 +12,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sae.core.errors import UserError
-from sae.untrusted.damage import DAMAGE, Unfit, reason
+from sae.untrusted.damage import DAMAGE, Unfit, first_bytes, reason
 from sae.untrusted.finite import require_finite
-from sae.untrusted.torch_file import first_bytes
 
 MAX_HEADER = 1 << 20
 """Bytes: the peers' are under 10 kB, and a value of JSON can cost 30 for one."""

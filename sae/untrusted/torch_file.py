@@ -12,14 +12,13 @@ from typing import IO, Any, cast
 import torch
 
 from sae.core.errors import UserError
-from sae.untrusted.damage import DAMAGE, Unfit, reason
+from sae.untrusted.damage import DAMAGE, Unfit, first_bytes, reason
 from sae.untrusted.pickle_machine import Budget
 from sae.untrusted.pickle_names import ReadStorage, Storage
 from sae.untrusted.unpickle import is_legacy, load_legacy, load_pickle, tensors_in
 
 MAX_AT_ONCE = 1 << 20
 """Bytes of a zip that are read at once, and of its table of contents: torch needs 100 an entry."""
-_LFS = b"version https://git-lfs"
 _GZIP = b"\x1f\x8b"
 
 
@@ -41,22 +40,6 @@ def torch_dict(source: Path | bytes, wide: bool = False) -> Any:
         raise UserError(
             f"{name} is truncated or damaged ({reason(error)}); fetch it again"
         ) from None
-
-
-def first_bytes(path: Path) -> bytes:
-    """A file's first bytes. Raises `UserError` for an empty file and a Git LFS pointer."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    if not head:
-        raise UserError(f"{path} is empty; fetch it again")
-    if head.startswith(_LFS):
-        raise UserError(
-            f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` where it came from"
-        )
-    return head
 
 
 class _Bounded:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sae.core.errors import UserError
+from sae.untrusted.damage import first_bytes
 from sae.untrusted.json_file import MAX_JSON
-from sae.untrusted.torch_file import first_bytes
 
 
 def yaml_object(path: Path) -> dict[str, Any]:

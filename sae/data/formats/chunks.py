@@ -9,28 +9,28 @@ import functools
 import hashlib
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sae.core.errors import UserError
 from sae.data.formats.layout import Choice, Labels, Layout
 from sae.data.tokens import tokens_named
-from sae.untrusted.torch_file import torch_dict
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NAME = "embedding chunks"
 _CHUNK_NAME = re.compile(r"batch_(\d{1,9})\.pt")
-_HALF = (torch.float16,)
+_HALF = "torch.float16"
 _N_HASHED = 64
 
 
 def find(path: Path) -> Path | None:
     """The path, when it is a folder of chunks or a single .pt file."""
     if path.is_file():
-        return path if path.suffix == ".pt" and _is_chunk(torch_dict(path)) else None
+        return path if path.suffix == ".pt" and _is_chunk(_read(path)) else None
     return path if path.is_dir() and any(map(_number_of, path.iterdir())) else None
 
 
@@ -57,7 +57,7 @@ def read(path: Path, choice: Choice) -> Layout:
         d=d,
         tokens_per_image=1,
         grid=[],
-        dtype="float16" if first["embeddings"].dtype in _HALF else "float32",
+        dtype="float16" if str(first["embeddings"].dtype) == _HALF else "float32",
         clip=choice.clip,
         layer=choice.layer or "projected",
         tokens="cls",
@@ -71,7 +71,15 @@ def _number_of(file: Path) -> re.Match[str] | None:
     return _CHUNK_NAME.fullmatch(file.name)
 
 
+def _read(file: Path) -> Any:
+    from sae.untrusted.torch_file import torch_dict  # torch: most stores do without
+
+    return torch_dict(file)
+
+
 def _is_chunk(held: Any) -> bool:
+    from torch import Tensor
+
     return isinstance(held, dict) and isinstance(held.get("embeddings"), Tensor)
 
 
@@ -85,7 +93,7 @@ def _in_order(folder: Path) -> tuple[Path, ...]:
 
 
 def _chunk(file: Path) -> dict[str, Any]:
-    held = torch_dict(file)
+    held = _read(file)
     if not _is_chunk(held):
         raise UserError(f"{file} holds no tensor 'embeddings'")
     x = held["embeddings"]
@@ -100,12 +108,14 @@ def _vectors(files: tuple[Path, ...], rows: tuple[int, ...], d: int, shard: int)
     x = _chunk(files[shard])["embeddings"]
     if tuple(x.shape) != (rows[shard], d):
         raise UserError(f"{files[shard]} holds {tuple(x.shape)}, not {(rows[shard], d)}")
-    kept: NDArray[Any] = (x if x.dtype in _HALF else x.float()).contiguous().numpy()
+    kept: NDArray[Any] = (x if str(x.dtype) == _HALF else x.float()).contiguous().numpy()
     return kept
 
 
 def _labels(files: tuple[Path, ...]) -> Labels:
     """The classes' numbers; none at all when one chunk has none."""
+    from torch import Tensor
+
     values: list[str] = []
     for file in files:
         chunk = _chunk(file)
@@ -121,6 +131,8 @@ def _labels(files: tuple[Path, ...]) -> Labels:
 
 
 def _fingerprint(rows: list[int], *parts: Tensor) -> str:
+    import torch
+
     digest = hashlib.sha256(np.array(rows, "<i8").tobytes())
     for part in (whole[:_N_HASHED] for whole in parts):
         digest.update(f"{tuple(part.shape)} {part.dtype}".encode())

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from sae.core.errors import UserError
 from sae.data.formats.layout import Choice, Labels, Layout, grid_of
 from sae.data.tokens import tokens_named
-from sae.untrusted.fields import number
 from sae.untrusted.json_file import json_object
 
 NAME = "saev shards"
@@ -166,6 +165,8 @@ def _spelt(values: Mapping[str, Any], name: str, path: Path) -> tuple[str, Any]:
 
 
 def _count(values: Mapping[str, Any], name: str, path: Path) -> int:
+    from sae.untrusted.fields import number  # torch: most stores do without
+
     return number(values, _spelt(values, name, path)[0], str(path))
 
 
