@@ -36,7 +36,7 @@ from sae.core.errors import FAILURES, OK, UserError, quote
 
 if TYPE_CHECKING:
     from interp.explain.run import ExplainSummary
-    from interp.pipeline.score import ScoreStage
+    from interp.pipeline.judging.plan import Judging
     from interp.run.run import Run
     from interp.score.run import ScoreSummary
 
@@ -190,7 +190,7 @@ def score(
     figures: dict[str, float | int | str] = {}
     counts: list[tuple[int, int]] = []
     if plan.detect is not None:
-        summary, told = _detect(opened, plan.detect, control)
+        summary, told = _detect(opened, plan, control)
         figures |= told
         counts.append((summary.n_missing, summary.n_images))
     figures |= run_tasks(plan, counts)
@@ -204,13 +204,14 @@ def score(
 
 
 def _detect(
-    run: Run, stage: ScoreStage, control: str
+    run: Run, plan: Judging, control: str
 ) -> tuple[ScoreSummary, dict[str, float | int | str]]:
     """Score, say what came of it, and give it as flat figures."""
     from interp.pipeline.judging.specificity import measure_specificity
     from interp.report.controls import flat, side_by_side, table
 
-    summary = stage.run()
+    summary, stage = plan.score(), plan.detect
+    assert stage is not None
     circular = is_circular(summary.scorer, run.info.clip)
     say_scored(summary, circular)
     rows = side_by_side(run)

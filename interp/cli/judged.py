@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from interp.records.family import family_of, is_one_family
@@ -30,8 +31,10 @@ def run_tasks(plan: Judging, counts: list[tuple[int, int]]) -> Figures:
     `counts` gets how many answers are missing, of how many, for each stage.
     """
     figures: Figures = {}
-    for stage in (*plan.checks, *plan.tasks):
-        summary = stage.run()
+    early = plan.canaries.stages if plan.canaries else []
+    summaries = (stage.summary(()) for stage in early)  # these were run with the labels
+    others = (stage.run() for stage in (*plan.checks, *plan.tasks))
+    for summary in chain(summaries, others):
         counts.append((summary.n_missing, summary.n_answers))
         figures[f"{summary.kind}/usd"] = summary.usd
         if summary.kind not in CHECKS:
@@ -94,11 +97,7 @@ def _check(plan: Judging) -> Figures:
 
 def _told(kind: str, figures: Mapping[str, float]) -> str:
     if kind == CANARY:
-        low, high = figures["passed_low"], figures["passed_high"]
-        return (
-            f"{figures['n']:,.0f} canaries (a black triangle and a blank tile in a question): "
-            f"{figures['passed']:.1%} passed [{low:.1%}, {high:.1%}]"
-        )
+        return _told_canaries(figures)
     again = {
         "retest": "asked again in the reverse order",
         "alone": "asked alone",
@@ -116,6 +115,26 @@ def _told(kind: str, figures: Mapping[str, float]) -> str:
         shift = _bounded(figures, "foil_shift", 1)
         parts.append(f"with foils in the question a grade is {shift} points higher")
     return f"{figures['n']:,.0f} images {again}: {', '.join(parts)}"
+
+
+def _told_canaries(figures: Mapping[str, float]) -> str:
+    """All of them, and those that were asked at several moments, as far as there are any yet."""
+    parts = []
+    if "n" in figures:
+        low, high = figures["passed_low"], figures["passed_high"]
+        parts.append(
+            f"{figures['n']:,.0f} canaries (a black triangle and a blank tile in a question): "
+            f"{figures['passed']:.1%} passed [{low:.1%}, {high:.1%}]"
+        )
+    if "drift" in figures:
+        moments = {"start": "at the start", "half": "half way", "end": "at the end"}
+        each = (
+            f"{figures[f'{name}_passed']:.0%} passed {words} (error {figures[f'{name}_error']:.1f})"
+            for name, words in moments.items()
+            if f"{name}_passed" in figures
+        )
+        parts.append(f"{figures['repeated']:.0f} canaries asked again: {', '.join(each)}")
+    return "; ".join(parts)
 
 
 def _bounded(figures: Mapping[str, float], name: str, digits: int) -> str:

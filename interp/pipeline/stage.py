@@ -10,9 +10,10 @@ import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from copy import copy
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from interp.evidence.bad_images import check_images, report_bad_images
 from interp.evidence.reader import EvidenceReader, OneDomain
@@ -137,6 +138,12 @@ class Stage(ABC, Generic[Item, Record, Summary]):
             ask(label or self.name, made)
             report_bad_images(self._run.evidence, "they were left out")
         return self.summary(made)
+
+    def split(self, n: int) -> tuple[Self, Self]:
+        """Two stages: one does the first `n` of what is pending, one the rest."""
+        first, rest = copy(self), copy(self)
+        first.all_pending, rest.all_pending = self.pending[:n], self.pending[n:]
+        return first, rest
 
     def estimate(self, items: Sequence[Item] | None = None) -> Estimate:
         """What `run` would ask for and what that would cost, or what these items would.

@@ -17,7 +17,9 @@ TASKS = (SIMULATE, INTRUDER, FUZZ, MATCH)
 SPECIFICITY = "specificity"
 """Not asked: it follows from grades that there are."""
 RETEST, ALONE, CANARY, SECOND_JUDGE = "retest", "alone", "canary", "second"
-CHECKS = (RETEST, ALONE, CANARY, SECOND_JUDGE)
+CANARY_START, CANARY_HALF = "canary-start", "canary-half"
+"""Some of the canaries, asked before the labels are tested too, and half way."""
+CHECKS = (RETEST, ALONE, CANARY, CANARY_START, CANARY_HALF, SECOND_JUDGE)
 """What checks the judge of `detect`."""
 SCORING = ("score", f"score{BESIDE}", *(f"score-{name}" for name in (*TASKS, *CHECKS)))
 """Under which the answers of one `interp score` are filed: `--max-cost` caps all together."""
@@ -55,7 +57,7 @@ class TaskScore:
     latent: int
     kind: str
     """`simulate`, `intruder`, `fuzz`, `match`, `specificity`, or what checks the judge: `retest`,
-    `alone`, `canary`, `second`."""
+    `alone`, `canary` and, earlier, `canary-start` and `canary-half`, `second`."""
     label: str
     """That was judged; "" where a task needs none."""
     explainer: str

@@ -16,6 +16,7 @@ from interp.records.nulls import FOILS
 from interp.records.tasks import ALONE, CANARY, RETEST, SECOND_JUDGE, TaskScore
 from interp.records.types import Score, Verdict
 from interp.score.kinds.asking import COLUMNS
+from interp.score.kinds.canary import has_drifted
 from interp.score.sampling import SampleConfig, even_sizes
 from sae.core.shares import Interval
 
@@ -121,6 +122,13 @@ def warnings_of(checks: Mapping[str, Mapping[str, float]]) -> list[str]:
         said.append(
             f"the judge failed {failed} of {canaries['n']:.0f} canaries, pictures that cannot be "
             "mistaken: it does not look, or mixes up the letters"
+        )
+    if has_drifted(canaries):
+        said.append(
+            "the judge has changed since the start: of the same "
+            f"{canaries['repeated']:.0f} canaries the mean error was {canaries['start_error']:.1f} "
+            f"points and changed by {canaries['drift']:+.1f}; scores from before and after do not "
+            "compare: name one version of the model, or its --provider, and score again"
         )
     return said
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from interp.pipeline.judging.canaries import RepeatedCanaries
 from interp.pipeline.judging.settings import JudgingSettings
 from interp.pipeline.judging.tasks import TaskStage
 from interp.pipeline.score import ScoreStage, newest_explanations
@@ -19,6 +20,7 @@ from interp.score.agreement import agreement_of, warnings_of
 from interp.score.kinds import canary, checks, fuzz, intruder, match, simulate
 from interp.score.kinds.task import Case, TaskKind, detect_grids
 from interp.score.lazy import habits_of
+from interp.score.run import ScoreSummary
 from sae.core.errors import UserError
 
 KINDS: dict[str, TaskKind | None] = {
@@ -64,12 +66,19 @@ class Judging:
             own = (None, control, self._work, nulls, judging.foil_share)
             self.detect = ScoreStage(run, settings, [*self._labelled.values()], *own)
         self.tasks = [self._task(kind) for name in kinds if (kind := KINDS[name]) is not None]
+        self.canaries: RepeatedCanaries | None = None
         self.checks = self._checks() if self.detect is not None and not control else []
 
     @property
     def stages(self) -> list[Stage[Any, Any, Any]]:
         """All of them."""
-        return [*([self.detect] if self.detect else []), *self.checks, *self.tasks]
+        early = self.canaries.stages if self.canaries else []
+        return [*([self.detect] if self.detect else []), *early, *self.checks, *self.tasks]
+
+    def score(self) -> ScoreSummary:
+        """Run `detect`, with the canaries that go with it."""
+        assert self.detect is not None
+        return self.canaries.score() if self.canaries else self.detect.run()
 
     def check(self) -> CheckedJudge:
         """What the answers so far say of the judge of `detect`; a local one does not tire."""
@@ -88,13 +97,22 @@ class Judging:
         agreement = {
             stage.kind.name: figures
             for stage in self.checks
-            if (figures := _figures(stage, scores))
+            if (figures := self._figures(stage, scores))
         }
         habits = None if self._settings.is_local else habits_of(scores.values())
         warnings = [*(habits.warnings() if habits else []), *warnings_of(agreement)]
         explainers = {score.explainer for score in scores.values()}
         flat = {f"habits/{k}": v for k, v in dataclasses.asdict(habits).items()} if habits else {}
         return CheckedJudge(by.model, explainers, agreement, flat, warnings)
+
+    def _figures(self, stage: TaskStage, scores: Mapping[int, Score]) -> dict[str, float]:
+        if stage.kind.name != CANARY:
+            return agreement_of(scores, stage.results_on(scores), stage.kind.name)
+        found, early = canary.canaries_of(stage.results()), self.canaries
+        if early is None:
+            return found
+        moments = (early.start.results(), early.half.results(), stage.results())
+        return found | canary.drift_of(*moments)
 
     def _task(self, kind: TaskKind) -> TaskStage:
         tests: dict[int, Explanation | None]
@@ -112,19 +130,26 @@ class Judging:
         later = {test.latent for test in self.detect.all_pending[len(self.detect.pending) :]}
         tests = {latent: e for latent, e in self._labelled.items() if latent not in later}
         asked: list[tuple[ModelSettings, TaskKind]] = []
+        work = dataclasses.replace(self._work, limit=None)
+        bare, sample = dict.fromkeys(tests), self.detect.sample
         if not own.is_local:
+            kind = canary.canary(judging.canary_share, self._sure_canary())
             asked = [
                 (own, checks.retest(judging.retest_share)),
                 (own, checks.alone(judging.alone_share)),
-                (own, canary.canary(judging.canary_share, self._sure_canary())),
+                (own, kind),
             ]
+            if judging.canary_share:
+                labelled = [*self._labelled]
+                early = RepeatedCanaries(self._run, own, kind, self.detect, labelled, work)
+                self.canaries = early if early.are_asked else None
+            if self.canaries and later:  # their last time is at the very end
+                bare = {n: None for n in bare if n not in self.canaries.latents}
         if judging.second_judge:
             if judging.second_judge == own.model:
                 raise UserError(f"--second-judge {own.model} is the judge itself; name another")
             other = dataclasses.replace(own, model=judging.second_judge, price=judging.second_price)
             asked.append((other, checks.second(judging.second_share)))
-        work = dataclasses.replace(self._work, limit=None)
-        bare, sample = dict.fromkeys(tests), self.detect.sample
         return [
             TaskStage(self._run, settings, kind, tests if kind.needs_label else bare, work, sample)
             for settings, kind in asked
@@ -145,12 +170,6 @@ class Judging:
         newest = newest_explanations(self._run)
         wanted = set(newest if self._latents is None else self._latents)
         return {n: e for n, e in newest.items() if n in wanted and e.label is not None}
-
-
-def _figures(stage: TaskStage, scores: Mapping[int, Score]) -> dict[str, float]:
-    if stage.kind.name == CANARY:
-        return canary.canaries_of(stage.results())
-    return agreement_of(scores, stage.results_on(scores), stage.kind.name)
 
 
 def _by(score: Score) -> AnsweredBy:

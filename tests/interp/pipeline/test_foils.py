@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -246,3 +247,71 @@ def test_nulls_that_a_judge_cannot_grade_are_refused(
     assert interp("score", "--run", run, "--model", "local", "--nulls", "foils") == USAGE
     assert "for a judge that is paid" in capsys.readouterr().err
     assert server.chats == []
+
+
+KEPT = ("--nulls", "none", "--retest-share", 0, "--alone-share", 0, "--canary-share", 0.05)
+
+
+def moments(server: Loopback) -> list[str]:
+    """What was asked in turn, one letter a question: a canary or a label."""
+    texts = [" ".join(chat.texts) for chat in server.chats]
+    asked = [text for text in texts if "Which colour" not in text]
+    return ["c" if "<<<solid black triangle>>>" in text else "-" for text in asked]
+
+
+def test_canaries_stand_before_half_way_and_after_and_a_steady_judge_passes(
+    made: Path, run: Path, server: Loopback, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = tmp_path / "figures.json"
+    assert judge(run, server, *KEPT, "--estimate", "--json", said) == OK
+    estimate = json.loads(said.read_text())
+    assert judge(run, server, *KEPT, "--json", said) == OK
+    turns = moments(server)
+    assert len(turns) == estimate["in_all/n_requests"]
+    n = json.loads(said.read_text())["canary/repeated"]
+    runs = [(key, len(list(some))) for key, some in groupby(turns)]
+    n_all = estimate["score-canary/n_requests"]
+    assert runs == [("c", n), ("-", 2 * N), ("c", n), ("-", 2 * N), ("c", n_all)]
+    assert 3 <= n <= n_all
+    told = capsys.readouterr()
+    assert f"{n:.0f} canaries asked again: 100% passed at the start (error 0.0)" in told.out
+    assert "the judge has changed" not in told.err
+    whole = (run / "scores.jsonl").read_bytes()
+    other = copy(made, tmp_path / "in parts")  # the moments are those of all labels, not of a call
+    for limit in (5, 10, 5, N):
+        assert judge(other, server, *KEPT, "--limit", limit, "--json", said) == OK
+    assert (other / "scores.jsonl").read_bytes() == whole
+    again = moments(server)[len(turns) :]
+    assert again[: int(n)] == ["c"] * int(n)
+    assert again.count("c") == turns.count("c")
+    assert json.loads(said.read_text())["canary/end_passed"] == 1
+
+
+@pytest.mark.parametrize("at", ["half way", "end"])
+def test_a_judge_that_changes_under_way_is_said_aloud_and_recorded(
+    run: Path,
+    vlm: CodedVlm,
+    server: Loopback,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    at: str,
+) -> None:
+    vlm.worse_after = {"half way": N, "end": 3 * N}[at]
+    said = tmp_path / "figures.json"
+    judge(run, server, *KEPT, "--concurrency", 1, "--json", said)
+    told = capsys.readouterr()
+    assert "the judge has changed since the start" in told.err
+    assert "100% passed at the start" in told.out
+    figures = json.loads(said.read_text())
+    assert figures["canary/start_passed"] == 1
+    assert figures["canary/half_passed"] == (0 if at == "half way" else 1)
+    assert figures["canary/end_passed"] == 0
+    assert figures["canary/drift"] > 20
+    kinds = {row["kind"] for row in read_jsonl(run / "tasks.jsonl")}
+    assert kinds == {"canary-start", "canary-half", "canary"}
+
+
+def test_a_run_that_was_begun_without_them_has_no_start(run: Path, server: Loopback) -> None:
+    assert judge(run, server, *KEPT[:-1], 0, "--limit", 5) == OK
+    assert judge(run, server, *KEPT) == OK
+    assert {row["kind"] for row in read_jsonl(run / "tasks.jsonl")} == {"canary"}

@@ -61,11 +61,17 @@ class CodedVlm:
     """Labels whose answers leave out the foils."""
     refused: frozenset[str] = frozenset()
     """Labels that get no grades at all."""
+    worse_after: int | None = None
+    """Questions after which it is another model: grades by chance and the letter alone."""
+    n_asked: int = 0
 
     def __call__(self, request: Request) -> tuple[int, Any] | None:
         text = " ".join(request.texts)
         if "Which colour" in text:
             return None
+        self.n_asked += 1
+        if self.worse_after is not None and self.n_asked > self.worse_after:
+            self.blind = True
         codes = letters_in(re.search(r"pictures ((?:[A-Z](?:, | and )?)+)", text))
         (label,) = re.findall(r"Rule: <<<(.*?)>>>", text)
         foils = re.findall(r"^(rule_\d+): <<<(.*?)>>>$", text, re.MULTILINE)

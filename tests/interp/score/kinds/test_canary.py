@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from interp.pictures.grid import FIRST, Tile
-from interp.records.tasks import CANARY, Trial
+from interp.records.tasks import CANARY, CANARY_HALF, CANARY_START, TaskScore, Trial
 from interp.score.agreement import warnings_of
 from interp.score.kinds.canary import (
     BLANK,
@@ -14,8 +14,11 @@ from interp.score.kinds.canary import (
     TRIANGLE,
     canaries_of,
     canary,
+    drift_of,
     first_in_turn,
+    has_drifted,
     passes,
+    repeated,
 )
 from interp.score.kinds.task import Drawn, detect_grids
 from tests.support.interp.judging import Ruled, case, judge_task, questions
@@ -107,3 +110,44 @@ def test_below_nine_in_ten_there_is_a_warning() -> None:
     assert warnings_of({CANARY: {"n": 20, "passed": 0.9}}) == []
     (said,) = warnings_of({CANARY: {"n": 20, "passed": 0.85}})
     assert "failed 3 of 20 canaries" in said
+
+
+def graded(errors: dict[str, float]) -> list[list[TaskScore]]:
+    """Lines of three canaries at the moments that there are, other pictures graded so high."""
+    every = canary(1.0)
+    made = []
+    for name in (CANARY_START, CANARY_HALF, CANARY):
+        kind = every if name == CANARY else repeated(name, every)
+        high = errors.get(name)
+
+        def rule(tile: Tile, drawn: Drawn, high: float | None = high) -> float | None:
+            return None if high is None else max(looks(tile, drawn), high)
+
+        made.append([judge_task(kind, Ruled(rule), case(n)) for n in range(3)])
+    return made
+
+
+def test_the_same_pictures_stand_at_other_places_each_time() -> None:
+    every = canary(0.25)
+    (end,) = every.draw(case(7))
+    orders = [end.examples]
+    for name in (CANARY_START, CANARY_HALF):
+        (drawn,) = repeated(name, every).draw(case(7))
+        assert {e.image_id for e in drawn.examples} == {e.image_id for e in end.examples}
+        assert drawn.examples[drawn.truth.index(1.0)].image_id == TRIANGLE
+        orders.append(drawn.examples)
+    assert len(set(orders)) == 3
+
+
+def test_drift_is_the_largest_change_of_the_mean_error_since_the_start() -> None:
+    figures = drift_of(*graded({CANARY_START: 10.0, CANARY_HALF: 30.0, CANARY: 20.0}))
+    assert figures["repeated"] == 3
+    assert figures["drift"] == pytest.approx(20 * 0.9)  # nine of ten pictures are no triangle
+    assert has_drifted(figures)
+    assert drift_of(*graded({CANARY_START: 10.0, CANARY: 10.0}))["drift"] == 0
+    assert not has_drifted(drift_of(*graded({CANARY_START: 0.0, CANARY: 9.0})))
+    assert drift_of(*graded({CANARY: 10.0})) == {}  # of one moment nothing is known
+    assert not has_drifted({})
+    few = {"start_passed": 1.0, "half_passed": 1.0, "end_passed": 0.5, "drift": 5.0}
+    assert has_drifted(few)
+    assert not has_drifted({**few, "end_passed": 0.75})
