@@ -177,7 +177,7 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
     def _worker(
         self, answerer: Judge, source: EvidenceSource
     ) -> Callable[[Explanation], Awaitable[Score]]:
-        free = self._free_nulls(answerer) if self._nulls == FREE else None
+        free = self.free_nulls(answerer) if self._nulls == FREE else None
 
         def work(test: Explanation) -> Awaitable[Score]:
             evidence, control = source.of(test.latent), self._control
@@ -203,7 +203,7 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
         assert isinstance(judge, VlmJudge)
         return FoilJudge(judge, self._foils.draw(evidence, test.label or ""))
 
-    def _free_nulls(self, judge: Any) -> FreeNulls:
+    def free_nulls(self, judge: Any) -> FreeNulls:
         """Of all labels of the run, whichever are scored now."""
         from interp.local.vocabulary import load_vocabulary
 
