@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -74,6 +75,11 @@ OTHER_CURVE = Curve(1.2, 1.7)
 
 LEAST_SPREAD = 1e-6
 """Of a text's similarity to the background: it is divided by."""
+_NO_OBJECT = -2
+"""Place of a name that is no object's."""
+_N_LISTS = 64
+"""Lists of labels that are kept as they were looked up: a latent is graded by about six, of which
+the long ones come again with the next latent."""
 
 
 class LocalNamer:
@@ -164,6 +170,7 @@ class LocalJudge:
         self._curve = JUDGE_CURVES.get(encoder.clip.name, OTHER_CURVE)
         self.background = encoder.encode(background)  # (b, d)
         self._texts: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+        self._names_of = functools.lru_cache(_N_LISTS)(self._look_up)
 
     @classmethod
     def identify(cls, clip_name: str) -> AnsweredBy:
@@ -203,8 +210,9 @@ class LocalJudge:
 
     def kinship(self, label: str, labels: Sequence[str]) -> NDArray[np.float64]:
         """(labels,) cosine of each label's text with that of `label`."""
-        own, others = self._known([label]).texts, self._known(labels).texts
-        return np.asarray((others @ own[0]).double().numpy())
+        self.prepare([label, *labels])
+        own, others = self._texts[label][0], torch.stack([self._texts[text][0] for text in labels])
+        return np.asarray((others @ own).double().numpy())
 
     def grade(self, labels: Sequence[str], rows: Tensor) -> Tensor:
         """(labels, n) grades of image rows (n, d)."""
@@ -215,44 +223,48 @@ class LocalJudge:
     def standing(self, labels: Sequence[str], rows: Tensor) -> Tensor:
         """(labels, n) similarities above what is usual, and above rivals where there are any; of a
         label that names alternatives that of the one that fits better."""
-        named = [alternatives(label) for label in labels]
-        names = [name for each in named for name in each]
-        z = self._deviations(names, rows)
+        names = self._names_of(tuple(labels))
+        z = names.deviations(rows)
         if self._curve.has_rivals:
-            z = z - self._best_rivals(names, rows)
-        if len(names) == len(labels):
+            z = z - self._best_rivals(names.places, rows)
+        if len(z) == len(labels):
             return z
-        return torch.stack([part.amax(0) for part in torch.split(z, [len(each) for each in named])])
+        return torch.stack([part.amax(0) for part in torch.split(z, names.counts)])
 
-    def _deviations(self, labels: Sequence[str], rows: Tensor) -> Tensor:
-        """(labels, n) similarities above what is usual."""
-        known = self._known(labels)
-        return (known.texts @ rows.T - known.mean[:, None]) / known.spread[:, None]
-
-    def _best_rivals(self, labels: Sequence[str], rows: Tensor) -> Tensor:
-        """(labels, n) the best of the other objects, 0 at least; 0 for what names no object."""
-        objects = self._deviations(OBJECTS, rows)  # (objects, n)
+    def _best_rivals(self, places: Tensor, rows: Tensor) -> Tensor:
+        """(names, n) the best of the other objects, 0 at least; 0 for what names no object."""
+        objects = self._names_of(tuple(OBJECTS)).deviations(rows)  # (objects, n)
         first, second = objects.topk(2, dim=0).values.clamp_min(0)
-        best, found = objects.argmax(0), torch.zeros(len(labels), len(rows))
-        for row, label in zip(found, labels, strict=True):
-            place = place_among_objects(label)
-            if place is not None:
-                row[:] = torch.where(best == place, second, first)
+        best, found = objects.argmax(0), torch.zeros(len(places), rows.shape[0])
+        named = places != _NO_OBJECT
+        found[named] = torch.where(best == places[named, None], second, first)
         return found
 
-    def _known(self, labels: Sequence[str]) -> _Texts:
-        self.prepare(labels)
-        return _Texts(
-            *map(torch.stack, zip(*(self._texts[label] for label in labels), strict=True))
+    def _look_up(self, labels: tuple[str, ...]) -> _Names:
+        """What `standing` needs of the labels' names, without looking at any image."""
+        named = [alternatives(label) for label in labels]
+        names = [name for each in named for name in each]
+        self.prepare(names)
+        texts, mean, spread = map(
+            torch.stack, zip(*(self._texts[name] for name in names), strict=True)
         )
+        places = (place_among_objects(name) for name in names)
+        numbers = [_NO_OBJECT if place is None else place for place in places]
+        return _Names(texts, mean, spread, torch.tensor(numbers), [len(each) for each in named])
 
 
-class _Texts(NamedTuple):
-    """Texts of m labels, and what the background's similarity to them is."""
+class _Names(NamedTuple):
+    """The m names that labels consist of, and what the background's similarity to them is."""
 
     texts: Tensor  # (m, d) unit rows
     mean: Tensor  # (m,)
     spread: Tensor  # (m,)
+    places: Tensor  # (m,) `place_among_objects`, or `_NO_OBJECT`
+    counts: list[int]  # (labels,) names of each label
+
+    def deviations(self, rows: Tensor) -> Tensor:
+        """(m, n) similarities to image rows (n, d) above what is usual."""
+        return (self.texts @ rows.T - self.mean[:, None]) / self.spread[:, None]
 
 
 def choose_named(evidence: Evidence) -> tuple[Example, ...]:

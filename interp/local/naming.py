@@ -136,16 +136,19 @@ def _find_pair(z: Tensor, usual: Usual) -> tuple[int, int] | None:
     if 2 * int(first.sum()) < n:
         one, two, first = two, one, ~first
     second = ~first
-    anyway = torch.maximum(usual.z[:, one], usual.z[:, two]).quantile(1 - COVERED)
-    alone = z.quantile(1 - COVERED, dim=0).max()
     holds = (
         int(second.sum()) >= max(LEAST_IMAGES, LEAST_SHARE * n)
-        and covered[at] - alone >= GAIN
-        and covered[at] - anyway >= LIFT
+        and covered[at] - z.quantile(1 - COVERED, dim=0).max() >= GAIN
+        and covered[at] - _covered_anyway(usual, one, two) >= LIFT
         and min(_fit(z, usual, one, first), _fit(z, usual, two, second)) >= GROUP_FIT
         and max(_cross(z, usual, two, first), _cross(z, usual, one, second)) <= CROSS_FIT
     )
     return (one, two) if holds else None
+
+
+def _covered_anyway(usual: Usual, one: int, two: int) -> Tensor:
+    """What the better of two words reaches on images of no choice."""
+    return torch.maximum(usual.z[:, one], usual.z[:, two]).quantile(1 - COVERED)
 
 
 def _fit(z: Tensor, usual: Usual, word: int, group: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 from interp.records.types import Explanation
@@ -64,11 +65,13 @@ def interpretation(explanation: Explanation | None) -> str:
     return f"{label}; also {second}" if second else label
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def wording(label: str) -> str:
     """A label without regard to case and blanks."""
     return " ".join(label.casefold().split())
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def alternatives(label: str) -> tuple[str, ...]:
     """ "cup or zigzag" and "cup, net or zigzag" as their names, any other label as it is.
 

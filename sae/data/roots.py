@@ -13,6 +13,7 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import accumulate, islice
 from pathlib import Path
 
 from sae.core.errors import Notice, UserError, quote
@@ -73,12 +74,20 @@ def require_inside(paths: Iterable[str], place: Path) -> None:
 def locate(root: Path, path: str, follow_links: bool) -> Path:
     """An image under its root. Raises `UserError` when a link leads out of there."""
     found = root / path
-    if not follow_links and not found.resolve().is_relative_to(root.resolve()):
+    if not follow_links and not _is_below(root, found):
         raise UserError(
             f"{found} is, or lies behind, a link out of {root}; put the image there, or name the "
             "folder again with --follow-links"
         )
     return found
+
+
+def _is_below(root: Path, path: Path) -> bool:
+    """With all links followed: below the root there is mostly none, which is quickly seen."""
+    parts = accumulate(path.relative_to(root).parts, os.path.join, initial=str(root))
+    if not any(map(os.path.islink, islice(parts, 1, None))):
+        return True
+    return path.resolve().is_relative_to(root.resolve())
 
 
 def confirm(store: Path, images: Sequence[str], follow_links: bool = False) -> None:

@@ -20,7 +20,7 @@ from sae.core.errors import UserError
 from sae.core.files import FORMAT, read_config, replacing, sha256_hex, write_json
 from sae.core.lock import LOCK, hold
 from sae.core.output import require_own
-from sae.world.drawing.draw import LARGEST, SMALLEST, draw
+from sae.world.drawing.draw import LARGEST, SMALLEST, draw, draw_pixels
 from sae.world.scene.concepts import OBJECTS, TIERS, Tier
 from sae.world.scene.hard import sample_hard
 from sae.world.scene.scene import (
@@ -193,11 +193,7 @@ def _draw_one(out: Path, info: WorldInfo, i: int) -> Row:
     path = f"{scene.domain}/{scene.label}/{scene.seed:08d}.png"
     files = [out / path, *([out / MASKS / path] if info.mask_names else [])]
     if not all(file.exists() for file in files):
-        pixels, masks = draw(scene, info.size)
-        mask = np.zeros((info.size, info.size), np.uint8)
-        for placed, covered in zip(scene.objects, masks, strict=True):
-            mask[covered] = MASK_NAMES.index(placed.name)
-        for file, image in zip(files, (pixels, mask), strict=False):
+        for file, image in zip(files, _pictures(scene, info), strict=True):
             if not file.exists():
                 with replacing(file) as part:
                     part.write_bytes(_png(image))
@@ -208,6 +204,17 @@ def _draw_one(out: Path, info: WorldInfo, i: int) -> Row:
         found |= conjunctions_of(scene)
         objects = [_described(scene, placed) for placed in scene.objects]
     return Row(image_id, path, scene.domain, scene.label, scene.seed, found, objects)
+
+
+def _pictures(scene: Scene, info: WorldInfo) -> list[NDArray[np.uint8]]:
+    """The picture, and its mask where the world has masks."""
+    if not info.mask_names:
+        return [draw_pixels(scene, info.size)]
+    pixels, masks = draw(scene, info.size)
+    mask = np.zeros((info.size, info.size), np.uint8)
+    for placed, covered in zip(scene.objects, masks, strict=True):
+        mask[covered] = MASK_NAMES.index(placed.name)
+    return [pixels, mask]
 
 
 def _described(scene: Scene, placed: Placed) -> dict[str, str]:

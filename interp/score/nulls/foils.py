@@ -13,13 +13,13 @@ from typing import NamedTuple
 from interp.pictures.grid import Tile
 from interp.records.nulls import BESIDE, FOILS, NullTest
 from interp.records.types import Evidence, Explanation, LatentStats, Verdict
-from interp.records.wording import cut_label
+from interp.records.wording import cut_label, wording
 from interp.score.judge import Judgement, Pictures
 from interp.score.kinds.asking import GridQuestion
 from interp.score.kinds.detect import VlmJudge
 from interp.score.kinds.foils import MOST_FOILS
 from interp.score.nulls.compare import compare
-from interp.score.nulls.suite import GENERIC, distinct, domain_labels, says_the_same, wording
+from interp.score.nulls.suite import GENERIC, distinct, domain_labels, says_the_same
 from interp.score.sampling import turn_of
 from sae.core.files import sha256_hex
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from interp.records.types import Explanation, Status
-from interp.score.nulls.suite import wording
+from interp.records.wording import wording
 
 
 def shuffle_labels(

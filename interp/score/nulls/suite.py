@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from interp.records.nulls import FREE, Null, NullTest
 from interp.records.types import Explanation, LatentStats, Verdict
+from interp.records.wording import wording
 from interp.score.metrics import Z95
 from interp.score.nulls.compare import aurocs, compare
 
@@ -155,11 +157,6 @@ def says_the_same(first: str, second: str) -> bool:
     return bool(_content(first) & _content(second)) or wording(first) == wording(second)
 
 
-def wording(label: str) -> str:
-    """A label without regard to case and blanks."""
-    return " ".join(label.casefold().split())
-
-
 def distinct(labels: Iterable[str]) -> list[str]:
     """Each label once, whatever its case, in the order of the alphabet."""
     return sorted({wording(label): label for label in sorted(labels) if wording(label)}.values())
@@ -171,9 +168,10 @@ def _draw(labels: Sequence[str], n: int) -> list[str]:
     return [labels[index] for index in sorted(chosen.tolist())]
 
 
-def _content(label: str) -> set[str]:
+@functools.lru_cache(maxsize=1 << 14)
+def _content(label: str) -> frozenset[str]:
     words = re.findall(r"[^\W_]+", label.casefold())
-    return {word.removesuffix("s") for word in words} - _MINOR
+    return frozenset(word.removesuffix("s") for word in words) - _MINOR
 
 
 def _area(own: Sequence[float], truth: Sequence[bool]) -> float:

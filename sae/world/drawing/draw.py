@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -29,13 +30,29 @@ def draw(scene: Scene, size: int = 128) -> Drawing:
 
     Raises `ValueError` for a size outside 32 to 512.
     """
+    outlines = _all_outlines(scene)
+    return Drawing(_paint(scene, outlines, size), _masks(outlines, size))
+
+
+def draw_pixels(scene: Scene, size: int = 128) -> NDArray[np.uint8]:
+    """The pixels of `draw` without its masks, which cost a tenth of the time."""
+    return _paint(scene, _all_outlines(scene), size)
+
+
+def _paint(scene: Scene, outlines: list[list[Outline]], size: int) -> NDArray[np.uint8]:
     if not SMALLEST <= size <= LARGEST:
         raise ValueError(f"size {size} is not between {SMALLEST} and {LARGEST}")
-    domain = sketch if scene.domain == "sketch" else photo
-    wobble = domain.wobble_of(stream(scene.seed, Stream.HAND))
-    objects = [_outlines(scene, i, wobble) for i in range(len(scene.objects))]
-    image = domain.paint(scene, objects, size)
-    return Drawing(np.clip(image, 0, 255).astype(np.uint8), _masks(objects, size))
+    image: raster.Pixels = _painter(scene).paint(scene, outlines, size)
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def _all_outlines(scene: Scene) -> list[list[Outline]]:
+    wobble = _painter(scene).wobble_of(stream(scene.seed, Stream.HAND))
+    return [_outlines(scene, i, wobble) for i in range(len(scene.objects))]
+
+
+def _painter(scene: Scene) -> ModuleType:
+    return sketch if scene.domain == "sketch" else photo
 
 
 def _outlines(scene: Scene, i: int, wobble: float) -> list[Outline]:
