@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from interp.pipeline.settings import ModelSettings
 from interp.records.circular import CIRCULAR, is_circular
 from interp.records.support import ENOUGH
-from interp.records.wording import SPEAKS_TO_JUDGE, WEAK_NEGATIVES
+from interp.records.wording import GROUPED, SPEAKS_TO_JUDGE, WEAK_NEGATIVES
 from interp.report.specificity import Specificity, mean_specificity, summary_line
 from sae.cli import console
 
@@ -166,6 +166,7 @@ def say_scored(summary: ScoreSummary, circular: bool) -> None:
         f"({summary.missing_rate:.1%}), counted as chance{alarm}"
     )
     notes = {SPEAKS_TO_JUDGE: summary.n_noted, WEAK_NEGATIVES: summary.n_weak}
+    notes[GROUPED] = summary.n_grouped
     for note, n_noted in notes.items():
         if n_noted:
             console.say(f"  {n_noted} have a note (see `note` in labels.csv): {note}")

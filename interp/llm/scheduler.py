@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -168,3 +168,22 @@ async def _wind_down(
     for task in late:
         task.cancel()
     await asyncio.gather(*late, return_exceptions=True)
+
+
+async def gather(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """Results in order. The first error ends the rest, and is raised.
+
+    The rest first gets half of the time that a stopped run grants: its answers may be paid already.
+    """
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        if others:
+            await asyncio.wait(others, timeout=GRACE / 2)
+        for task in done:
+            task.result()
+        return [task.result() for task in tasks]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

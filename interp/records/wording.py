@@ -30,6 +30,9 @@ UNCOUNTED = (
 )
 """Note on a score of older evidence."""
 
+GROUPED = "fewer images: near-duplicates, or images of one group, count once"
+"""Note on a score that has fewer images for it."""
+
 _BETWEEN = (
     "it|this|that|them|these|those|all|every|each|any|both|everything|the|a|an|with|as|of|at|to|is|"
     "always|only|just|exactly|least|pictures?|images?|letters?|ones?|grades?|scores?|numbers?|"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from interp.llm.scheduler import GRACE
+from interp.llm.scheduler import gather
 from interp.llm.types import Question
 from interp.pictures.cache import Images, read_images
 from interp.pictures.grid import FIRST, Tile
@@ -30,6 +29,7 @@ from interp.records.types import (
     Verdict,
 )
 from interp.records.wording import (
+    GROUPED,
     SPEAKS_TO_JUDGE,
     UNCOUNTED,
     WEAK_NEGATIVES,
@@ -49,14 +49,13 @@ from interp.score.sampling import (
     check_held_out,
     draw_sample,
     looks_of,
+    n_left_out,
 )
 from interp.score.statistics.sequence import critical_values, level_of
 from interp.score.statistics.weights import weigh
 
 MOST_MISSING = 0.1
 """Share of the images without an answer above which there is no score."""
-
-Result = TypeVar("Result")
 
 
 async def score_latent(
@@ -181,6 +180,8 @@ class _Test:
     config: SampleConfig
     counted: bool
     """Whether `collect` counted the held-out images."""
+    n_left_out: int
+    """Images that it has fewer since near-duplicates count once."""
 
     @property
     def n_least(self) -> int:
@@ -228,6 +229,7 @@ def _test(
         looks_of(sample, config, latent),
         config,
         bool(evidence.stats.held_out),
+        n_left_out(evidence, config, sample),
     )
 
 
@@ -259,25 +261,6 @@ def _read_lettered(grid: Sequence[Example], images: Images) -> list[Tile]:
     return [Tile(letters[one], image, image_id=one.image_id) for one, image in read.items()]
 
 
-async def gather(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """Results in order. The first error ends the rest, and is raised.
-
-    The rest first gets half of the time that a stopped run grants: its answers may be paid already.
-    """
-    tasks = [asyncio.ensure_future(one) for one in work]
-    try:
-        done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        if others:
-            await asyncio.wait(others, timeout=GRACE / 2)
-        for task in done:
-            task.result()
-        return [task.result() for task in tasks]
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 def _verdict(example: Example, score: float | None, call: int) -> Verdict:
     return Verdict(
         image_id=example.image_id,
@@ -305,6 +288,7 @@ def _score(
     notes = {
         SPEAKS_TO_JUDGE: addresses_judge(f"{test.label}. {test.explanation.description}"),
         WEAK_NEGATIVES: any(verdict.kind == "weak" for verdict in verdicts),
+        GROUPED: test.n_left_out > 0,
         UNCOUNTED: bool(test.looks) and not test.counted,
         **dict.fromkeys(lazy_notes(paid), True),
     }

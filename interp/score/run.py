@@ -22,7 +22,7 @@ from interp.records.types import (
     Score,
     Status,
 )
-from interp.records.wording import SPEAKS_TO_JUDGE, WEAK_NEGATIVES
+from interp.records.wording import GROUPED, SPEAKS_TO_JUDGE, WEAK_NEGATIVES
 from interp.score.nulls.shuffle import shuffle_labels
 from interp.score.sampling import SampleConfig, draw_sample, is_enough, looks_of
 from interp.score.statistics.means import mean_interval
@@ -65,6 +65,8 @@ class ScoreSummary:
     """Scores with a note that the label speaks to the judge."""
     n_weak: int = 0
     """Scores with a note that some negatives are weak ones."""
+    n_grouped: int = 0
+    """Scores with a note that near-duplicates left them fewer images."""
     n_supported: int = 0
     """Labels that are `supported`, as are the next two; none where no null was graded."""
     n_undecided: int = 0
@@ -190,6 +192,7 @@ def summarise(
         reasons=tuple(commonest(_reasons(last.values()))),
         n_noted=sum(SPEAKS_TO_JUDGE in score.note for score in scored),
         n_weak=sum(WEAK_NEGATIVES in score.note for score in scored),
+        n_grouped=sum(GROUPED in score.note for score in scored),
         **_support(last, explanations or {}, control),
         auroc_low=of_auroc.low,
         auroc_high=of_auroc.high,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -81,13 +81,22 @@ def draw_sample(evidence: Evidence, config: SampleConfig) -> Sample:
 
     Positives: as many from every stratum of the uniform sample, the top list fills up what lacks.
     Negatives: half silent, half hard, in the positives' mix of domains; weak ones make up for what
-    both lack, and then only the stronger half of the active images is positive. Raises `LeakError`.
+    both lack, and then only the stronger half of the active images is positive. Near-duplicates,
+    and other images of one group, say no more than one of them: of each group at most one is among
+    the positives, and one among the negatives. Raises `LeakError`.
     """
-    positives = _positives(evidence, config)
-    mix = Counter(example.domain for example in positives)
-    negatives = _negatives(evidence, mix, config.n_negative, config.side)
-    check_side((*positives, *negatives), config.side)
-    return Sample(positives, negatives)
+    sample = _draw(evidence, config)
+    check_side((*sample.positives, *sample.negatives), config.side)
+    return sample
+
+
+def n_left_out(evidence: Evidence, config: SampleConfig, sample: Sample) -> int:
+    """Images that a test has fewer than if each counted that `sample` leaves out for its group."""
+    if not any(example.group for example in evidence.examples):
+        return 0
+    apart = tuple(replace(example, group="") for example in evidence.examples)
+    whole = _draw(replace(evidence, examples=apart), config)
+    return sum(map(len, whole)) - sum(map(len, sample))
 
 
 def is_enough(sample: Sample, config: SampleConfig) -> bool:
@@ -207,6 +216,12 @@ _POSITIVES, _DEAL = 1, 2
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
+def _draw(evidence: Evidence, config: SampleConfig) -> Sample:
+    positives = _positives(evidence, config)
+    mix = Counter(example.domain for example in positives)
+    return Sample(positives, _negatives(evidence, mix, config.n_negative, config.side))
+
+
 def _positives(evidence: Evidence, config: SampleConfig) -> tuple[Example, ...]:
     side = config.side
     rng = np.random.default_rng([_POSITIVES, evidence.stats.latent])
@@ -231,14 +246,14 @@ def _negatives(
     chosen: list[Example] = []
     shares = apportion(n, np.array([*mix.values()], dtype=int)).tolist()
     for domain, share in zip(mix, shares, strict=True):
-        taken = {example.image_id for example in chosen}
+        taken = {example.group_id for example in chosen}
         of_domain = _half_and_half(
-            [e for e in silent if e.domain == domain and e.image_id not in taken],
-            [e for e in hard if e.domain == domain and e.image_id not in taken],
+            [e for e in silent if e.domain == domain and e.group_id not in taken],
+            [e for e in hard if e.domain == domain and e.group_id not in taken],
             share,
             extra_hard=len(chosen) % 2 == 0,
         )
-        weakest = [e for e in weak if e.domain == domain and e.image_id not in taken]
+        weakest = [e for e in weak if e.domain == domain and e.group_id not in taken]
         chosen += _distinct([*of_domain, *weakest])[:share]
     return tuple(chosen)
 
@@ -318,8 +333,8 @@ def _shuffled(examples: Sequence[Example], rng: np.random.Generator) -> list[Exa
 
 
 def _distinct(examples: Iterable[Example]) -> list[Example]:
-    """The first example of each image."""
+    """The first example of each image and of each group."""
     first: dict[str, Example] = {}
     for example in examples:
-        first.setdefault(example.image_id, example)
+        first.setdefault(example.group_id, example)
     return list(first.values())

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Protocol
 
 from interp.llm.failures import Reason, commonest
+from interp.llm.scheduler import gather
 from interp.llm.types import Question, VisionModel, is_transient
 from interp.pictures.cache import Images, read_images
 from interp.pictures.grid import FIRST, SECOND, Tile
@@ -20,7 +21,6 @@ from interp.records.types import TOO_FEW, UNREADABLE, AnsweredBy, Explanation
 from interp.score.judge import Judgement, Pictures
 from interp.score.kinds.asking import GridAsker, GridQuestion
 from interp.score.kinds.task import Case, Drawn, Posed, TaskKind
-from interp.score.latent import gather
 
 MOST_MISSING = 0.1
 """With a larger share of the answers missing there is no figure, but a failure."""

@@ -11,12 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp.records.split import LeakError, split_of
-from interp.records.types import Evidence, Explanation, Status
+from interp.records.types import TOO_FEW, Evidence, Explanation, Status
+from interp.records.wording import GROUPED
 from interp.score.nulls.shuffle import shuffle_labels
-from interp.score.sampling import Sample, SampleConfig, check_held_out, deal, draw_sample, is_enough
+from interp.score.sampling import (
+    Sample,
+    SampleConfig,
+    check_held_out,
+    deal,
+    draw_sample,
+    is_enough,
+    n_left_out,
+)
 from sae.core.errors import UserError
 from sae.core.files import sha256_hex
 from tests.support.interp.latents import MAX_ACT, explained, make_evidence
+from tests.support.interp.scoring import Scripted, redness, score
 
 CONFIG = SampleConfig()
 
@@ -73,6 +83,51 @@ def test_fewer_images_than_asked_for_are_used_and_fewer_than_five_are_not_enough
     assert not is_enough(draw_sample(make_evidence(n_active=4), CONFIG), CONFIG)
     assert not is_enough(draw_sample(make_evidence(n_silent=4, n_hard=0), CONFIG), CONFIG)
     assert draw_sample(make_evidence(n_active=0), CONFIG) == ((), ())
+
+
+PLACES = {"top": 0, "quantile": 0, "silent": 100, "hard": 200}
+"""Where the names of a kind's groups begin; the strongest images are of the even sample too."""
+
+
+def grouped(evidence: Evidence, size: int) -> Evidence:
+    """Each `size` images of one kind and side, as they are ranked, are near-duplicates."""
+    every = [sha256_hex(b"%d" % k) for k in range(900)]
+    names = {side: [name for name in every if on(name, side)] for side in ("explain", "score")}
+    groups = (names[e.side][PLACES[e.kind] + e.rank // size] for e in evidence.examples)
+    pairs = zip(evidence.examples, groups, strict=True)
+    return dataclasses.replace(
+        evidence, examples=tuple(dataclasses.replace(e, group=group) for e, group in pairs)
+    )
+
+
+def on(name: str, side: str) -> bool:
+    return split_of(name) == side
+
+
+def test_of_near_duplicates_one_is_a_positive_and_one_a_negative() -> None:
+    evidence = grouped(make_evidence(n_silent=32, n_hard=16), 2)
+    sample = draw_sample(evidence, CONFIG)
+    for images in sample:
+        assert len({e.group for e in images}) == len(images)
+    assert len(sample.positives) == 20  # of 30 pairs
+    assert len(sample.negatives) == 20  # of 16 + 8 pairs
+    assert n_left_out(evidence, CONFIG, sample) == 0
+    many = grouped(make_evidence(n_silent=32, n_hard=16), 4)
+    few = draw_sample(many, CONFIG)
+    assert [len(images) for images in few] == [15, 12]
+    assert n_left_out(many, CONFIG, few) == 13
+    assert draw_sample(grouped(make_evidence(), 1), CONFIG).positives  # groups of one: as if none
+    alone = grouped(make_evidence(), 1)
+    ids = [[e.image_id for e in images] for images in draw_sample(alone, CONFIG)]
+    assert ids == [[e.image_id for e in side] for side in draw_sample(make_evidence(), CONFIG)]
+
+
+def test_a_score_with_fewer_images_for_near_duplicates_says_so() -> None:
+    said = score(Scripted(redness), grouped(make_evidence(), 4))
+    assert (said.n_positive, said.n_negative, said.note) == (15, 12, GROUPED)
+    assert score(Scripted(redness), grouped(make_evidence(), 2)).note == ""
+    gone = score(Scripted(redness), grouped(make_evidence(), 20))
+    assert (gone.failure, gone.note) == (TOO_FEW, GROUPED)
 
 
 def test_all_test_images_are_on_the_score_side() -> None:
