@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interp.cli.judged import run_tasks
+from interp.cli.judged import require_only, run_tasks, score_edited
 from interp.cli.preview import preview, preview_in_all
 from interp.cli.said import (
     flatten,
@@ -168,6 +168,9 @@ def score(
             show_default=False,
         ),
     ] = "",
+    only: Annotated[
+        str, typer.Option(help="edited: the labels that people wrote (interp review).")
+    ] = "",
     config: ConfigOption = None,
     json: JsonOption = None,
 ) -> int:
@@ -182,6 +185,9 @@ def score(
     from interp.report.specificity import specificities
 
     opened = open_run(run)
+    if only:
+        require_only(only, judging, control)
+        return score_edited(opened, settings, work, nulls, json, verdict)
     if names := read_controls(control):
         return go_through_controls(opened, names, settings, control_latents, work, nulls, json)
     plan = Judging(opened, settings, judging, control, work, nulls)

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from interp.cli.said import flatten, say_refusals, say_scored
+from interp.pipeline.judging.settings import JudgingSettings
+from interp.pipeline.settings import JudgeSettings, Work, choose_latents
+from interp.records.circular import is_circular
 from interp.records.family import family_of, is_one_family
-from interp.records.tasks import CANARY, CHECKS, FUZZ, INTRUDER, MATCH, SIMULATE
+from interp.records.tasks import CANARY, CHECKS, DETECT, FUZZ, INTRUDER, MATCH, SIMULATE
+from interp.records.wording import BY_PERSON
 from sae.cli import console
+from sae.core.errors import UserError, quote
+from sae.core.files import did_you_mean
 
 if TYPE_CHECKING:
     from interp.pipeline.judging.plan import Judging
+    from interp.run.run import Run
     from interp.score.tasks import TaskSummary
 
+ONLY_EDITED = "edited"
+"""What `interp score --only` takes: labels that people wrote."""
 Figures = dict[str, float | int | str]
 
 _MEANS = {
@@ -43,6 +55,44 @@ def run_tasks(plan: Judging, counts: list[tuple[int, int]]) -> Figures:
     if plan.detect is not None:
         figures |= _check(plan)
     return figures
+
+
+def require_only(only: str, judging: JudgingSettings, control: str) -> None:
+    """Raises `UserError` where `--only` is not known, or stands with what it does not do."""
+    if only != ONLY_EDITED:
+        near = did_you_mean(only, [ONLY_EDITED])
+        raise UserError(f"--only {only!r} is not known; it is {ONLY_EDITED}{near}")
+    if control or judging.kind != DETECT:
+        what = "--control" if control else "--kind"
+        raise UserError(f"--only {ONLY_EDITED} has no {what}; leave one of them out")
+
+
+def score_edited(
+    run: Run,
+    settings: JudgeSettings,
+    work: Work,
+    nulls: str,
+    json: Path | None,
+    exit_code: Callable[[int, int, Work], int],
+) -> int:
+    """Score the labels that people wrote, beside the run's own; `exit_code` of missing answers."""
+    from interp.cli.preview import preview
+    from interp.pipeline.judging.edited import EditedStage
+    from interp.report.labels import write_labels
+
+    chosen = None if work.latents is None else choose_latents(run.evidence, work.latents)
+    stage = EditedStage(run, settings, chosen, work, nulls)
+    if work.sends_nothing:
+        return preview(run, [stage], work, json)
+    summary = stage.run()
+    circular = is_circular(summary.scorer, run.info.clip)
+    say_scored(summary, circular)
+    say_refusals(stage)
+    console.say(f"  {BY_PERSON}")
+    console.write_figures(json, {**flatten(dataclasses.asdict(summary)), "circular": circular})
+    written = {"labels": write_labels(run), "scores": stage.file}
+    console.finish(written, [f"interp cards --run {quote(run.path)}"])
+    return exit_code(summary.n_missing, summary.n_images, work)
 
 
 def _say_task(summary: TaskSummary) -> None:

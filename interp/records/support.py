@@ -82,6 +82,12 @@ def count_states(found: Iterable[Support]) -> dict[State, int]:
     return {state: states.count(state) for state in STATES}
 
 
+def accepts_label(score: Score, support: Support | None) -> bool:
+    """Whether the judge takes a label to hold: it is supported; where no null was graded, the
+    interval of its AUROC lies above chance."""
+    return support.state == "supported" if support else score.auroc_low > 0.5
+
+
 def _rank(score: Score, pool: Sequence[Null]) -> tuple[int, int]:
     """How many other labels do as well, of how many: on the same images, or else foils of all."""
     if score.nulls and score.nulls.n_others:

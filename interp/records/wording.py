@@ -7,6 +7,7 @@ import re
 
 from interp.records.types import Explanation
 from sae.core.csv_cells import mark_label
+from sae.core.files import sha256_hex
 
 MAX_LABEL = 200
 """Characters. A longer label is cut at a word."""
@@ -32,6 +33,10 @@ UNCOUNTED = (
 
 GROUPED = "fewer images: near-duplicates, or images of one group, count once"
 """Note on a score that has fewer images for it."""
+PERSON = "person"
+"""Who explained, where a person wrote the label."""
+BY_PERSON = "the label was written by a person, who could see the images that test it"
+"""Note on the score of such a label."""
 
 _BETWEEN = (
     "it|this|that|them|these|those|all|every|each|any|both|everything|the|a|an|with|as|of|at|to|is|"
@@ -66,6 +71,11 @@ def interpretation(explanation: Explanation | None) -> str:
     label = marked_label(explanation)
     second = explanation.second_label if explanation and label else None
     return f"{label}; also {second}" if second else label
+
+
+def hash_label(explanation: Explanation | None) -> str:
+    """16 hex digits of the label as people read it: a verdict on another label is told by them."""
+    return sha256_hex(interpretation(explanation).encode(errors="replace"))[:16]
 
 
 @functools.lru_cache(maxsize=1 << 14)

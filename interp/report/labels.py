@@ -21,6 +21,7 @@ from interp.report.controls import control_scores, supports_of
 from interp.report.specificity import specificities
 from interp.run.run import Run
 from interp.run.transfer_file import read_transfer
+from interp.run.verdicts import Review, fresh_reviews
 from sae.core.csv_cells import read_cell, write_cell
 from sae.core.errors import UserError, quote
 from sae.core.files import replacing
@@ -39,6 +40,9 @@ TEXT_COLUMNS = (
     "second_label",
     "description",
     "verdict",
+    "human_verdict",
+    "human_label",
+    "human_note",
     "supported",
     "best_null",
     "status",
@@ -55,6 +59,10 @@ TEXT_COLUMNS = (
     "beats_linear",
 )
 COUNT_COLUMNS = ("n_positive", "n_negative", "n_missing")
+HUMAN_COLUMNS = (
+    *("human_verdict", "human_label", "human_note"),
+    *("human_auroc", "human_auroc_low", "human_auroc_high"),
+)
 EFFECT_COLUMNS = tuple(
     f"{edit}{bound}" for edit in ("ablate", "boost") for bound in ("", "_low", "_high")
 )
@@ -66,6 +74,7 @@ COLUMNS = (
     "description",
     "verdict",
     "confidence",
+    *HUMAN_COLUMNS,
     "auroc",
     "auroc_low",
     "auroc_high",
@@ -117,9 +126,10 @@ Cell = str | int | float
 def write_labels(run: Run) -> Path:
     """Write `labels.csv` of a run and return its path. The same files give the same bytes.
 
-    Every latent has a row, dead ones too. `interpretation` is the label with its mark where
-    it is unclear and with the second one, "" without one; `status`
-    says why: "dead", "dense", "failed: KIND" of the explainer, "unscored: KIND" of the scorer.
+    Every latent has a row, dead ones too. `interpretation` is what a person wrote in place of the
+    label; else the label with its mark where it is unclear and with the second one, "" without one;
+    `status` says why: "dead", "dense", "failed: KIND" of the explainer, "unscored: KIND" of the
+    scorer.
     """
     results, clip = run.results, run.info.clip
     supports = supports_of(results)
@@ -127,7 +137,8 @@ def write_labels(run: Run) -> Path:
     asked = {task.kind for task in results.tasks}
     columns = columns_of(run.evidence.info.domains, [kind for kind in TASKS if kind in asked])
     crossed, baselines = read_transfer(run.path), against_linear(results)
-    specific = specificities(results)
+    specific, reviews = specificities(results), fresh_reviews(run.path, results)
+    edited = {line.score.latent: line.score for line in run.edited.score_lines}
     lines = [",".join(map(write_cell, columns))]
     for latent in range(run.evidence.info.n_latents):
         stats = run.evidence.stats(latent)
@@ -135,6 +146,8 @@ def write_labels(run: Run) -> Path:
         cells = _cells(stats, results.explanation(latent), score, clip)
         cells |= _effect_cells(results.effect(latent))
         cells |= _support_cells(supports.get(latent), score, untrained)
+        human = (reviews.get(latent), edited.get(latent))
+        cells |= _human_cells(*human, cells["interpretation"])
         tasks = results.tasks_of(latent)
         cells |= _task_cells(tasks) | {"dollars": _dollars(cells["dollars"], tasks)}
         cells["transfer"] = crossed[latent].kind if latent in crossed else ""
@@ -232,6 +245,20 @@ def _cells(
 def _score_cells(score: Score | None) -> dict[str, Cell]:
     names = COLUMNS[COLUMNS.index("auroc") : COLUMNS.index("supported")]
     return {name: math.nan if score is None else getattr(score, name) for name in names}
+
+
+def _human_cells(review: Review | None, edited: Score | None, machine: Cell) -> dict[str, Cell]:
+    """What a person said; the figures are of the person's own label, where it was scored."""
+    label = review.better if review else ""
+    score = edited if edited and edited.label == label else None
+    figures = ("auroc", "auroc_low", "auroc_high")
+    return {
+        "interpretation": label or machine,
+        "human_verdict": review.verdict if review else "",
+        "human_label": label,
+        "human_note": review.note if review else "",
+        **{f"human_{name}": getattr(score, name, math.nan) for name in figures},
+    }
 
 
 def _effect_cells(effect: CausalEffect | None) -> dict[str, Cell]:

@@ -36,6 +36,8 @@ TRANSFER = "transfer"
 """Folder of the journal that `interp transfer` keeps."""
 CANDIDATES = "candidates"
 """Folder of the journal that `interp explain --best-of` keeps."""
+EDITED = "edited"
+"""Folder of the journal that `interp score --only edited` keeps."""
 DISAMBIGUATION = "disambiguation"
 """Folder of the journal that `interp explain --disambiguate` keeps."""
 INFO, UNFINISHED = "run.json", "run.unfinished.json"
@@ -206,6 +208,11 @@ class Run:
     def disambiguation(self) -> Results:
         """What was said of latents that shared a label, also where it was the same again."""
         return Results(self.path / DISAMBIGUATION)
+
+    @cached_property
+    def edited(self) -> Results:
+        """Scores of the labels that people wrote in place of the run's own."""
+        return Results(self.path / EDITED)
 
     @property
     def sae(self) -> Path:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -91,6 +92,20 @@ def _foil_shift(scores: Mapping[int, Score], lines: Iterable[TaskScore]) -> dict
         return {}
     shift = pairs.bounded("foil_shift", _shift, pairs.first, pairs.again)
     return {**shift, "foil_n": len(pairs.first)}
+
+
+def people_and_judge(people: Mapping[int, bool], judge: Mapping[int, bool]) -> dict[str, float]:
+    """Cohen's kappa, with its interval, of what people and the judge say of labels, by latent.
+
+    Only latents with both count; {} without any.
+    """
+    both = sorted(people.keys() & judge.keys())
+    if not both:
+        return {}
+    x, y = ([float(by[latent]) for latent in both] for by in (people, judge))
+    agreed = fmean(a == b for a, b in zip(x, y, strict=True))
+    kappa = Pairs(both, x, y, []).bounded("kappa", _kappa, x, y)
+    return {"n": float(len(both)), "agreed": agreed, **kappa}
 
 
 def warnings_of(checks: Mapping[str, Mapping[str, float]]) -> list[str]:

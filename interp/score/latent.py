@@ -29,7 +29,9 @@ from interp.records.types import (
     Verdict,
 )
 from interp.records.wording import (
+    BY_PERSON,
     GROUPED,
+    PERSON,
     SPEAKS_TO_JUDGE,
     UNCOUNTED,
     WEAK_NEGATIVES,
@@ -290,6 +292,7 @@ def _score(
         WEAK_NEGATIVES: any(verdict.kind == "weak" for verdict in verdicts),
         GROUPED: test.n_left_out > 0,
         UNCOUNTED: bool(test.looks) and not test.counted,
+        BY_PERSON: test.explanation.model == PERSON,
         **dict.fromkeys(lazy_notes(paid), True),
     }
     figures = Figures() if failure else figures_of(verdicts, z)

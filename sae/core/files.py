@@ -206,14 +206,25 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], *, durable: bool = False) -> None:
     """Append one JSON object a line. When this returns the lines outlive the process, killed or
-    not; a power cut may cost the last ones (a wait for the disk takes tens of milliseconds)."""
+    not; a power cut may cost the last ones, unless `durable` waits for the disk, which takes tens
+    of milliseconds."""
     with errors_of(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
         with path.open("a", encoding="utf-8") as file:
             for row in rows:
                 file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        if durable and is_new and os.name != "nt":  # the name of a new file is in its folder
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
 
 class JsonLine(NamedTuple):

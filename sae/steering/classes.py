@@ -177,7 +177,8 @@ def read_latent_labels(path: Path, n_latents: int) -> list[str]:
                 latent = int(line["latent_id"])
                 if not 0 <= latent < n_latents:
                     raise UserError(f"{path}: the SAE has {n_latents} latents, none is {latent}")
-                words[latent] = mark_label(read_cell(line[text] or ""), line.get("verdict") or "")
+                guess = "" if line.get("human_label") else line.get("verdict") or ""
+                words[latent] = mark_label(read_cell(line[text] or ""), guess)
     except (OSError, TypeError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a table of labels: {error}") from None
     return words

@@ -24,8 +24,10 @@ from interp.records.split import split_of
 from interp.records.types import Explanation, Score
 from interp.report.labels import read_labels
 from interp.run.run import Run
+from interp.run.verdicts import append_reviews
 from sae.core.files import read_jsonl
 from tests.support.commands import Walk, interp, sae
+from tests.support.interp.reviewing import verdict_on
 from tests.support.paths import ROOT
 from tests.support.sae.small_clip import small_clip
 from tests.support.servers.loopback import Loopback
@@ -62,6 +64,34 @@ def test_local_walk_ends_with_a_row_for_every_latent_and_a_second_call_changes_n
     assert len(live) > 0
     assert (live["interpretation"] != "").all()
     assert Run(run).gallery.exists()
+
+
+def test_score_only_edited_tests_the_labels_of_people_beside_the_runs_own(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edited = ("score", "--only", "edited", "--model", "local", "--run", run)
+    assert interp("explain", "--model", "local", "--run", run) == 0
+    assert interp(*edited) == 2
+    assert "no label by a person to score" in capsys.readouterr().err
+    assert interp("score", "--model", "local", "--run", run) == 0
+    before = read_labels(run).set_index("latent_id")
+    latent = int(before["auroc"].idxmax())
+    append_reviews(run, [verdict_on(run, latent, "wrong", better="umbrella")])
+    assert interp(*edited) == 0
+    assert "written by a person, who could see the images" in capsys.readouterr().out
+    after = read_labels(run).set_index("latent_id")
+    assert after.loc[latent, "interpretation"] == "umbrella"
+    assert 0 <= after.loc[latent, "human_auroc"] <= 1
+    assert after["human_auroc"].count() == 1
+    assert after["auroc"].equals(before["auroc"])
+    assert (after["label"] == before["label"]).all()
+    written = (run / "edited" / "scores.jsonl").read_bytes()
+    assert interp(*edited) == 0  # nothing is asked twice
+    assert (run / "edited" / "scores.jsonl").read_bytes() == written
+    for more in (("--control", "shuffled"), ("--kind", "intruder")):
+        assert interp(*edited, *more) == 2
+    assert interp("score", "--only", "edit", "--model", "local", "--run", run) == 2
+    assert "did you mean 'edited'?" in capsys.readouterr().err
 
 
 def test_no_held_out_image_is_shown_and_no_shown_image_is_tested(run: Path) -> None:
