@@ -9,10 +9,11 @@ import dataclasses
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from interp.bench.truth import TruthReport, measure, read_truth
+from interp.bench.truth import TruthReport, judge_labels, measure, read_truth
 from interp.evidence.config import CollectConfig
 from interp.pipeline.causal import run_causal
 from interp.pipeline.clip_model import background, judge_encoder
@@ -29,6 +30,7 @@ from interp.report.labels import write_labels
 from interp.report.specificity import specificities, summary_line
 from interp.report.transfer_figure import draw_transfer
 from interp.run.run import Run
+from interp.run.truth_file import write_truth
 from sae.cli import console
 from sae.clip.embed import embed
 from sae.clip.model import load_clip, resolve_device
@@ -41,6 +43,9 @@ from sae.evaluation.evaluate import evaluate_run
 from sae.interchange.load import load
 from sae.training.train import TrainConfig, TrainContext, train
 from sae.world import write_world
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 N_IMAGES = 8000
 """Sketches and photos in all; 4 in 5 scenes of the world show one object or several of a kind."""
@@ -70,10 +75,12 @@ def run_demo(out: Path, settings: ModelSettings, json: Path | None = None) -> No
     console.say(f"{info.n_live} live latents, {info.n_dead} dead, {info.n_dense} dense")
     console.say(f"  {info.describe(info.n_images)}")
     figures = _explain_and_score(run, settings)
+    drawn = read_truth(world / "truth.parquet")
+    write_truth(run.path, judge_labels(run.evidence, drawn, newest_explanations(run)))
     with bar("8/8 cards", "latents") as progress:
         gallery = build_gallery(run, progress)
     with bar("compare with the truth", "scores") as progress:
-        truth = _compare(run, settings, progress)
+        truth = _compare(run, settings, drawn, progress)
     console.print_table(truth.table())
     console.write_figures(
         json, {**report.flat(), **flat(side_by_side(run)), **figures, **dataclasses.asdict(truth)}
@@ -137,12 +144,13 @@ def _cross_domains(run: Run, settings: ModelSettings, latents: list[int]) -> dic
     return found.flat()
 
 
-def _compare(run: Run, settings: ModelSettings, progress: Progress) -> TruthReport:
+def _compare(
+    run: Run, settings: ModelSettings, truth: pd.DataFrame, progress: Progress
+) -> TruthReport:
     """Labels against the planted truth; the judge of it is the local one, whoever explained."""
     from interp.local.models import LocalJudge
 
     reader = run.evidence
     encoder = judge_encoder(run, settings)
     judge = LocalJudge(encoder, background(reader, encoder=encoder))
-    truth = read_truth(run.path / "world" / "truth.parquet")
     return measure(reader, load(run.sae), truth, newest_explanations(run), judge, progress)

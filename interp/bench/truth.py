@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from interp.evidence.reader import EvidenceReader
 from interp.records.types import Explanation, Status
+from interp.run.truth_file import LabelTruth
 from interp.score.judge import Judge
 from interp.score.latent import score_latent
 from interp.score.nulls.shuffle import shuffle_labels
@@ -120,6 +121,21 @@ def measure(
         auroc_true=float(np.median(true)) if true else float("nan"),
         auroc_shuffled=float(np.median(false)) if false else float("nan"),
     )
+
+
+def judge_labels(
+    reader: EvidenceReader, truth: pd.DataFrame, explanations: Mapping[int, Explanation]
+) -> list[LabelTruth]:
+    """Whether each label of a live latent is true of the images that it is for."""
+    found = planted(reader, truth)
+    made = []
+    for latent in reader.live():
+        said = explanations.get(latent)
+        if said is not None and said.label is not None:
+            named = _named_concept(said, found.names)
+            concept = found.names[found.concept[latent]]
+            made.append(LabelTruth(latent, said.label, concept, _is_true(found, latent, named)))
+    return made
 
 
 def read_truth(path: Path) -> pd.DataFrame:

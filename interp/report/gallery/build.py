@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from interp.evidence.bad_images import report_bad_images
 from interp.records.transfer import Transfer
 from interp.records.types import Evidence, Example, Explanation, Score
-from interp.records.wording import interpretation
+from interp.records.wording import hash_label, interpretation
 from interp.report.controls import supports_of
 from interp.report.figures import number
 from interp.report.gallery.cards import collect_images, frame_box, is_stale, make_card
+from interp.report.gallery.reviews import review_columns
 from interp.report.gallery.thumbs import Thumbs
 from interp.report.task_words import test_words
 from interp.run.results import Results
@@ -59,7 +60,7 @@ def build_gallery(run: Run, progress: Progress | None = None) -> Path:
         thumbs = Thumbs(reader, folder, earlier=target)
         crossed = read_transfer(run.path)
         columns = _write_shards(reader, results, crossed, thumbs, folder / "data", progress)
-        index = {"meta": _meta(reader, run.path), **columns, **classes}
+        index = {"meta": _meta(reader, run.path), **columns, **classes, **review_columns(run)}
         if crossed:
             kinds = {latent: one.kind for latent, one in crossed.items()}
             index["transfer"] = [kinds.get(latent) for latent in range(len(reader.latents))]
@@ -146,7 +147,8 @@ def _write_shards(
         thumbs.ensure(shown)
         gone, boxes = frozenset(thumbs.missing), _boxes(reader, shown, thumbs)
         cards = [
-            make_card(*one, domains, gone, clip, boxes, *other) | {"tasks": words.get(latent, [])}
+            make_card(*one, domains, gone, clip, boxes, *other)
+            | {"tasks": words.get(latent, []), "label_hash": hash_label(one[1])}
             for latent, one, other in zip(latents, known, more, strict=True)
         ]
         k = start // SHARD_CARDS

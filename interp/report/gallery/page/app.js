@@ -70,8 +70,21 @@
 
   /* ---- page ---- */
 
+  /** What reviewing needs of the page. */
+  const lent = {
+    id: () => state.id,
+    goal: () => parse(location.hash).id,
+    ids: () => list.ids,
+    go: (id) => { location.hash = G.href(id); },
+    redraw: () => list?.redraw(),
+    relist: () => relist(),
+    show: () => (state.id === null ? showStart() : showCard()),
+    say: (words) => { $("said").textContent = words; },
+  };
+
   function begin() {
     const { meta } = index;
+    G.review.begin(index, lent);
     $("run").textContent = meta.run;
     $("summary").textContent = `${G.plural(index.status.length, "latent")} · ${G.plural(meta.n_images, "image")}`;
     options($("show"), G.shown(index).map(([name, [title, fits]]) => [name, `${title} (${G.count(index.status.filter((_, i) => fits(index, i)).length)})`]));
@@ -122,26 +135,28 @@
     const { id } = state;
     const around = list.around(id);
     const { shard_cards: size } = index.meta;
-    let shown;
+    let shown, card;
     try {
-      shown = G.card((await shard(Math.floor(id / size)))[id % size], index.meta, around);
+      card = (await shard(Math.floor(id / size)))[id % size];
+      shown = G.card(G.review.open(card), index.meta, around);
     } catch (error) {
       shards.delete(Math.floor(id / size));
       shown = el("p.notice", { role: "alert" }, "This card cannot be read (", text(error.message), "). Is the gallery folder complete?");
     }
     if (state.id !== id) return; // the reader has gone on
     const same = document.body.dataset.shown === String(id);
-    show(shown, String(id), index.label[id] ?? `Latent ${id}`);
+    show(shown, String(id), index.label[id] ?? `Latent ${id}`, card);
     if (!same) $("said").textContent = `Latent ${id}: ${index.label[id] ?? "no label"}`;
     if (around.after !== null) shard(Math.floor(around.after / size)).catch(() => shards.delete(Math.floor(around.after / size)));
   }
 
-  function show(node, name, title) {
+  function show(node, name, title, card = null) {
     const same = document.body.dataset.shown === name;
     document.title = `${title} – ${index.meta.run}`;
     document.body.dataset.shown = name;
     document.body.classList.toggle("has-card", name !== "start");
     $("main").replaceChildren(node);
+    G.review.show(card);
     if (same) return;
     $("main").scrollTop = 0;
     window.scrollTo(0, 0);
@@ -173,7 +188,8 @@
         meta.domains.length === 1 ? null : el("section.panel.where", {}, el("h2", {}, "Where latents answer"), shares(meta))),
       samples("Labels that predict best", "score"),
       samples("Labels that predict worst", "worst"),
-      el("p.keys", {}, el("kbd", {}, "j"), " next  ", el("kbd", {}, "k"), " previous  ", el("kbd", {}, "/"), " search  ", el("kbd", {}, "h"), " heat map")),
+      el("p.keys", {}, el("kbd", {}, "j"), " next  ", el("kbd", {}, "k"), " previous  ", el("kbd", {}, "/"), " search  ", el("kbd", {}, "h"), " heat map"),
+      el("p.keys.more", {}, el("kbd", {}, "1"), " right  ", el("kbd", {}, "2"), " partly  ", el("kbd", {}, "3"), " wrong  ", el("kbd", {}, "4"), " unclear  ", el("kbd", {}, "n"), " next to review  ", el("kbd", {}, "u"), " undo  ", el("kbd", {}, "e"), " better label  ", el("kbd", {}, "m"), " note  ", el("kbd", {}, "b"), " blind")),
     "start", "Latents");
   }
 
@@ -207,6 +223,7 @@
       return;
     }
     const { before, after } = list.around(state.id);
+    if (G.review.onKey(event)) { event.preventDefault(); return; }
     if (event.key === "j" && after !== null) location.hash = G.href(after);
     else if (event.key === "k" && before !== null) location.hash = G.href(before);
     else if (event.key === "h") G.toggleHeat();

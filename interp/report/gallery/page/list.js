@@ -94,6 +94,11 @@
       return { before: this.ids[at - 1] ?? null, after: this.ids[at + 1] ?? null };
     }
 
+    redraw() {
+      this.clear();
+      this.draw();
+    }
+
     clear() {
       this.drawn.clear();
       this.space.replaceChildren();
@@ -122,7 +127,7 @@
       const link = el(`a.row${current ? ".current" : ""}`, { href: G.href(id), "aria-current": current ? "page" : null },
         index.thumb[id] ? el("img", { src: G.thumb(G.hex(index.thumb[id])), alt: "", decoding: "async" }) : el("span.blank", { "aria-hidden": true }),
         el("span.row-text", {}, name(index, id),
-          el("span.row-facts", {}, el("span", { title: "The latent's number" }, `#${id}`),
+          el("span.row-facts", {}, el("span", { title: "The latent's number" }, `#${id}`), G.review.mark(id),
             index.status[id] === "dead" ? null : el("span", { title: "Share of all images on which it is active" }, G.percent(index.frequency[id])),
             index.status[id] === "dead" || !G.hasTokens(index.meta) || index.token_frequency[id] === null ? null : el("span", { title: "Share of all tokens on which it is active" }, `${G.percent(index.token_frequency[id])} tokens`),
             index.status[id] === "live" ? null : el(`span.badge.${index.status[id]}`, {}, index.status[id]))),
@@ -135,7 +140,7 @@
 
   function name(index, id) {
     if (index.label[id] !== null) return el("span.row-name", { title: index.label[id] }, text(index.label[id]));
-    const why = index.status[id] === "dead" ? "never active" : index.state[id] === "failed" ? "no label" : "not labelled yet";
+    const why = G.review.hides(id) ? "hidden until your guess" : index.status[id] === "dead" ? "never active" : index.state[id] === "failed" ? "no label" : "not labelled yet";
     return el("span.row-name.none", {}, why);
   }
 

@@ -58,7 +58,7 @@ def test_script_json_holds_no_sign_that_could_end_a_script() -> None:
 
 def test_every_latent_has_a_row_and_a_card_of_the_same_number(run_dir: Path) -> None:
     index, cards = index_of(run_dir), cards_of(run_dir)
-    columns = [index[name] for name in index if name not in ("meta", "shares")]
+    columns = [index[name] for name in index if name not in ("meta", "shares", "review")]
     assert {len(column) for column in [*columns, *index["shares"]]} == {N_LATENTS}
     assert [card["id"] for card in cards] == list(range(N_LATENTS))
     assert [card["explanation"] and card["explanation"]["label"] for card in cards] == index[

@@ -9,7 +9,7 @@
     const view = { card, meta, pictures: card.images };
     return el("article.card", { "aria-labelledby": "title" },
       head(view, around),
-      card.stats.status === "dead" ? dead() : [
+      card.blind ? [tops(view), quantiles(view)] : card.stats.status === "dead" ? dead() : [
         el("div.figures", {}, scorePanel(view), factsPanel(view)),
         el("div.figures", {}, histogramPanel(view), domainPanel(view)),
         card.causal ? panel("causal", "What editing the latent does", el("p", {}, text(card.causal))) : null,
@@ -17,7 +17,7 @@
         transferPanel(view),
         tops(view), quantiles(view), heldOut(view),
       ],
-      provenance(view));
+      card.blind ? null : provenance(view));
   };
 
   /* ---- head ---- */
@@ -33,10 +33,11 @@
           G.source(meta)),
         el("span.steps", {}, step(before, "‹", "Previous latent in the list (k)"), step(after, "›", "Next latent in the list (j)"))),
       title(card),
+      G.review.label(card.id) ? el("p.second.machine", { title: "The heading is a person's label, in place of this one" }, said && said.label ? ["the machine said ", el("em", {}, text(said.marked_label || said.label)), "; the score is of that"] : "the machine had no label") : null,
       said && said.second_label ? el("p.second", { title: "The explainer saw two things" }, "and also ", el("em", {}, text(said.second_label))) : null,
       said && said.description ? el("p.description", {}, text(said.description)) : null,
       said && said.failure ? el("p.notice", {}, "The explainer gave no label: ", why(said)) : null,
-      !said && card.stats.status !== "dead" ? el("p.notice", {}, "Nobody has looked at this latent yet; ", el("code", {}, "interp explain"), " names it.") : null);
+      !said && !card.blind && card.stats.status !== "dead" ? el("p.notice", {}, "Nobody has looked at this latent yet; ", el("code", {}, "interp explain"), " names it.") : null);
   }
 
   /** A kind of failure, and the words of the server. */
@@ -57,7 +58,10 @@
   /** How an image's activation comes of its tokens'. */
   const pooled = ({ pool }) => ({ max: "is the largest of its tokens", mean: "is the mean over its tokens", sum: "is the sum over its tokens", cls: "is that of the class token" })[pool];
 
-  function title({ explanation: said, stats }) {
+  function title({ id, blind, explanation: said, stats }) {
+    if (blind) return el("h1.none", { id: "title" }, "What do these images share?");
+    const human = G.review.label(id);
+    if (human) return el(`h1${human.length > 48 ? ".long" : ""}`, { id: "title", "data-label": human }, text(human));
     const label = said && (said.marked_label || said.label);
     const none = stats.status === "dead" ? "Dead latent" : said ? "No label" : "Not labelled yet";
     return label ? el(`h1${label.length > 48 ? ".long" : ""}`, { id: "title" }, text(label)) : el("h1.none", { id: "title" }, none);
