@@ -14,6 +14,7 @@ import typer
 from interp.cli import ask, bench
 from interp.cli.ask import RunOption
 from interp.cli.causal import causal
+from interp.cli.review import review, verdicts
 from interp.cli.transfer import transfer
 from interp.evidence.config import CollectConfig, CollectInfo
 from interp.llm.types import OPENROUTER
@@ -280,8 +281,9 @@ def _name_of(sae: Path) -> str:
     return sae.resolve().stem if sae.is_file() else sae.resolve().name
 
 
-for _command in (bench.bench, ask.models, ask.ledger):
+for _command in (review, bench.bench, ask.models, ask.ledger):
     app.command()(_command)
+app.add_typer(verdicts)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Verdicts of people: taken from the page or from a file, checked, and written into the run."""
