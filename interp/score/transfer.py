@@ -218,6 +218,8 @@ def _holds(score: Score | None, home: Score | None) -> Holds:
         return "no"
     if home is None or home is score or home.failure is not None:
         return "open"
+    if {v.image_id for v in home.verdicts} != {v.image_id for v in score.verdicts}:
+        return "open"
     return "no" if _gain(home, score).low > 0 else "open"
 
 

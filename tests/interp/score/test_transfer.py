@@ -98,6 +98,16 @@ def test_a_label_fails_where_the_one_of_that_domain_is_clearly_better_on_the_sam
     )
 
 
+def test_scores_on_other_images_are_not_compared():
+    scores = two_by_two(0.95, 0.58, 0.95, 0.95)
+    assert classify(stats(), DOMAINS, LABELS, scores).kind == "one way"
+    home = scores["photo", "photo"]
+    other = dataclasses.replace(home.verdicts[0], image_id="f" * 64)
+    home = dataclasses.replace(home, verdicts=(other, *home.verdicts[1:]))
+    scores["photo", "photo"] = home
+    assert classify(stats(), DOMAINS, LABELS, scores).kind == "undecided"
+
+
 def test_the_interval_of_the_difference_is_delongs():
     from scipy.stats import norm
 
