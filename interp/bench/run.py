@@ -117,23 +117,37 @@ def estimate_bench(
 ) -> list[Estimate]:
     """What the paid models would cost. Draws and collects what is needed; sends nothing.
 
-    Judges are estimated on the planted names, each as often as there are explainers.
+    Judges are estimated on the labels that there are: free explainers give theirs now. Planted
+    names stand in for those that a paid one has not given yet.
     """
     _begin(out, config)
     estimates: list[Estimate] = []
     with closing(hold(out / LOCK)):
         for subject in prepare(out, config, settings.device):
-            run = _explain(out, subject, LABELS_OF_THE_ESTIMATE, config, settings)
+            named: list[tuple[Run, bool]] = []
             for model in models:
-                made = settings.of(model, config.tier)
+                made, is_named = settings.of(model, config.tier), True
                 if not made.is_local:
                     known = _open_run(out, subject, model)
-                    estimates.append(ExplainStage(known, made, subject.latents).estimate())
+                    stage = ExplainStage(known, made, subject.latents)
+                    estimates.append(stage.estimate())
+                    is_named = not stage.pending
+                by = model if is_named else LABELS_OF_THE_ESTIMATE
+                named.append((_explain(out, subject, by, config, settings), is_named))
             for judge in judges:
                 made = settings.of(judge, config.tier)
                 if not made.is_local:
-                    estimates += [ScoreStage(run, made).estimate()] * len(models)
+                    estimates += [_estimate_scores(run, made, known) for run, known in named]
     return estimates
+
+
+def _estimate_scores(run: Run, judge: ModelSettings, are_known: bool) -> Estimate:
+    """Of what is still to be scored; where other labels stand in, of all of them."""
+    stage = ScoreStage(run, judge)
+    if are_known:
+        return stage.estimate()
+    newest = run.results.newest_explanations().values()
+    return stage.estimate([e for e in newest if e.label is not None])
 
 
 def prepare(out: Path, config: BenchConfig, device: str) -> Iterator[Subject]:

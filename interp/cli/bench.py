@@ -55,9 +55,10 @@ def bench(
         usd = math.fsum(one.usd for one in estimates)
         known = "price unknown" if math.isnan(usd) else f"${usd:.2f}"
         console.say(f"all together: {known}")
-        console.write_figures(
-            json, {"usd": usd, "n_requests": sum(e.n_requests for e in estimates)}
-        )
+        n = sum(one.n_requests for one in estimates)
+        n_prompt = math.fsum(one.prompt_tokens * one.n_requests for one in estimates)
+        told = {"usd": usd, "n_requests": n, "prompt_tokens": n_prompt / n if n else 0.0}
+        console.write_figures(json, told)
         return
     systems, wrote = run_bench(out, config_of, settings, *asked)
     console.print_table(table(systems), titles(systems))

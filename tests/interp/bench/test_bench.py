@@ -14,6 +14,7 @@ import pytest
 from interp.bench.config import TIERS as WORLD_TIERS
 from interp.bench.naming import WorldTruth
 from interp.bench.truth import read_truth
+from interp.llm.ledger.report import read_billed
 from sae.core.errors import OK, USAGE
 from sae.world import TIERS
 from tests.support.commands import interp
@@ -140,3 +141,31 @@ def test_a_vision_model_of_known_rates_is_measured_for_money_and_never_twice(
     assert np.mean(scores) == pytest.approx(np.mean(0.5 + 0.6 * (truths - 0.5)), abs=0.06)
     usd = float(by_vlm["usd_explain"]) + float(by_vlm["usd_score"])
     assert usd == pytest.approx(COST * estimate["n_requests"], rel=0.2)
+
+
+def test_the_estimate_of_a_paid_judge_is_what_is_then_sent_foils_and_all(
+    bench: Path, tmp_path: Path
+) -> None:
+    out, said = Path(shutil.copytree(bench, tmp_path / "out")), tmp_path / "e.json"
+    truth = read_truth(out / "world/truth.parquet")
+    vlm = KnowingVlm(out / "world", WorldTruth(truth, truth.index), 0.8, 0.2)
+    with Loopback(refuse=vlm) as server:
+        asked = ("--models", f"{PERFECT},{MIXED}", "--judges", "fake/vision", "--out", out)
+        paid = (*asked, "--base-url", server.base_url, "--layout", "grid", "--price", "1,1")
+        assert interp("bench", *WORDS, *paid, "--estimate", "--json", said) == OK
+        assert server.chats == []
+        estimate = json.loads(said.read_text())
+        assert interp("bench", *WORDS, *paid, "--max-cost", 100) == OK
+        texts = [" ".join(chat.texts) for chat in server.chats]
+        assert interp("bench", *WORDS, *paid, "--estimate", "--json", said) == OK
+    texts = [text for text in texts if "Which colour" not in text]
+    assert len(texts) == estimate["n_requests"] > 80
+    assert all("rule_2: <<<" in text for text in texts)  # of so few latents all have foils
+    runs = [path.parent for path in (out / "runs").glob("*/calls.sqlite")]
+    assert len(runs) == 2
+    billed = [read_billed(run / "calls.sqlite", "fake/vision", "score-foils") for run in runs]
+    assert sum(one.n for one in billed) == len(texts)
+    expected = estimate["prompt_tokens"] * estimate["n_requests"]
+    assert sum(one.estimated for one in billed) == pytest.approx(expected, rel=0.02)
+    left = json.loads(said.read_text())
+    assert (left["n_requests"], left["usd"]) == (0, 0)  # what is scored is not counted again
