@@ -16,9 +16,10 @@ from interp.cli.ask import RunOption
 from interp.cli.causal import causal
 from interp.cli.review import review, verdicts
 from interp.cli.transfer import transfer
+from interp.cli.workflow.command import init, run
 from interp.evidence.config import CollectConfig, CollectInfo
 from interp.llm.types import OPENROUTER
-from interp.pipeline.settings import DemoSettings
+from interp.pipeline.settings import DemoSettings, Work
 from sae.cli import console
 from sae.cli.console import (
     ConfigOption,
@@ -79,6 +80,10 @@ def common(debug: DebugOption = False, version: VersionOption = False) -> None:
     """What do the latents of an SAE on CLIP respond to? Collect, explain, score, review."""
 
 
+for _command in (run, init):
+    app.command()(_command)
+
+
 @app.command()
 @spread
 def demo(
@@ -89,8 +94,9 @@ def demo(
 ) -> None:
     """All stages on the built-in world: draw, embed, train, collect, explain, score, gallery."""
     from interp.bench.demo import run_demo
+    from interp.cli.workflow.telling import Telling
 
-    run_demo(out, settings, json)
+    run_demo(out, settings, Telling(Work()).tell, json)
 
 
 @app.command()

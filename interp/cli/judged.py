@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,11 +42,17 @@ def run_tasks(plan: Judging, counts: list[tuple[int, int]]) -> Figures:
 
     `counts` gets how many answers are missing, of how many, for each stage.
     """
+    return say_tasks(plan, (stage.run() for stage in (*plan.checks, *plan.tasks)), counts)
+
+
+def say_tasks(
+    plan: Judging, summaries: Iterable[TaskSummary], counts: list[tuple[int, int]]
+) -> Figures:
+    """The same of checks and tasks that were run by whoever gives their summaries."""
     figures: Figures = {}
     early = plan.canaries.stages if plan.canaries else []
-    summaries = (stage.summary(()) for stage in early)  # these were run with the labels
-    others = (stage.run() for stage in (*plan.checks, *plan.tasks))
-    for summary in chain(summaries, others):
+    of_early = (stage.summary(()) for stage in early)  # these were run with the labels
+    for summary in chain(of_early, summaries):
         counts.append((summary.n_missing, summary.n_answers))
         figures[f"{summary.kind}/usd"] = summary.usd
         if summary.kind not in CHECKS:

@@ -70,7 +70,7 @@ def transfer(
         estimates = stage.estimates() if work.estimate else []
         return preview_in_all(estimates, stage.write_requests, work, json)
     made = stage.run()
-    _say(made, opened.info.clip)
+    say_transfer(made, opened.info.clip)
     console.write_figures(json, made.transfer.flat())
     if n_left := len(stage.all_pending) - len(stage.pending):
         console.say(f"{n_left} latents are left; the same command without --limit does them")
@@ -80,10 +80,10 @@ def transfer(
         "labels": write_labels(opened),
     }
     console.finish(written, [f"interp cards --run {quote(opened.path)}"])
-    return _verdict(made, work)
+    return transfer_verdict(made, work)
 
 
-def _say(made: Made, clip: str) -> None:
+def say_transfer(made: Made, clip: str) -> None:
     """The four means, the classes, and what to know about them."""
     header, *rows = made.transfer.table()
     console.print_table(rows, header)
@@ -98,7 +98,7 @@ def _say(made: Made, clip: str) -> None:
         console.say(f"  {CIRCULAR}")
 
 
-def _verdict(made: Made, work: Work) -> int:
+def transfer_verdict(made: Made, work: Work) -> int:
     """Exit code 4 when too much of what was asked has no usable answer."""
     explained = [(one.n_unusable, one.n_asked) for one in made.explained]
     scored = [(one.n_missing, one.n_images) for one in made.scored]

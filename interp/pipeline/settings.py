@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 LAYOUTS = (AUTO, "grid", "separate")
-UNRECORDED = ("device", "concurrency", "timeout", "deadline", "max_cost", "price", "no_cap")
+UNRECORDED = (
+    *("device", "concurrency", "timeout", "deadline", "max_cost", "price", "no_cap"),
+    "capped_with",
+)
 """Settings that change how fast or how far a run goes, not what comes out."""
 N_AT_WORK = 16
 """Latents in work at once with the local model."""
@@ -150,6 +153,8 @@ class ModelSettings:
     ] = AUTO
     vocabulary: str = AUTO
     """Where the local namer takes its words from."""
+    capped_with: tuple[str, ...] = ()
+    """Names of further stages whose cost in this run counts under `max_cost` too."""
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:

@@ -277,7 +277,8 @@ class Stage(ABC, Generic[Item, Record, Summary]):
     def _ask_paid_model(self, label: str, made: list[Record]) -> None:
         with Ledger(self._run.ledger) as ledger:
             self._look_again()
-            model = paid_model(self._settings, ledger, self.capped)
+            capped = dict.fromkeys((*self.capped, *self._settings.capped_with))
+            model = paid_model(self._settings, ledger, capped)
             meter = Meter(n_total=len(self.pending), unit=self.unit)
             with live(label, meter):
                 self._append(

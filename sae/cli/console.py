@@ -12,7 +12,7 @@ import shlex
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,11 +73,24 @@ def run(app: typer.Typer, program: str, argv: Sequence[str] | None = None) -> in
         return _bug(program, error, debug)
     if result == INTERRUPTED:  # also what typer makes of SIGINT
         # What was thrown away once is not to be thrown away again.
-        again = [_without_login(word) for word in typed if word != "--overwrite"]
+        again = [_without_login(word) for word in _once(typed)]
         command = f"{program} {shlex.join(again)}"
         print(f"{program}: interrupted; to go on: {command}", file=sys.stderr, flush=True)
         return TERMINATED if interrupts.was_terminated() else INTERRUPTED
     return result if isinstance(result, int) else OK
+
+
+def _once(typed: Sequence[str]) -> list[str]:
+    """Without what throws work away."""
+    kept: list[str] = []
+    for word in typed:
+        if word == "--overwrite" or word.startswith("--from="):
+            continue
+        if kept and kept[-1] == "--from":
+            kept.pop()
+        else:
+            kept.append(word)
+    return kept
 
 
 def _show_texts_as_written(command: Any) -> None:
@@ -138,8 +151,13 @@ def print_table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ()) -
         say("  " + "  ".join(cells).rstrip())
 
 
-def _read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Make the TOML file's table of this command the defaults that flags override."""
+def _read_config(
+    context: typer.Context, path: Path | None, steps: Collection[str] = ()
+) -> Path | None:
+    """Make the TOML file's table of this command the defaults that flags override.
+
+    Tables in it that are called as one of `steps` go to `context.meta[TABLES]` as they are.
+    """
     if path is None:
         return None
     import tomllib
@@ -156,10 +174,17 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     for group, name in _line_of(context):  # `[steer.classify]` is of `sae steer classify`
         _require_tables(path, table, values, list(group.commands))
         table, values = f"{table}.{name}".lstrip("."), values.get(name, {})
-    mine = {}
+    mine, inner = {}, {word: v for word, v in values.items() if isinstance(v, dict)}
+    context.meta[TABLES] = {
+        name: {_key(word): value for word, value in inner.pop(name).items()}
+        for name in steps
+        if name in inner
+    }
     for word, value in values.items():
+        if word in context.meta[TABLES]:
+            continue
         if _key(word) not in known:
-            near = did_you_mean(_key(word), known)
+            near = did_you_mean(_key(word), [*known, *steps])
             raise UserError(f"{path}: [{table}] has the unknown key {_key(word)!r}{near}")
         mine[known[_key(word)]] = value
     several = {p.name for p in context.command.params if p.multiple or p.nargs != 1}
@@ -210,16 +235,22 @@ VersionOption = Annotated[
         "--version", is_eager=True, callback=_say_version, help="Show the version and end."
     ),
 ]
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
+TABLES = "tables"
+"""In the meta of a command's context: the tables of a settings file that are of its steps."""
+
+
+def config_option(steps: Collection[str] = (), more: str = "") -> Any:
+    """The option `--config` of a command that takes a table for each of its `steps` too."""
+    return typer.Option(
         "--config",
         is_eager=True,
-        callback=_read_config,
-        help="TOML file of settings, one table a command; flags win.",
+        callback=lambda context, path: _read_config(context, path, steps),
+        help=f"TOML file of settings, one table a command{more}; flags win.",
         show_default=False,
-    ),
-]
+    )
+
+
+ConfigOption = Annotated[Path | None, config_option()]
 ImagesOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -92,7 +92,7 @@ def _one_line(name: str) -> Iterator[None]:
 
 def _require_transformers(request: Request, texts: bool) -> None:
     """Raise `UserError`, before weights are fetched, where a library is missing."""
-    text = _open_clip().get_model_config(request.model)["text_cfg"]
+    text = open_clip_module().get_model_config(request.model)["text_cfg"]
     is_siglip = ":" not in request.model and "siglip" in request.model.lower()
     has_tokenizer = text.get("hf_tokenizer_name") or is_siglip
     needed = text.get("hf_model_name") or (texts and has_tokenizer)
@@ -113,7 +113,7 @@ def resolve_name(name: str) -> Request:
     schema, colon, place = name.partition(":")
     if colon and schema in ("local-dir", "hf-hub"):
         return _by_schema(name, schema, place)
-    open_clip = _open_clip()
+    open_clip = open_clip_module()
     model, _, tag = name.rpartition("/")
     model = model.replace("/", "-")
     if name.replace("/", "-") in open_clip.list_models():  # "ViT-B/32" as OpenAI wrote it
@@ -154,7 +154,7 @@ def _by_schema(name: str, schema: str, place: str) -> Request:
 
 def _refuse_other_form(name: str) -> None:
     """Raise `UserError` for a repository of weights that open_clip has under another name."""
-    if found := find_same_weights(name, _open_clip()):
+    if found := find_same_weights(name, open_clip_module()):
         raise UserError(
             f"no CLIP model {name!r} in open_clip's form; did you mean {found}, which are the same "
             f"weights? {NO_DOWNLOAD}"
@@ -166,7 +166,7 @@ def _listed(model: str, tags: list[str]) -> str:
 
 
 def _near(name: str) -> str:
-    open_clip = _open_clip()
+    open_clip = open_clip_module()
     known = [*BUILT_IN, *open_clip.list_models(), *open_clip.list_pretrained(as_str=True)]
     known = [candidate.replace(":", "/") for candidate in known]
     lower = {candidate.lower(): candidate for candidate in known}
@@ -175,7 +175,7 @@ def _near(name: str) -> str:
 
 
 def _random_parts(request: Request) -> Parts:
-    open_clip = _open_clip()
+    open_clip = open_clip_module()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model, _, transform = open_clip.create_model_and_transforms(
@@ -185,7 +185,7 @@ def _random_parts(request: Request) -> Parts:
 
 
 def _load(request: Request) -> Parts:
-    open_clip = _open_clip()
+    open_clip = open_clip_module()
     model, transform = open_clip.create_model_from_pretrained(
         request.model, request.tag, force_quick_gelu=request.quick_gelu
     )
@@ -199,7 +199,7 @@ def _parts(request: Request, model: Any, transform: Any) -> Parts:
         model=model,
         transform=transform,
         make_tokenizer=partial(_make_tokenizer, request, getattr(model, "vocab_size", None)),
-        d_embed=int(_open_clip().get_model_config(request.model)["embed_dim"]),
+        d_embed=int(open_clip_module().get_model_config(request.model)["embed_dim"]),
         image_size=int(size if isinstance(size, int) else size[0]),
         view=VIEWS[mode],
     )
@@ -210,7 +210,7 @@ def _make_tokenizer(request: Request, n_known: int | None) -> Any:
     _require_transformers(request, texts=True)
     with _one_line(request.name):
         arguments = _tokenizer_arguments(request.model)
-        tokenizer = _open_clip().get_tokenizer(request.model, **arguments)
+        tokenizer = open_clip_module().get_tokenizer(request.model, **arguments)
         n_words = getattr(tokenizer, "vocab_size", 0)
         if n_known is not None and n_words > n_known:
             raise ValueError(f"the tokenizer has {n_words} tokens, the model only {n_known}")
@@ -227,7 +227,7 @@ def _tokenizer_arguments(model: str) -> dict[str, str]:
     return {"bpe_path": str(Path(folder) / vocabulary)} if vocabulary else {}
 
 
-def _open_clip() -> Any:
+def open_clip_module() -> Any:
     """Imported when first asked for: it takes seconds."""
     with _quiet():
         return importlib.import_module("open_clip")

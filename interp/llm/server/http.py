@@ -250,6 +250,11 @@ class _Secret:
 _NO_KEY = "none"
 
 
+def require_key(config: ClientConfig) -> None:
+    """Raise `UserError` where the server needs a key and there is none, or what is no key."""
+    _checked_key(None, config)
+
+
 def _checked_key(given: str | None, config: ClientConfig) -> str:
     key = (given if given is not None else os.environ.get(KEY_VARIABLE, "")).strip()
     if not key and config.needs_key:

@@ -1,0 +1,1 @@
+"""`interp run`: its command line, and what it prints."""

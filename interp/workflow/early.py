@@ -1,0 +1,25 @@
+"""What paid steps will need -> one clear error before any work, where it is not there."""
+
+from __future__ import annotations
+
+from interp.llm.server.http import require_key
+from interp.pipeline.paid_model import checked_price, client_config, model_info
+from interp.workflow.names import EXPLAIN, SCORE
+from interp.workflow.plan import Plan
+from interp.workflow.settings import Settings
+
+
+def require_models(settings: Settings, plan: Plan) -> None:
+    """Look up the models of the steps that still have something to ask.
+
+    Raises `UserError` for a key that is missing, a model that is not there or reads no images, and
+    a price that is needed and not known.
+    """
+    models = {EXPLAIN: settings.explainer, SCORE: settings.judge}
+    for todo in plan.todos:
+        if todo.is_done or not (todo.cost or todo.is_unknown):
+            continue
+        for step, model in models.items():
+            if not model.is_local and todo.step in (step, "transfer"):
+                require_key(client_config(model))
+                checked_price(model, model_info(model))

@@ -1,0 +1,149 @@
+"""Options and a settings file of `interp run` -> the settings of each of its steps."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from interp.evidence.config import CollectConfig
+from interp.pipeline.judging.settings import JudgingSettings
+from interp.pipeline.settings import JudgeSettings, ModelSettings, Work
+from interp.records.family import LINEAR, LOCAL
+from interp.workflow.names import (
+    AUTO,
+    CAUSAL,
+    EXPLAIN,
+    IMPORT,
+    NONE,
+    ORDER,
+    SCORE,
+    TRAIN,
+    TRANSFER,
+)
+from interp.workflow.options import AskSettings, SizeSettings
+from sae.clip.config import SourceConfig
+from sae.core.files import build_strictly
+from sae.data.folders import FolderConfig
+from sae.evaluation.config import EvalConfig
+from sae.training.config import AUTO_LR, TrainConfig, learning_rate
+
+_OF_JUDGE = {"judge": "model", "judge_price": "price", "judge_clip": "clip"}
+"""Options of the judge, and the fields of its settings that they are."""
+Config = TypeVar("Config")
+
+
+class Said(NamedTuple):
+    """What was said of single steps: in the tables of a settings file, and on the command line."""
+
+    file: str = ""
+    tables: Mapping[str, Mapping[str, Any]] = {}
+    typed: Collection[str] = ()
+    """Names of the options that were typed: they win over any table."""
+
+    def of(self, step: str) -> dict[str, Any]:
+        """What the step's table says."""
+        return dict(self.tables.get(step, {}))
+
+    def build(self, cls: type[Config], step: str, given: Mapping[str, Any]) -> Config:
+        """The settings of a step: its table over `given`, and what was typed over both."""
+        table = {k: v for k, v in self.of(step).items() if k not in self.typed or k not in given}
+        return build_strictly(cls, {**given, **table}, f"{self.file}: [run.{step}]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Of every step of one run."""
+
+    out: Path
+    """The run's folder; store and SAE lie in it."""
+    domains: Mapping[str, Path]
+    source: SourceConfig
+    folders: FolderConfig
+    sae: str = ""
+    """PATH_OR_HUB_ID of an SAE that is there; "": one is trained."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """What was said of the fields of `TrainConfig`; the rest follows from the images."""
+    evaluation: EvalConfig = field(default_factory=EvalConfig)
+    collect: CollectConfig = field(default_factory=CollectConfig)
+    groups: Path | None = None
+    explainer: ModelSettings
+    judge: JudgeSettings
+    judging: JudgingSettings = field(default_factory=JudgingSettings)
+    causal: bool | None = None
+    transfer: str = AUTO
+    allow_misfit: bool = False
+    work: Work = field(default_factory=Work)
+
+    @property
+    def device(self) -> str:
+        """Where everything is computed."""
+        return self.explainer.device
+
+    @property
+    def store(self) -> Path:
+        return self.out / "store"
+
+    @property
+    def sae_dir(self) -> Path:
+        """The SAE that the run is about; the run keeps a copy of it in `sae/`."""
+        return self.out / ("sae-imported" if self.sae else "sae-trained")
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether anything is asked of a model elsewhere."""
+        return not (self.explainer.is_local and self.judge.is_local)
+
+    @property
+    def pair(self) -> str:
+        """The two domains of the step transfer, "a,b"; "" without that step."""
+        if self.transfer == AUTO:
+            return ",".join(self.domains) if len(self.domains) == 2 and not self.is_paid else ""
+        return "" if self.transfer == NONE else self.transfer
+
+    @property
+    def steps(self) -> list[str]:
+        """The names of the steps, in their order."""
+        edits = self.source.layer == "projected" if self.causal is None else self.causal
+        left_out = {TRAIN if self.sae else IMPORT}
+        left_out |= set() if edits else {CAUSAL}
+        left_out |= set() if self.pair else {TRANSFER}
+        return [name for name in ORDER if name not in left_out]
+
+
+def make_models(
+    asked: AskSettings, said: Said
+) -> tuple[ModelSettings, JudgeSettings, JudgingSettings]:
+    """The explainer, the judge, and what the judge is asked to do."""
+    given = dataclasses.asdict(asked)
+    judge = asked.judge or (LOCAL if asked.model == LINEAR else asked.model)
+    own = {name: given.pop(name) for name in _OF_JUDGE}
+    explainer = said.build(ModelSettings, EXPLAIN, given)
+    graded = {"clip": own["judge_clip"], "model": judge}
+    if judge != asked.model:
+        graded["price"] = own["judge_price"]
+    table, tasks = said.of(SCORE), {one.name for one in dataclasses.fields(JudgingSettings)}
+    of_tasks = {name: value for name, value in table.items() if name in tasks}
+    of_judge = {name: value for name, value in table.items() if name not in tasks}
+    typed = set(said.typed) - set(_OF_JUDGE.values())
+    typed |= {field for option, field in _OF_JUDGE.items() if option in said.typed}
+    judging = said._replace(tables={SCORE: of_judge}, typed=typed)
+    return (
+        explainer,
+        judging.build(JudgeSettings, SCORE, {**given, **graded}),
+        said._replace(tables={SCORE: of_tasks}).build(JudgingSettings, SCORE, {}),
+    )
+
+
+def make_training(size: SizeSettings, said: Said) -> dict[str, Any]:
+    """What was said of a training; the names of fields of `TrainConfig`."""
+    table = said.of(TRAIN)
+    if "lr" in table:
+        table["lr"] = learning_rate(table["lr"])
+    own: dict[str, Any] = {"lr": AUTO_LR if isinstance(size.lr, str) else size.lr}
+    own |= {name: n for name in ("n_latents", "k", "epochs") if (n := getattr(size, name))}
+    whole = {**table, **{k: v for k, v in own.items() if k in said.typed or k not in table}}
+    build_strictly(TrainConfig, whole, f"{said.file}: [run.{TRAIN}]")  # before any work
+    return whole

@@ -1,0 +1,284 @@
+"""Settings -> a run, step by step: each goes on where it was, and says what it came to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp.pipeline.causal import run_causal
+from interp.pipeline.collect import run_collect
+from interp.pipeline.explain import ExplainStage
+from interp.pipeline.judging.plan import Judging
+from interp.pipeline.judging.specificity import measure_specificity
+from interp.pipeline.score import ScoreStage
+from interp.pipeline.settings import choose_latents
+from interp.pipeline.transfer import TransferStage, choose_domains
+from interp.report.gallery import build_gallery
+from interp.report.labels import write_labels
+from interp.report.transfer_figure import draw_transfer
+from interp.run.run import Run
+from interp.workflow.defaults import choose_training
+from interp.workflow.names import (
+    CARDS,
+    CAUSAL,
+    COLLECT,
+    EMBED,
+    EVAL,
+    EXPLAIN,
+    IMPORT,
+    SCORE,
+    TRAIN,
+    TRANSFER,
+)
+from interp.workflow.outcomes import (
+    Carded,
+    Collected,
+    Crossed,
+    Edited,
+    Embedded,
+    Evaluated,
+    Explained,
+    Imported,
+    Scored,
+    Tell,
+    Trained,
+)
+from interp.workflow.settings import Settings
+from sae.core.errors import FAILURES, UserError
+from sae.core.progress import bar
+
+if TYPE_CHECKING:
+    from sae.data.folders import ImageFile
+    from sae.data.store import EmbeddingStore
+    from sae.evaluation.report import EvalReport
+
+
+def run_steps(
+    settings: Settings,
+    tell: Tell,
+    files: Sequence[ImageFile] | None = None,
+    first: int = 1,
+    n_more: int = 0,
+    before: Mapping[str, Callable[[Run], None]] | None = None,
+) -> Run:
+    """Make all steps of a run; `tell` is given what each came to.
+
+    `files`: the candidates, where they were listed before; `first` and `n_more` count steps that
+    are made before and after these; `before` has what is done before a step. Raises `UserError` of the first step that cannot be made; what
+    is done stays, and the next call goes on from there.
+    """
+    Run.begin(settings.out)
+    walk = _Walk(settings, files)
+    n_steps = first - 1 + len(settings.steps) + n_more
+    for number, step in enumerate(settings.steps, first):
+        if before and step in before:
+            before[step](walk.run)
+        try:
+            tell(_STEPS[step](walk, f"{number}/{n_steps} {step}"))
+        except UserError as error:
+            raise _in_words_of_run(error, settings, step) from None
+    return walk.run
+
+
+def _in_words_of_run(error: UserError, settings: Settings, step: str) -> UserError:
+    """With the remedy of `interp run` in the place of those of a single command."""
+    said, again = str(error), f"--from {step}"
+    store = f"choose another --out, or delete {settings.store}"
+    for theirs in ("add --overwrite", "or --overwrite", "(with --overwrite)", store):
+        said = said.replace(theirs, theirs.replace("--overwrite", again).replace(store, again))
+    said = said.replace("add --no-zeroshot", "say zeroshot = false in [run.eval] of --config FILE")
+    return UserError(said, error.exit_code)
+
+
+class _Walk:
+    """The steps of one run."""
+
+    def __init__(self, settings: Settings, files: Sequence[ImageFile] | None) -> None:
+        self._settings = settings
+        self._files = files
+
+    @cached_property
+    def run(self) -> Run:
+        """Once it is collected."""
+        return Run(self._settings.out)
+
+    @property
+    def _store(self) -> EmbeddingStore:
+        from sae.data.store import EmbeddingStore
+
+        return EmbeddingStore.open(self._settings.store)
+
+    def embed(self, label: str) -> Embedded:
+        from sae.clip.embed import embed
+        from sae.clip.model import load_clip
+        from sae.clip.vectors import name_store
+        from sae.data.folders import find_images
+
+        settings, source, folders = self._settings, self._settings.source, self._settings.folders
+        files = self._files
+        if files is None:
+            files = find_images(settings.domains, folders)
+        clip = load_clip(source.clip, settings.device, texts=False)
+        with bar(label) as progress:
+            [info] = embed(
+                files,
+                settings.domains,
+                {settings.store: name_store(clip, source)},
+                clip,
+                progress=progress,
+                dtype=source.dtype,
+                workers=source.n_workers,
+                max_pixels=folders.max_pixels,
+                allow_skipped=folders.allow_skipped,
+                follow_links=folders.follow_links,
+            )
+        return Embedded(info, len(files))
+
+    def train(self, label: str) -> Trained:
+        from sae.clip.model import resolve_device
+        from sae.training.train import TrainContext, train
+
+        store, settings = self._store, self._settings
+        info = store.info
+        size = (info.n_images, info.tokens_per_image, info.d)
+        config = choose_training(*size, settings.training)
+        with bar(label, "steps") as progress:
+            context = TrainContext(resolve_device(settings.device), progress)
+            return Trained(train(store, settings.sae_dir, config, context))
+
+    def import_sae(self, label: str) -> Imported:
+        from interp.workflow.bring import bring_sae
+
+        with bar(label, "files") as progress:
+            progress(0, 1)
+            model, notes = bring_sae(self._settings.sae, self._settings.sae_dir, self._store)
+            progress(1, 1)
+        return Imported(model.n_latents, notes)
+
+    def evaluate(self, label: str) -> Evaluated:
+        from sae.evaluation.report import plot_report
+
+        store, settings, asked = self._store, self._settings, self._settings.evaluation
+        figures = read_figures(settings.sae_dir, store)
+        report = None
+        if figures is None:
+            with bar(label) as progress:
+                report = _measure(settings, store, progress)
+            figures = report.flat()
+            if asked.plots:
+                plot_report(report, settings.sae_dir)
+        fvu = figures.get("fvu")
+        if settings.sae and fvu is not None and fvu > 1 and not settings.allow_misfit:
+            raise UserError(
+                f"{settings.sae} rebuilds held-out images worse than their mean does (FVU "
+                f"{fvu:.3g}): it was trained on another CLIP, layer or kind of tokens, or on "
+                "embeddings of length 1; name what it was trained on with --clip, --layer, "
+                "--tokens and another --out. Nothing was asked; --allow-misfit goes on",
+                FAILURES,
+            )
+        return Evaluated(figures, report)
+
+    def collect(self, label: str) -> Collected:
+        settings = self._settings
+        places = (settings.sae_dir, settings.store, settings.out)
+        with bar(label) as progress:
+            _, info = run_collect(
+                *places, settings.collect, settings.device, progress, groups=settings.groups
+            )
+        if not info.n_live:
+            raise UserError(
+                f"no latent can be named: {info.n_dead} are never active, {info.n_dense} on more "
+                f"than {info.dense_above:.0%} of the {info.dense_by}; take more images or another "
+                "--n-latents or --k, with --from train"
+            )
+        return Collected(info)
+
+    def explain(self, label: str) -> Explained:
+        settings = self._settings
+        latents = choose_latents(self.run.evidence, None)
+        stage = ExplainStage(self.run, settings.explainer, latents, settings.work)
+        return Explained(self.run, settings.explainer, stage.run(label), stage.refusals())
+
+    def score(self, label: str) -> Scored:
+        run, settings = self.run, self._settings
+        plan = Judging(run, settings.judge, settings.judging, "", settings.work)
+        summary = None
+        if plan.detect is not None:
+            summary = plan.detect.run(label)
+            if plan.detect.is_local:  # a paid model would be asked as much again
+                measure_specificity(run, plan.detect)
+                ScoreStage(run, settings.judge, control="shuffled").run(f"{label}, control")
+        others = [stage.run(f"{label}, {stage.name}") for stage in (*plan.checks, *plan.tasks)]
+        refusals = plan.stages[0].refusals()
+        return Scored(run, plan, summary, others, refusals)
+
+    def edit(self, label: str) -> Edited:
+        with bar(label, "latents") as progress:
+            return Edited(run_causal(self.run, self._settings.device, progress=progress))
+
+    def cross(self, label: str) -> Crossed:
+        run, settings = self.run, self._settings
+        latents = choose_latents(run.evidence, None)
+        domains = choose_domains(run, settings.pair)
+        models = (settings.explainer, settings.judge)
+        made = TransferStage(run, *models, domains, latents, settings.work).run(label)
+        draw_transfer(run.path)
+        return Crossed(run, made)
+
+    def make_cards(self, label: str) -> Carded:
+        labels = write_labels(self.run)
+        with bar(label, "latents") as progress:
+            return Carded(labels, build_gallery(self.run, progress))
+
+
+_STEPS: dict[str, Callable[[_Walk, str], Any]] = {
+    EMBED: _Walk.embed,
+    TRAIN: _Walk.train,
+    IMPORT: _Walk.import_sae,
+    EVAL: _Walk.evaluate,
+    COLLECT: _Walk.collect,
+    EXPLAIN: _Walk.explain,
+    SCORE: _Walk.score,
+    CAUSAL: _Walk.edit,
+    TRANSFER: _Walk.cross,
+    CARDS: _Walk.make_cards,
+}
+
+
+def _measure(settings: Settings, store: EmbeddingStore, progress: Any) -> EvalReport:
+    """Evaluate the SAE as `sae eval` does."""
+    from sae.cli.options import whole_numbers
+    from sae.clip.model import resolve_device
+    from sae.evaluation.evaluate import evaluate_run
+    from sae.interchange.load import load
+
+    asked, device = settings.evaluation, resolve_device(settings.device)
+    return evaluate_run(
+        load(settings.sae_dir),
+        store,
+        settings.sae_dir,
+        device,
+        asked.n_zeroshot * asked.zeroshot,
+        progress,
+        templates=asked.templates,
+        own_templates=asked.template or [],
+        ks=whole_numbers("k", asked.k),
+        against=load(asked.against) if asked.against else None,
+        set_threshold=asked.calibrate,
+    )
+
+
+def read_figures(sae_dir: Path, store: EmbeddingStore) -> dict[str, float | int | None] | None:
+    """What eval.json says of the SAE on this store; None where it was not evaluated on it."""
+    from sae.core.files import parse_object
+    from sae.evaluation.evaluate import REPORT
+
+    path = sae_dir / REPORT
+    if not path.exists():
+        return None
+    figures = parse_object(path.read_bytes(), str(path))
+    of_store = figures.pop("store", "")
+    figures.pop("format", None)
+    return figures if of_store == store.info.identity else None
