@@ -26,7 +26,6 @@ from interp.workflow.names import (
     TRAIN,
     TRANSFER,
 )
-from interp.workflow.settings import Settings
 from sae.core.files import FORMAT, write_json
 from sae.evaluation.evaluate import REPORT
 
@@ -60,13 +59,12 @@ def find_discarded(out: Path, from_step: str) -> list[Path]:
     return [path for path in dict.fromkeys(made) if path.exists()]
 
 
-def discard(settings: Settings, from_step: str) -> list[Path]:
+def discard(out: Path, from_step: str) -> list[Path]:
     """Throw it away, and return what that was.
 
     The last step's files go first: killed in between, what is left is a run whose first steps are
     done. Raises `UserError` while another process works on the run.
     """
-    out = settings.out
     found = find_discarded(out, from_step)
     if not found:
         return found

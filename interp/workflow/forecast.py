@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from interp.evidence.reader import EvidenceReader
 
-MOST_MADE = 256
+MOST_MADE = 100
 """Made-up latents; what more of them would cost follows from these."""
 KEPT: dict[Kind, int] = {"top": 16, "quantile": 64, "silent": 32, "hard": 24}
 """Images of a made-up latent on either side."""

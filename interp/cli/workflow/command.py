@@ -72,7 +72,7 @@ def run(
         console.write_figures(json, plan.flat())
         return OK
     require_models(settings, plan)
-    discard(settings, steps.from_step)
+    discard(out, steps.from_step)
     telling = Telling(settings.work)
     made = run_steps(settings, telling.tell, planner.files)
     return telling.finish(made, settings, json)
