@@ -206,7 +206,7 @@ class _Walk:
         plan = Judging(run, settings.judge, settings.judging, "", settings.work)
         summary = None
         if plan.detect is not None:
-            summary = plan.detect.run(label)
+            summary = plan.score() if plan.canaries else plan.detect.run(label)
             if plan.detect.is_local:  # a paid model would be asked as much again
                 measure_specificity(run, plan.detect)
                 ScoreStage(run, settings.judge, control="shuffled").run(f"{label}, control")

@@ -1,4 +1,4 @@
-"""Words of `interp run` on the walk's drawings, small enough for seconds; a finished run of them."""
+"""Words of `interp run` on the walk's drawings, small enough for seconds, and a finished run."""
 
 from __future__ import annotations
 
