@@ -66,8 +66,8 @@ def run_steps(
     """Make all steps of a run; `tell` is given what each came to.
 
     `files`: the candidates, where they were listed before; `first` and `n_more` count steps that
-    are made before and after these; `before` has what is done before a step. Raises `UserError` of the first step that cannot be made; what
-    is done stays, and the next call goes on from there.
+    are made before and after these; `before` has what is done before a step. Raises `UserError` of
+    the first step that cannot be made; what is done stays, and the next call goes on from there.
     """
     Run.begin(settings.out)
     walk = _Walk(settings, files)
