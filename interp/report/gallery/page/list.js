@@ -30,7 +30,7 @@
   /** Name -> [text, values by latent, direction]; a missing value always comes last. */
   G.sorts = ({ meta, score, frequency, shares, classes }) => ({
     score: ["Best score first", score, -1],
-    worst: ["Worst score first", score, 1],
+    worst: ["Lowest score first", score, 1],
     frequent: ["Most frequent first", frequency, -1],
     rare: ["Rarest first", frequency, 1],
     ...shareSorts(meta, shares),

@@ -93,10 +93,11 @@
   G.sorts = (columns) => ({
     ...sorts(columns),
     ...(R.kept() === "nowhere" ? {} : {
-      random: ["Review: in random order", random, 1],
-      doubtful: ["Review: lowest score first", own.score, 1],
-      ...(own.gain ? { gain: ["Review: highest gain first", own.gain, -1] } : {}),
-      ...(own.disagreement ? { truth: ["Review: judge against truth first", own.disagreement, -1] } : {}),
+      score: ["Best score first", own.score, -1],
+      worst: ["Lowest score first", own.score, 1],
+      random: ["In random order", random, 1],
+      ...(own.gain ? { gain: ["Highest gain first", own.gain, -1] } : {}),
+      ...(own.disagreement ? { truth: ["Judge against truth first", own.disagreement, -1] } : {}),
     }),
   });
 
