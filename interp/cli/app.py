@@ -14,7 +14,7 @@ import typer
 from interp.cli import ask, bench
 from interp.cli.ask import RunOption
 from interp.cli.causal import causal
-from interp.cli.review import review, verdicts
+from interp.cli.review import review, say_reviews, verdicts
 from interp.cli.transfer import transfer
 from interp.cli.workflow.command import init, run
 from interp.evidence.config import CollectConfig, CollectInfo
@@ -246,6 +246,8 @@ def cards(run: RunOption = None, config: ConfigOption = None) -> None:
     labels = write_labels(opened)
     with bar("cards", unit="latents") as progress:
         gallery = build_gallery(opened, progress)
+    if opened.verdicts.exists():
+        say_reviews(opened)
     console.finish({"labels": labels, "gallery": gallery}, [f"open {quote(gallery)} in a browser"])
 
 

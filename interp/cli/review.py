@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,7 +50,7 @@ def review(
     server = ReviewServer(opened, port)
     console.say(f"{'open:':<9} {server.address}")
     console.say("ctrl-C ends the review; verdicts are in the run as soon as the page says so")
-    if browser:
+    if browser and _has_screen():
         webbrowser.open(server.address)
     try:
         server.serve_forever()
@@ -57,7 +59,7 @@ def review(
     finally:
         server.close()
     console.say()
-    _say_reviews(opened, json)
+    say_reviews(opened, json)
     console.finish({"labels": write_labels(opened)}, _following(opened))
     return TERMINATED if interrupts.was_terminated() else OK
 
@@ -86,7 +88,7 @@ def import_(
         for reason in name_some(reasons):
             console.complain(f"    {reason}")
     n = {f"n_{name}": len(getattr(made, name)) for name in ("stale", "foreign")}
-    _say_reviews(opened, json, {"n_imported": made.n_new, "n_known": made.n_known, **n})
+    say_reviews(opened, json, {"n_imported": made.n_new, "n_known": made.n_known, **n})
     console.finish({"labels": write_labels(opened)}, _following(opened))
     return FAILURES if sum(n.values()) and not made.n_new + made.n_known else OK
 
@@ -94,7 +96,13 @@ def import_(
 @verdicts.command("show")
 def show(run: RunOption = None, config: ConfigOption = None, json: JsonOption = None) -> None:
     """How many labels were reviewed, what was said of them, and whether the judge agrees."""
-    _say_reviews(open_run(run), json)
+    say_reviews(open_run(run), json)
+
+
+def _has_screen() -> bool:
+    """Whether a browser would open in a window, and not take the terminal."""
+    named = ("DISPLAY", "WAYLAND_DISPLAY")
+    return sys.platform in ("darwin", "win32") or any(map(os.environ.get, named))
 
 
 def _make_gallery(run: Run) -> None:
@@ -111,7 +119,8 @@ def _make_gallery(run: Run) -> None:
         build_gallery(run, progress)
 
 
-def _say_reviews(run: Run, json: Path | None, more: dict[str, int] | None = None) -> None:
+def say_reviews(run: Run, json: Path | None = None, more: dict[str, int] | None = None) -> None:
+    """Verdicts by kind, and how far people and judge agree; the same as figures."""
     from interp.pipeline.judging.reviews import summarise_reviews
 
     found = summarise_reviews(run)

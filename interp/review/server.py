@@ -1,7 +1,7 @@
 """A run and its gallery -> a server on 127.0.0.1 that shows the pages and takes verdicts.
 
-Only who has the token of the printed address gets an answer: once in the address, then in a cookie
-that no script reads and no other site sends.
+Only who has the token of the printed address gets an answer: it works once, and the answer brings a
+cookie that no script reads and no other site sends.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import io
 import json
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -50,18 +51,25 @@ class ReviewServer(ThreadingHTTPServer):
     def __init__(self, run: Run, port: int = 0, deadline: float = DEADLINE) -> None:
         """`port` 0 takes any that is free. Raises `UserError` where the port is taken."""
         self.intake, self.gallery = Intake(run), run.gallery.parent
-        self.token, self.deadline = secrets.token_urlsafe(32), deadline
+        self._spending = threading.Lock()
+        self._token: str | None = secrets.token_urlsafe(32)
+        self.secret, self.deadline = secrets.token_urlsafe(32), deadline
         try:
             super().__init__((HOST, port), _Handler)
         except OSError as error:
             raise UserError(f"--port {port} cannot be used: {error.strerror}") from None
         self.origin = f"http://{HOST}:{self.server_port}"
         self.cookie = f"review-{self.server_port}"
+        self.address = f"{self.origin}/?token={self._token}"
+        """What is opened in a browser, once: others may see it in the list of processes."""
 
-    @property
-    def address(self) -> str:
-        """What is opened in a browser; it holds the token."""
-        return f"{self.origin}/?token={self.token}"
+    def use_token(self, word: str) -> bool:
+        """Whether it is the token of the address, which then is spent."""
+        with self._spending:
+            if self._token is None or not is_same(word, self._token):
+                return False
+            self._token = None
+            return True
 
     def close(self) -> None:
         """Stop listening, and finish the verdict that is being written."""
@@ -76,6 +84,8 @@ class _Handler(BaseHTTPRequestHandler):
     """One connection, one request."""
 
     server: ReviewServer
+    _is_first = False
+    """Whether the token was spent on this request."""
     server_version, sys_version = "interp", ""
 
     def setup(self) -> None:
@@ -87,8 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: the first address holds the token."""
 
     def do_GET(self) -> None:
-        asks_with_token = self._is_token(parse_qs(urlsplit(self.path).query).get("token", [""])[0])
-        if not self._is_ours(asks_with_token):
+        if not self._is_ours():
             return
         if self.path == PLACE:
             self._answer_json(HTTPStatus.OK, self.server.intake.current())
@@ -101,15 +110,15 @@ class _Handler(BaseHTTPRequestHandler):
         if page.name == INDEX:
             now = {"kept": "run", "reviews": self.server.intake.current()}
             data = f"G.now({script_json(now)});\n".encode() + data
-        if asks_with_token:
-            cookie = f"{self.server.cookie}={self.server.token}; Path=/; HttpOnly; SameSite=Strict"
+        if self._is_first:
+            cookie = f"{self.server.cookie}={self.server.secret}; Path=/; HttpOnly; SameSite=Strict"
             more["Set-Cookie"] = cookie
         kept = page.name.startswith("thumbs/")  # by the hash of its content
         more["Cache-Control"] = "private, max-age=86400" if kept else "no-store"
         self._answer(HTTPStatus.OK, data, page.type, more)
 
     def do_POST(self) -> None:
-        if not self._is_ours(False):
+        if not self._is_ours():
             return
         if self.headers.get("Origin") != self.server.origin:
             self._refuse(HTTPStatus.FORBIDDEN, "a verdict comes from this page alone")
@@ -149,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return int(said)
 
-    def _is_ours(self, asks_with_token: bool) -> bool:
+    def _is_ours(self) -> bool:
         """Whether our own page asks, or who has the address; anyone else is refused here."""
         hosts = self.headers.get_all("Host") or []
         origin = self.headers.get("Origin", self.server.origin)
@@ -158,14 +167,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.MISDIRECTED_REQUEST, f"only {self.server.origin} is answered")
         elif origin != self.server.origin:
             self._refuse(HTTPStatus.FORBIDDEN, "another site may not ask")
-        elif asks_with_token:
+        elif site in ("same-origin", "none") and is_same(self._cookie(), self.server.secret):
             return True
-        elif site not in ("same-origin", "none") or not self._is_token(self._cookie()):
-            told = "open the address that `interp review` has printed"
-            self._refuse(HTTPStatus.FORBIDDEN, told)
+        elif self.command == "GET" and self.server.use_token(self._token()):
+            self._is_first = True
+            return True
         else:
-            return True
+            told = "open the address that `interp review` has printed; it works once"
+            self._refuse(HTTPStatus.FORBIDDEN, told)
         return False
+
+    def _token(self) -> str:
+        return parse_qs(urlsplit(self.path).query).get("token", [""])[0]
 
     def _cookie(self) -> str:
         try:
@@ -173,9 +186,6 @@ class _Handler(BaseHTTPRequestHandler):
         except CookieError:
             return ""
         return found.value if found else ""
-
-    def _is_token(self, word: str) -> bool:
-        return secrets.compare_digest(word.encode(errors="replace"), self.server.token.encode())
 
     def _refuse(self, status: HTTPStatus, why: str) -> None:
         self._answer_json(status, {"refused": why})
@@ -197,6 +207,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
+
+
+def is_same(word: str, secret: str) -> bool:
+    """Takes as long for any wrong word."""
+    return secrets.compare_digest(word.encode(errors="replace"), secret.encode())
 
 
 class _Timely(io.RawIOBase):

@@ -23,6 +23,8 @@ EXPLANATIONS = "explanations.jsonl"
 SCORES = "scores.jsonl"
 CAUSAL = "causal.jsonl"
 TASKS = "tasks.jsonl"
+VERDICTS = "verdicts.jsonl"
+"""What people said of labels; `verdicts.py` reads and writes it."""
 
 
 class Results:

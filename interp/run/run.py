@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.run.results import CAUSAL, EXPLANATIONS, SCORES, TASKS, Results
+from interp.run.results import CAUSAL, EXPLANATIONS, SCORES, TASKS, VERDICTS, Results
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, read_config, replacing, without_place, write_json
 from sae.core.lock import Lock, hold
@@ -244,6 +244,10 @@ class Run:
     @property
     def tasks(self) -> Path:
         return self.path / TASKS
+
+    @property
+    def verdicts(self) -> Path:
+        return self.path / VERDICTS
 
     @property
     def labels(self) -> Path:

@@ -16,13 +16,12 @@ from typing import Literal
 from interp.records.codec import read_records, to_json
 from interp.records.types import Explanation
 from interp.records.wording import MAX_LABEL, PERSON, hash_label, interpretation
-from interp.run.results import Results
+from interp.run.results import VERDICTS, Results
 from sae.core.files import append_jsonl, repair_jsonl, sha256_hex
 from sae.core.lock import hold
 
-FILE = "verdicts.jsonl"
 Word = Literal["right", "partly", "wrong", "unclear", "withdrawn"]
-VERDICTS: tuple[Word, ...] = ("right", "partly", "wrong", "unclear")
+WORDS: tuple[Word, ...] = ("right", "partly", "wrong", "unclear")
 WITHDRAWN = "withdrawn"
 """In the place of a verdict that was taken back."""
 MAX_NOTE = 2000
@@ -79,7 +78,7 @@ def review_id(sae_identity: str, store_identity: str) -> str:
 
 def read_reviews(run_dir: Path) -> list[Review]:
     """Every line, oldest first; [] where nobody has reviewed. Raises `UserError` when damaged."""
-    return list(read_records(run_dir / FILE, Review))
+    return list(read_records(run_dir / VERDICTS, Review))
 
 
 def newest_reviews(reviews: Iterable[Review]) -> dict[int, Review]:
@@ -105,8 +104,8 @@ def append_reviews(run_dir: Path, reviews: Iterable[Review]) -> None:
     When this returns they are on the disk. Raises `UserError` where another process keeps the lock,
     or the file cannot be written.
     """
-    path = run_dir / FILE
-    lock = path.with_name(f"{FILE}.lock")
+    path = run_dir / VERDICTS
+    lock = path.with_name(f"{VERDICTS}.lock")
     with closing(hold(lock, f"the verdicts of {run_dir}", wait=WAIT)):
         repair_jsonl(path)
         append_jsonl(path, map(to_json, reviews), durable=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from interp.records.support import accepts_label, find_support
 from interp.run.run import Run
-from interp.run.verdicts import VERDICTS, is_fresh, newest_reviews, read_reviews
+from interp.run.verdicts import WORDS, is_fresh, newest_reviews, read_reviews
 from interp.score.agreement import people_and_judge
 
 
@@ -61,7 +61,7 @@ def summarise_reviews(run: Run) -> ReviewSummary:
     return ReviewSummary(
         n_labels=sum(e.label is not None for e in said.values()),
         n_reviewed=len(fresh),
-        counts={verdict: counts[verdict] for verdict in VERDICTS},
+        counts={verdict: counts[verdict] for verdict in WORDS},
         n_better=sum(bool(one.better) for one in fresh.values()),
         n_blind=sum(bool(one.guess) for one in fresh.values()),
         n_stale=len(newest) - len(fresh),

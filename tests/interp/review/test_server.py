@@ -23,8 +23,9 @@ import pytest
 from interp.records.codec import to_json
 from interp.report.gallery import build_gallery
 from interp.review.server import MOST_BYTES, ReviewServer
+from interp.run.results import VERDICTS
 from interp.run.run import Run
-from interp.run.verdicts import FILE, Review, read_reviews
+from interp.run.verdicts import Review, read_reviews
 from tests.support.interp.galleries import XSS, small_run
 from tests.support.interp.reviewing import verdict_on
 from tests.support.paths import ROOT
@@ -41,7 +42,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(run_dir: Path) -> Iterator[ReviewServer]:
-    (run_dir / FILE).unlink(missing_ok=True)
+    (run_dir / VERDICTS).unlink(missing_ok=True)
     with serving(run_dir) as made:
         yield made
 
@@ -61,7 +62,7 @@ def ours(server: ReviewServer) -> dict[str, str]:
     return {
         "Host": f"127.0.0.1:{server.server_port}",
         "Origin": server.origin,
-        "Cookie": f"{server.cookie}={server.token}",
+        "Cookie": f"{server.cookie}={server.secret}",
         "Content-Type": "application/json",
     }
 
@@ -145,12 +146,15 @@ def test_the_token_opens_the_page_once_and_is_then_a_cookie_no_script_can_read(
     status, page, headers = ask(server, "GET", server.address.removeprefix(server.origin), host)
     assert status == 200
     assert b"connect-src 'self';" in page
-    assert server.token.encode() not in page
+    assert server.secret.encode() not in page
     cookie = headers["Set-Cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=Strict" in cookie
     status, _, headers = ask(server, "GET", "/", host | {"Cookie": cookie.split(";")[0]})
     assert (status, "Set-Cookie" in headers) == (200, False)
+    again = server.address.removeprefix(server.origin)
+    assert ask(server, "GET", again, host)[0] == 403
+    assert ask(server, "GET", again, host | {"Cookie": cookie.split(";")[0]})[0] == 200
     assert ask(server, "GET", "/?token=guess", host)[0] == 403
     assert ask(server, "GET", "/?token=%FF", host)[0] == 403
 
@@ -208,7 +212,7 @@ def test_bodies_that_are_large_strange_or_cut_are_refused(
     assert ask(server, "POST", "/verdicts", headers, lone)[0] == 400
     for method in ("PUT", "DELETE", "OPTIONS", "HEAD"):
         assert ask(server, method, "/verdicts", headers)[0] == 501
-    assert not (run_dir / FILE).exists()
+    assert not (run_dir / VERDICTS).exists()
     assert len(good) < MOST_BYTES
     assert ask(server, "POST", "/verdicts", headers, good)[0] == 200
 
@@ -321,35 +325,38 @@ def test_what_the_server_does_not_take_is_kept_on_the_page_until_it_does(
     page.close()
 
 
-def start(run_dir: Path) -> tuple[subprocess.Popen[str], str, str]:
-    """The command in a process of its own: it, its origin and its token."""
+class _At:
+    """What `ask` and `ours` need of a server in another process."""
+
+    def __init__(self, origin: str) -> None:
+        self.origin, self.secret = origin, ""
+        self.server_port = int(origin.rpartition(":")[2])
+        self.cookie = f"review-{self.server_port}"
+
+
+def start(run_dir: Path) -> tuple[subprocess.Popen[str], Any]:
+    """The command in a process of its own, and where it answers; its token is spent."""
     command = [sys.executable, "-m", "interp", "review", "--run", str(run_dir), "--no-open"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     )
     assert process.stdout is not None
     line = process.stdout.readline()
-    found = re.search(r"(http://127\.0\.0\.1:\d+)/\?token=(\S+)", line)
+    found = re.search(r"(http://127\.0\.0\.1:\d+)(/\?token=\S+)", line)
     assert found, line
-    return process, found[1], found[2]
-
-
-class _At:
-    """What `ask` and `ours` need of a server in another process."""
-
-    def __init__(self, origin: str, token: str) -> None:
-        self.origin, self.token = origin, token
-        self.server_port = int(origin.rpartition(":")[2])
-        self.cookie = f"review-{self.server_port}"
+    at: Any = _At(found[1])
+    status, _, headers = ask(at, "GET", found[2], {"Host": at.origin.removeprefix("http://")})
+    assert status == 200
+    at.secret = headers["Set-Cookie"].split(";")[0].partition("=")[2]
+    return process, at
 
 
 def kill_while_writing(run_dir: Path, n_kills: int) -> None:
-    (run_dir / FILE).unlink(missing_ok=True)
+    (run_dir / VERDICTS).unlink(missing_ok=True)
     acknowledged: list[str] = []
     chance = random.Random(0)
     for _ in range(n_kills):
-        process, origin, token = start(run_dir)
-        at: Any = _At(origin, token)
+        process, at = start(run_dir)
         stop = time.monotonic() + chance.uniform(0.05, 0.5)
         killer = threading.Timer(stop - time.monotonic(), process.kill)
         killer.start()
@@ -379,9 +386,8 @@ def test_killed_20_times_no_acknowledged_verdict_is_lost(run_dir: Path) -> None:
 def test_a_signal_ends_it_cleanly_with_a_summary(
     run_dir: Path, number: signal.Signals, code: int
 ) -> None:
-    (run_dir / FILE).unlink(missing_ok=True)
-    process, origin, token = start(run_dir)
-    at: Any = _At(origin, token)
+    (run_dir / VERDICTS).unlink(missing_ok=True)
+    process, at = start(run_dir)
     review = verdict_on(run_dir, 1, "wrong", better="spoke")
     assert ask(at, "POST", "/verdicts", ours(at), body_of(review))[0] == 200
     os.kill(process.pid, number)
@@ -389,6 +395,6 @@ def test_a_signal_ends_it_cleanly_with_a_summary(
     assert (process.returncode, err) == (code, "")
     assert "1 of 2 labels reviewed: 0 right, 0 partly, 1 wrong, 0 unclear" in out
     assert "interp score --only edited" in out
-    assert token not in (run_dir / FILE).read_text()
+    assert at.secret not in out + (run_dir / VERDICTS).read_text()
     assert "spoke" in (run_dir / "labels.csv").read_text("utf-8-sig")
     assert sorted(run_dir.glob("*.lock")) == []

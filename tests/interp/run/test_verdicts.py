@@ -11,9 +11,9 @@ import pytest
 from interp.pipeline.judging.reviews import summarise_reviews
 from interp.records.codec import to_json
 from interp.report.labels import read_labels, write_labels
+from interp.run.results import VERDICTS
 from interp.run.run import Run
 from interp.run.verdicts import (
-    FILE,
     append_reviews,
     edited_explanations,
     fresh_reviews,
@@ -61,7 +61,7 @@ def test_a_verdict_on_a_label_that_has_changed_counts_for_nothing(run_dir: Path)
 
 def test_a_torn_last_line_is_cut_off_before_the_next_verdict(run_dir: Path) -> None:
     append_reviews(run_dir, [verdict_on(run_dir, 0)])
-    with (run_dir / FILE).open("a") as file:
+    with (run_dir / VERDICTS).open("a") as file:
         file.write('{"id": "0123')
     append_reviews(run_dir, [verdict_on(run_dir, 1)])
     assert [review.latent for review in read_reviews(run_dir)] == [0, 1]
@@ -78,7 +78,7 @@ def test_a_process_that_keeps_the_verdicts_is_named(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("interp.run.verdicts.WAIT", 0.0)
-    held = hold(run_dir / f"{FILE}.lock")
+    held = hold(run_dir / f"{VERDICTS}.lock")
     with pytest.raises(UserError, match="is working on the verdicts of"):
         append_reviews(run_dir, [verdict_on(run_dir, 0)])
     held.close()
