@@ -106,7 +106,7 @@ class OracleExplainStage(ExplainStage):
     def _local_answerer(self) -> Any:
         return self._namer
 
-    def _source_for(self, answerer: Any) -> EvidenceSource:
+    def _source_for(self, answerer: Any, items: Sequence[Any]) -> EvidenceSource:
         return self._source
 
 
@@ -123,5 +123,5 @@ class OracleScoreStage(ScoreStage):
     def _local_answerer(self) -> Any:
         return self._judge
 
-    def _source_for(self, answerer: Any) -> EvidenceSource:
+    def _source_for(self, answerer: Any, items: Sequence[Any]) -> EvidenceSource:
         return self._source

@@ -29,7 +29,7 @@ from interp.records.types import (
 )
 from sae.core.errors import UserError
 from sae.core.files import did_you_mean
-from sae.data.images import BadImage, decode, read_known
+from sae.data.images import BadImage, check_known, decode, read_known
 from sae.data.table import Kind, read_table, require_table
 from sae.data.view import Heat
 
@@ -159,14 +159,13 @@ class EvidenceReader:
         return self.store.images[["width", "height"]].to_numpy(np.int64)
 
     def check_image(self, example: Example) -> None:
-        """Read the file without decoding it. Raises what `image` does."""
-        self._noted(example, lambda: self._content(example))
+        """Look at the file without decoding it. Raises what `image` does."""
+        path = self.store.image_path(example.row)
+        self._noted(example, lambda: check_known(path, example.image_id))
 
     def _decode(self, example: Example) -> Image.Image:
-        return decode(self._content(example), self.store.info.max_pixels)
-
-    def _content(self, example: Example) -> bytes:
-        return read_known(self.store.image_path(example.row), example.image_id)
+        data = read_known(self.store.image_path(example.row), example.image_id)
+        return decode(data, self.store.info.max_pixels)
 
     def _noted(self, example: Example, read: Callable[[], Read]) -> Read:
         self.looked_at[example.image_id] = ""

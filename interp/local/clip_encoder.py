@@ -5,7 +5,10 @@ It is the pixels that are encoded: the embeddings that the SAE was trained on ar
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Protocol
 
 import torch
@@ -13,10 +16,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from interp.pictures.cache import EvidenceSource
+from interp.pictures.cache import EvidenceSource, read_images
 from interp.records.types import Evidence, Example
 
-BATCH = 4
+BATCH = 16
 """Always exactly so many images go through CLIP at once (short batches are filled up with zeros):
 then an image's embedding does not depend on its company, and a resumed run gives the same bytes."""
 
@@ -102,6 +105,20 @@ class SeenOnce:
     def of(self, latent: int) -> Evidence:
         """As the source has it."""
         return self._source.of(latent)
+
+    def look_at(self, examples: Iterable[Example]) -> None:
+        """Have the encoder know these images, decoded on all cores and encoded in full batches.
+
+        Without it they are decoded one by one, and short batches are filled up with zeros. Those
+        that cannot be read are left out.
+        """
+        asked = {e.image_id: e for e in examples if e.image_id not in self._encoder}
+        fresh = iter(asked.values())
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            while some := list(islice(fresh, BATCH)):
+                read = pool.map(lambda example: read_images(self._source.image, [example]), some)
+                shown = (pair for images in read for pair in images.items())
+                self._encoder.encode((example.image_id, image) for example, image in shown)
 
     def image(self, example: Example) -> Image.Image:
         """The example's picture. Raises what the source raises."""

@@ -68,8 +68,11 @@ def background(
     `encoder` knows the image."""
     from interp.local.clip_encoder import SeenOnce
 
+    examples = background_examples(reader, domain)
     source = reader if encoder is None else SeenOnce(reader, encoder)
-    for wanted in background_examples(reader, domain):
+    if isinstance(source, SeenOnce):
+        source.look_at(examples)
+    for wanted in examples:
         for example, image in read_images(source.image, [wanted]).items():
             yield example.image_id, image
 

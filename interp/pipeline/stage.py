@@ -260,19 +260,23 @@ class Stage(ABC, Generic[Item, Record, Summary]):
         with closing(self._run.hold()):
             self._look_again()
             answerer = self._local_answerer()
-            source = self._source_for(answerer)
             with bar(label, unit=self.unit) as progress:
 
                 def count(_record: Record) -> None:
                     progress(len(made), len(self.pending))
 
-                self._append(answerer, source, N_AT_WORK, made, count)
+                for start in range(0, len(self.pending), N_AT_WORK):
+                    items = self.pending[start : start + N_AT_WORK]
+                    source = self._source_for(answerer, items)
+                    self._append(items, answerer, source, N_AT_WORK, made, count)
 
-    def _source_for(self, answerer: Any) -> EvidenceSource:
-        """What the local answerer reads from: no image twice that its CLIP knows."""
+    def _source_for(self, answerer: Any, items: Sequence[Item]) -> EvidenceSource:
+        """What the local answerer reads these items' images from: its CLIP knows them then."""
         from interp.local.clip_encoder import SeenOnce
 
-        return SeenOnce(self._source, answerer.encoder)
+        source = SeenOnce(self._source, answerer.encoder)
+        source.look_at(itertools.chain.from_iterable(map(self._shown, items)))
+        return source
 
     def _ask_paid_model(self, label: str, made: list[Record]) -> None:
         with Ledger(self._run.ledger) as ledger:
@@ -282,6 +286,7 @@ class Stage(ABC, Generic[Item, Record, Summary]):
             meter = Meter(n_total=len(self.pending), unit=self.unit)
             with live(label, meter):
                 self._append(
+                    self.pending,
                     self._paid_answerer(model),
                     PictureCache(self._source),
                     model.gate.room,
@@ -297,6 +302,7 @@ class Stage(ABC, Generic[Item, Record, Summary]):
 
     def _append(
         self,
+        items: Sequence[Item],
         answerer: Any,
         source: EvidenceSource,
         width: Width,
@@ -313,7 +319,7 @@ class Stage(ABC, Generic[Item, Record, Summary]):
 
         append_run(
             self.file,
-            self.pending,
+            items,
             self._worker(answerer, source),
             concurrency=width,
             on_record=note,

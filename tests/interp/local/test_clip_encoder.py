@@ -1,0 +1,41 @@
+"""Images that a stage will look at -> rows, before it looks."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from interp.local.clip_encoder import BATCH, ClipEncoder, SeenOnce
+from interp.records.types import Evidence, Example
+from sae.data.images import BadImage
+from tests.support.interp.latents import ColourClip, make_evidence, plain
+
+
+class OneIsGone:
+    """Images that are red, but for the first one, which cannot be read."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self.gone, *self.others = {e.image_id: e for e in evidence.examples}.values()
+
+    def of(self, _latent: int) -> Evidence:
+        return self.evidence
+
+    def image(self, example: Example) -> Image.Image:
+        self.check_image(example)
+        return plain("red")[0]
+
+    def check_image(self, example: Example) -> None:
+        if example == self.gone:
+            raise BadImage("it is gone")
+
+
+def test_images_go_through_clip_once_in_full_batches_without_the_unreadable() -> None:
+    clip, files = ColourClip(), OneIsGone(make_evidence())
+    encoder = ClipEncoder(clip)
+    source = SeenOnce(files, encoder)
+    some = files.others[: BATCH + 1]
+    source.look_at([files.gone, *some, *some])
+    source.look_at(some)
+    assert clip.batches == [BATCH, BATCH]
+    assert files.gone.image_id not in encoder
+    assert all(example.image_id in encoder for example in some)
