@@ -42,8 +42,6 @@ class Meter:
     n_done: int = 0
     """Latents done, also by earlier runs, of `n_total`."""
     n_total: int = 0
-    unit: str = "latents"
-    """What is counted instead, if it is not latents."""
     n_ok: int = 0
     """Latents of this run, as are `n_failed` and `n_refused`."""
     n_failed: int = 0
@@ -60,6 +58,8 @@ class Meter:
     reserved: float = 0.0
     """What the requests in flight may cost at worst."""
     cap: float | None = None
+    unit: str = "latents"
+    """What `n_total` is of."""
 
 
 @contextmanager
