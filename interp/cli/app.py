@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -238,6 +239,7 @@ for _command in (ask.explain, ask.score, transfer, causal):
 @app.command()
 def cards(run: RunOption = None, config: ConfigOption = None) -> None:
     """Write labels.csv and the gallery of latent cards from the files of a run."""
+    from interp.llm.ledger.report import read_calls
     from interp.report.gallery import build_gallery
     from interp.report.labels import write_labels
     from sae.core.progress import bar
@@ -245,7 +247,7 @@ def cards(run: RunOption = None, config: ConfigOption = None) -> None:
     opened = ask.open_run(run)
     labels = write_labels(opened)
     with bar("cards", unit="latents") as progress:
-        gallery = build_gallery(opened, progress)
+        gallery = build_gallery(opened, progress, partial(read_calls, opened.ledger))
     if opened.verdicts.exists():
         say_reviews(opened)
     console.finish({"labels": labels, "gallery": gallery}, [f"open {quote(gallery)} in a browser"])

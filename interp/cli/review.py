@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -107,6 +108,7 @@ def _has_screen() -> bool:
 
 def _make_gallery(run: Run) -> None:
     """Build the pages where there are none, or answers came since."""
+    from interp.llm.ledger.report import read_calls
     from interp.report.gallery import build_gallery
     from sae.core.progress import bar
 
@@ -116,7 +118,7 @@ def _make_gallery(run: Run) -> None:
     if page.exists() and page.stat().st_mtime >= newest:
         return
     with bar("cards", unit="latents") as progress:
-        build_gallery(run, progress)
+        build_gallery(run, progress, partial(read_calls, run.ledger))
 
 
 def say_reviews(run: Run, json: Path | None = None, more: dict[str, int] | None = None) -> None:

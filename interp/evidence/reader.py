@@ -111,6 +111,14 @@ class EvidenceReader:
         """All that is known of one latent. Raises `UserError` when there is no such latent."""
         return Evidence(self.stats(latent), self._examples.of(latent))
 
+    def strongest(self) -> NDArray[np.int64]:
+        """(n, 2) latent and row of every example of the kind "top", of all sides."""
+        table = self._examples.table
+        kinds = table["kind"].combine_chunks()
+        is_top = _numbers(kinds.indices) == kinds.dictionary.index("top").as_py()
+        columns = [_numbers(table[name].combine_chunks()) for name in ("latent", "row")]
+        return np.stack([column[is_top].astype(np.int64) for column in columns], 1)
+
     def in_domain(self, domain: str) -> OneDomain:
         """The same evidence with the images of one domain alone.
 
@@ -281,17 +289,8 @@ class _Examples:
 REMEDY = "run `interp collect` again with --overwrite"
 LATENT_COLUMNS: dict[str, Kind] = {
     **dict.fromkeys(("latent", "n_active"), "whole"),
-    **dict.fromkeys(
-        (
-            "frequency",
-            "token_frequency",
-            "mean_act",
-            "max_act",
-            "sketch_share",
-            "class_entropy",
-        ),
-        "number",
-    ),
+    **dict.fromkeys(("frequency", "token_frequency", "mean_act"), "number"),
+    **dict.fromkeys(("max_act", "sketch_share", "class_entropy"), "number"),
     "status": "text",
     "hist": "list",
     "domain_rate": "struct",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.llm.ledger.report import read_calls
 from interp.pipeline.causal import run_causal
 from interp.pipeline.collect import run_collect
 from interp.pipeline.explain import ExplainStage
@@ -230,7 +231,8 @@ class _Walk:
     def make_cards(self, label: str) -> Carded:
         labels = write_labels(self.run)
         with bar(label, "latents") as progress:
-            return Carded(labels, build_gallery(self.run, progress))
+            calls = partial(read_calls, self.run.ledger)
+            return Carded(labels, build_gallery(self.run, progress, calls))
 
 
 _STEPS: dict[str, Callable[[_Walk, str], Any]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -154,6 +154,40 @@ def export(path: Path, out: Path) -> int:
             ).fetchone()
             file.write(_line(*row) + "\n")
     return len(keys)
+
+
+def read_calls(path: Path, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """By key, of those that the ledger has: what was asked and what was answered, for people.
+
+    created, model (that was asked), provider, usd (None: not known), prompt (its texts one after
+    the other, an image as "[image 0123abcd]") and reply. Empty where there is no ledger.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    if not path.exists():
+        return found
+    columns = f"created, {ASKED}, {PROVIDER}, {of_reply('usd')}, request, {of_reply('text')}"
+    with _reading(path) as calls:
+        for key in keys:
+            row = calls.execute(f"SELECT {columns} FROM calls WHERE key = ?", (key,)).fetchone()
+            if row is not None:
+                created, model, provider, usd, request, reply = row
+                texts = _texts_of(json.loads(request)["messages"])
+                about = {"created": created, "model": model, "provider": provider, "usd": usd}
+                found[key] = about | {"prompt": texts, "reply": reply or ""}
+    return found
+
+
+def _texts_of(messages: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What a request's messages say, part by part."""
+    parts: list[str] = []
+    for message in messages:
+        content = message["content"]
+        parts += [content] if isinstance(content, str) else map(_in_words, content)
+    return parts
+
+
+def _in_words(part: Mapping[str, Any]) -> str:
+    return str(part["text"] if part["type"] == "text" else f"[image {part['sha256'][:8]}]")
 
 
 _COUNTED = ("prompt_tokens", "completion_tokens", "usd", "finish_reason")

@@ -1,41 +1,53 @@
 """A run folder -> results/<run>/gallery/: a page, a columnar index, shards of cards, thumbnails.
 
 `fetch` is blocked on file://, so data files are scripts that call one global: `G.index(columns)`
-and `G.shard(k, cards)`. The page loads the index first, and a shard when one of its cards is shown.
+and `G.shard(k, cards)`. The page loads the index first, and the rest when it is asked for.
 """
 
 from __future__ import annotations
 
-import base64
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from interp.evidence.bad_images import report_bad_images
+from interp.records.effect import CausalEffect
+from interp.records.support import Support
 from interp.records.transfer import Transfer
 from interp.records.types import Evidence, Example, Explanation, Score
-from interp.records.wording import hash_label, interpretation
 from interp.report.controls import supports_of
-from interp.report.figures import number
-from interp.report.gallery.cards import collect_images, frame_box, is_stale, make_card
+from interp.report.gallery.cards import More, collect_images, frame_box, make_card
+from interp.report.gallery.index import (
+    SHARD_CARDS,
+    Row,
+    make_index,
+    make_meta,
+    make_row,
+    transfer_column,
+)
+from interp.report.gallery.map import FILE, find_places, page_map, write_map
+from interp.report.gallery.nulls import RunNulls
+from interp.report.gallery.overview import make_overview
+from interp.report.gallery.provenance import ReadCalls, make_provenance
+from interp.report.gallery.related import Related, find_related
 from interp.report.gallery.reviews import review_columns
 from interp.report.gallery.thumbs import Thumbs
 from interp.report.task_words import test_words
-from interp.run.results import Results
+from interp.run.decoder import read_decoder
 from interp.run.run import Run
 from interp.run.transfer_file import read_transfer
-from sae.core.csv_cells import UNCLEAR
 from sae.core.errors import UserError, quote
-from sae.core.files import replacing_folder, without_place
+from sae.core.files import replacing_folder
 from sae.core.progress import Progress
-from sae.data.classes.latents import read_info, read_table
 
 if TYPE_CHECKING:
     from interp.evidence.reader import EvidenceReader
 
-SHARD_CARDS = 64
 PAGE = tuple(
     path
     for path in sorted(Path(__file__).with_name("page").rglob("*"))
@@ -44,28 +56,54 @@ PAGE = tuple(
 """The page, the same for every run; in a gallery all of it lies in one folder."""
 
 
-def build_gallery(run: Run, progress: Progress | None = None) -> Path:
+class Known(NamedTuple):
+    """What the run's files say of all its latents, read before the first card is made."""
+
+    supports: Mapping[int, Support]
+    crossed: Mapping[int, Transfer]
+    words: Mapping[int, list[str]]
+    nulls: RunNulls
+    related: Related
+
+
+def build_gallery(
+    run: Run, progress: Progress | None = None, read_calls: ReadCalls | None = None
+) -> Path:
     """Write the run's gallery anew and return its index.html; the folder is complete or absent.
 
-    Thumbnails of an earlier gallery are reused. Equal inputs give equal bytes. Raises `UserError`
-    with exit code 4, the gallery written, when over 1% of its images are not as they were embedded.
+    Thumbnails and map of an earlier gallery are reused. Equal inputs give equal bytes. `read_calls`
+    gives the prompts and replies behind labels and scores; without it cards leave them out. Raises
+    `UserError` with exit code 4, the gallery written, when over 1% of its images are not as they
+    were embedded.
     """
-    reader, results = run.evidence, run.results
+    reader = run.evidence
     target = run.path / "gallery"
     classes = _classes(reader, run.path / "classes")
+    alive = np.array([status != "dead" for status in reader.status], bool)
+    decoder = read_decoder(run)
+    places = find_places(decoder, alive, target / FILE, reader.info.sae_identity)
+    known = _read_known(run, find_related(reader, decoder, _labels(run)))
+    del decoder
     # An interrupted build leaves whole thumbnails behind: they are used again.
     with replacing_folder(target, resume=True) as folder:
         shutil.rmtree(folder / "data", ignore_errors=True)
         (folder / "data").mkdir()
         thumbs = Thumbs(reader, folder, earlier=target)
-        crossed = read_transfer(run.path)
-        columns = _write_shards(reader, results, crossed, thumbs, folder / "data", progress)
-        index = {"meta": _meta(reader, run.path), **columns, **classes, **review_columns(run)}
-        if crossed:
-            kinds = {latent: one.kind for latent, one in crossed.items()}
-            index["transfer"] = [kinds.get(latent) for latent in range(len(reader.latents))]
-        call = f"G.index({script_json(index)});\n"
-        (folder / "data" / "index.js").write_text(call, encoding="ascii")
+        rows = _write_shards(run, known, thumbs, folder / "data", progress, read_calls)
+        meta = make_meta(reader, run.path.resolve().name)
+        meta["has_calls"] = any((folder / "data").glob("p*.js"))
+        meta["has_originals"] = _write_originals(reader, folder, target)
+        has_tokens = meta["tokens"] != "cls" and meta["pool"] != "cls"
+        columns = make_index(rows, has_tokens) | classes | review_columns(run)
+        columns |= {"overview": make_overview(run, known.nulls), "has_map": places is not None}
+        if known.crossed:
+            kinds = {latent: one.kind for latent, one in known.crossed.items()}
+            columns["transfer"] = transfer_column(kinds, len(rows))
+        _write_call(folder / "data" / "index.js", "index", {"meta": meta, **columns})
+        _write_call(folder / "data" / "text.js", "texts", [row["description"] for row in rows])
+        if places is not None:
+            _write_call(folder / "data" / "map.js", "map", page_map(places))
+            write_map(folder, places, rows, reader.info.sae_identity)
         thumbs.prune()
         for path in PAGE:
             shutil.copyfile(path, folder / path.name)
@@ -80,23 +118,19 @@ def script_json(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _meta(reader: EvidenceReader, run_dir: Path) -> dict[str, Any]:
-    info = reader.store.info
-    domains = list(reader.store.domains)
-    return {
-        "run": run_dir.resolve().name,
-        "clip": without_place(info.clip),
-        "layer": info.layer,
-        "tokens": info.tokens,
-        "pool": reader.info.pool,
-        "dense_by": reader.info.dense_by,
-        "grid": list(info.grid),
-        "n_images": info.n_images,
-        "domains": domains,
-        # As in LatentStats.sketch_share.
-        "share_of": "sketch" if "sketch" in domains else domains[0],
-        "shard_cards": SHARD_CARDS,
-    }
+def _write_call(path: Path, function: str, *values: Any) -> None:
+    text = f"G.{function}({','.join(map(script_json, values))});\n"
+    path.write_text(text, encoding="ascii")
+
+
+def _read_known(run: Run, related: Related) -> Known:
+    results = run.results
+    crossed = read_transfer(run.path)
+    return Known(supports_of(results), crossed, test_words(results), RunNulls(run), related)
+
+
+def _labels(run: Run) -> dict[int, str | None]:
+    return {latent: said.label for latent, said in run.results.newest_explanations().items()}
 
 
 def _classes(reader: EvidenceReader, folder: Path) -> dict[str, Any]:
@@ -106,6 +140,8 @@ def _classes(reader: EvidenceReader, folder: Path) -> dict[str, Any]:
     """
     if not folder.exists():
         return {}
+    from sae.data.classes.latents import read_info, read_table
+
     info = read_info(folder)
     if info.sae_identity != reader.info.sae_identity:
         sae = f"{quote(folder.parent / 'sae')} {quote(reader.store.path)}"
@@ -120,101 +156,85 @@ def _classes(reader: EvidenceReader, folder: Path) -> dict[str, Any]:
 
 
 def _write_shards(
-    reader: EvidenceReader,
-    results: Results,
-    crossed: Mapping[int, Transfer],
+    run: Run,
+    known: Known,
     thumbs: Thumbs,
     folder: Path,
     progress: Progress | None,
-) -> dict[str, list[Any]]:
-    """Write every shard; returns the index's columns by latent, of `shares` one for each domain."""
-    domains, clip = list(reader.store.domains), without_place(reader.store.info.clip)
-    n_latents, supports = len(reader.latents), supports_of(results)
-    words = test_words(results)
-    rows: list[dict[str, Any]] = []
+    read_calls: ReadCalls | None,
+) -> list[Row]:
+    """Write every shard of cards and of the calls behind them; returns the rows of the index."""
+    reader, results = run.evidence, run.results
+    domains, n_latents = list(reader.store.domains), reader.info.n_latents
+    clip = make_meta(reader, "")["clip"]
+    rows: list[Row] = []
     for start in range(0, n_latents, SHARD_CARDS):
         latents = range(start, min(start + SHARD_CARDS, n_latents))
-        known = [
-            (reader.of(latent), results.explanation(latent), results.score_with_verdicts(latent))
-            for latent in latents
+        found = [
+            (reader.of(n), results.explanation(n), results.score_with_verdicts(n)) for n in latents
         ]
-        more = [(results.effect(n), supports.get(n), crossed.get(n)) for n in latents]
-        shown = [
-            example
-            for one, _, score in known
-            for example in collect_images(one, score, domains).values()
-        ]
+        images = [collect_images(one, score, domains) for one, _, score in found]
+        shown = [example for of in images for example in of.values()]
         thumbs.ensure(shown)
         gone, boxes = frozenset(thumbs.missing), _boxes(reader, shown, thumbs)
         cards = [
-            make_card(*one, domains, gone, clip, boxes, *other)
-            | {"tasks": words.get(latent, []), "label_hash": hash_label(one[1])}
-            for latent, one, other in zip(latents, known, more, strict=True)
+            make_card(*one, domains, gone, clip, boxes, of, _more(known, results.effect(n), n, one))
+            for n, one, of in zip(latents, found, images, strict=True)
         ]
         k = start // SHARD_CARDS
-        text = f"G.shard({k},{script_json(cards)});\n"
-        (folder / f"c{k:04d}.js").write_text(text, encoding="ascii")
-        rows += [
-            {
-                **_row(*one, thumbs),
-                "supported": supports[latent].state if latent in supports else None,
-            }
-            for latent, one in zip(latents, known, strict=True)
-        ]
+        _write_call(folder / f"c{k:04d}.js", "shard", k, cards)
+        calls = read_calls and make_provenance(
+            [(said, score) for _, said, score in found], read_calls
+        )
+        if calls:
+            _write_call(folder / f"p{k:04d}.js", "calls", k, calls)
+        for n, (evidence, said, score) in zip(latents, found, strict=True):
+            support = known.supports.get(n)
+            row = make_row(evidence, said, score, thumbs.there)
+            rows.append(row | {"supported": support.state if support else None})
         if progress:
             progress(start + len(latents), n_latents)
-    columns = {name: [row[name] for row in rows] for name in _COLUMNS}
-    by_domain = zip(*columns["shares"], strict=True) if rows else [()] * len(domains)
-    return {**columns, "shares": [list(column) for column in by_domain]}
+    return rows
+
+
+def _more(
+    known: Known,
+    effect: CausalEffect | None,
+    latent: int,
+    found: tuple[Evidence, Explanation | None, Score | None],
+) -> More:
+    return {
+        "effect": effect,
+        "support": known.supports.get(latent),
+        "crossed": known.crossed.get(latent),
+        "tasks": known.words.get(latent, []),
+        "nulls": known.nulls.of(found[2]),
+        "related": known.related.of(latent),
+    }
+
+
+def _write_originals(reader: EvidenceReader, folder: Path, target: Path) -> bool:
+    """local.js: where the originals lie, seen from the gallery; whether it was written. It is true
+    on this machine alone, so it is a file of its own, which is not handed over with the rest."""
+    store = reader.store
+    roots = {}
+    for domain, root in store.info.roots.items():
+        place = os.path.normpath(store.path.resolve() / root)
+        if root and os.path.isdir(place):
+            roots[domain] = Path(os.path.relpath(place, target.resolve())).as_posix()
+    if roots:
+        _write_call(folder / "local.js", "local", roots)
+    return bool(roots)
 
 
 def _boxes(
     reader: EvidenceReader, shown: Iterable[Example], thumbs: Thumbs
 ) -> dict[str, list[float]]:
     """By image id: where the patches lie in its frame, of images that are there and have a map."""
+    if not reader.info.grid:
+        return {}
     return {
         example.image_id: frame_box(reader.size(example), heat)
         for example in shown
         if example.image_id in thumbs.there and (heat := reader.heat(example)) is not None
     }
-
-
-_COLUMNS = (
-    *("label", "state", "status", "score", "low", "high", "supported"),
-    *("frequency", "token_frequency", "shares", "thumb"),
-)
-
-
-def _row(
-    evidence: Evidence, said: Explanation | None, score: Score | None, thumbs: Thumbs
-) -> dict[str, Any]:
-    """What the list shows, sorts and searches by; None where there is nothing."""
-    stats = evidence.stats
-    if score and is_stale(score, said):
-        score = None
-    tops = [e for e in evidence.of("explain", "top") if e.image_id in thumbs.there]
-    return {
-        "label": interpretation(said) or None,
-        "state": _state(said),
-        "status": stats.status,
-        "score": number(score.auroc) if score else None,
-        "low": number(score.auroc_low) if score else None,
-        "high": number(score.auroc_high) if score else None,
-        "frequency": number(stats.frequency, 3),
-        "token_frequency": number(stats.token_frequency, 3),
-        "shares": [number(share, 3) for share in stats.domain_share.values()],
-        # 43 signs instead of 64: the index is read as a whole.
-        "thumb": _base64(tops[0].image_id) if tops else None,
-    }
-
-
-def _state(said: Explanation | None) -> str:
-    if said is None:
-        return "unlabelled"
-    if said.failure:
-        return "failed"
-    return UNCLEAR if said.verdict == UNCLEAR else "labelled"
-
-
-def _base64(image_id: str) -> str:
-    return base64.b64encode(bytes.fromhex(image_id)).decode("ascii").rstrip("=")

@@ -9,14 +9,14 @@ import base64
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypedDict
 
 from interp.records.circular import is_circular
 from interp.records.effect import CausalEffect
 from interp.records.support import Support
 from interp.records.transfer import CELLS, Transfer
 from interp.records.types import Evidence, Example, Explanation, LatentStats, Score, Verdict
-from interp.records.wording import marked_label
+from interp.records.wording import hash_label, marked_label
 from interp.report.figures import number, whole
 from sae.data.view import Heat, view_box
 
@@ -40,6 +40,22 @@ def collect_images(
     return images
 
 
+class More(TypedDict, total=False):
+    """What else a card shows, where the run has it."""
+
+    effect: CausalEffect | None
+    """What editing the latent does to its label."""
+    support: Support | None
+    crossed: Transfer | None
+    """Whether labels hold in another domain."""
+    tasks: list[str]
+    """What other judging tasks say, a sentence each."""
+    nulls: list[list[Json]]
+    """As `RunNulls.of` gives them."""
+    related: dict[str, Json]
+    """As `Related.of` gives them."""
+
+
 def make_card(
     evidence: Evidence,
     explanation: Explanation | None,
@@ -48,23 +64,30 @@ def make_card(
     missing: frozenset[str] = frozenset(),
     clip: str = "",
     boxes: Mapping[str, Sequence[float]] | None = None,
-    effect: CausalEffect | None = None,
-    support: Support | None = None,
-    crossed: Transfer | None = None,
+    images: Mapping[str, Example] | None = None,
+    more: More | None = None,
 ) -> dict[str, Json]:
     """The card of one latent; `missing` are the image ids that cannot be shown any more, `clip` is
-    what the SAE is made of, `boxes` by image id what `frame_box` gives, `effect` what editing the
-    latent does to its label, `crossed` whether labels hold in another domain."""
-    images = collect_images(evidence, score, domains)
+    what the SAE is made of, `boxes` by image id what `frame_box` gives, `images` what
+    `collect_images` gives, if that is known already."""
+    if images is None:
+        images = collect_images(evidence, score, domains)
     place = {image_id: index for index, image_id in enumerate(images)}
+    more = more or {}
+    effect, crossed = more.get("effect"), more.get("crossed")
     return {
         "id": evidence.stats.latent,
         "stats": _stats(evidence.stats, domains),
+        "label_hash": hash_label(explanation),
         "explanation": _explanation(explanation),
         "score": _score(score, explanation, clip),
+        "nulls": more.get("nulls", []),
         "causal": effect.in_words() if effect else "",
-        "support": _support(support),
+        "edits": _edits(effect) if effect else [],
+        "support": _support(more.get("support")),
         "transfer": _transfer(crossed) if crossed else None,
+        "tasks": more.get("tasks", []),
+        "related": more.get("related", {}),
         "images": [_image(e, domains, missing, boxes or {}) for e in images.values()],
         "top": [[_shown(e, place) for e in row] for row in _tops(evidence, domains)],
         "quantiles": [[_shown(e, place) for e in row] for row in _quantiles(evidence)],
@@ -191,6 +214,15 @@ def _support(s: Support | None) -> dict[str, Json] | None:
     figures = ("p", "p_adjusted", "gain", "gain_low", "gain_high")
     words = {"state": s.state, "reason": s.reason, "best": s.best, "n_others": s.n_others}
     return {**words, **{name: number(getattr(s, name)) for name in figures}}
+
+
+def _edits(effect: CausalEffect) -> list[list[Json]]:
+    """Both edits: what was done, effect, interval; none without figures."""
+    if effect.failure is not None:
+        return []
+    taken = ("taken out", effect.ablate, effect.ablate_low, effect.ablate_high)
+    put = ("put in", effect.boost, effect.boost_low, effect.boost_high)
+    return [[name, *map(number, figures)] for name, *figures in (taken, put)]
 
 
 def _transfer(crossed: Transfer) -> dict[str, Json]:

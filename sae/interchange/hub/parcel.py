@@ -25,7 +25,10 @@ MOST_GALLERY_FILES, MOST_GALLERY_BYTES = 10_000, 100 << 20
 
 ITEMS = (CONFIG, WEIGHTS, REPORT, CARD, LABELS)
 _TEXTS = (".json", ".md", ".csv", ".html", ".css", ".js")
-_IN_GALLERY = re.compile(r"gallery(/[A-Za-z0-9_][\w.-]*)+\.(html|css|js|webp|png|jpg)")
+_IN_GALLERY = re.compile(
+    r"gallery(?!/local\.js$)(/[A-Za-z0-9_][\w.-]*)+\.(html|css|js|webp|png|jpg)"
+)
+"""All but local.js, which says where the images lie on this machine."""
 
 
 class Item(NamedTuple):

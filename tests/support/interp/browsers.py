@@ -18,7 +18,7 @@ class Watched:
         self.page.on("dialog", self._dialog)
         self.page.on("request", self._request)
         self.page.goto((run / "gallery/index.html").as_uri() + address)
-        self.page.wait_for_selector("#title, .start")
+        self.page.wait_for_selector("#title, .start, [data-view=list] .row")
 
     def go(self, address: str) -> None:
         latent = address.removeprefix("#/")

@@ -55,6 +55,19 @@ def hostile(one: Evidence, payload: str) -> Evidence:
     return Evidence(stats, examples)
 
 
+def index_of(run: Path) -> dict[str, Any]:
+    """data/index.js with its columns as the page sees them: a value a latent."""
+    text = (run / "gallery/data/index.js").read_text("ascii")
+    assert text.startswith("G.index(")
+    assert text.endswith(");\n")
+    columns: dict[str, Any] = json.loads(text[8:-3])
+    for name in ("state", "status", "failure", "supported", "transfer"):
+        if name in columns:
+            names, codes = columns[name]["names"], columns[name]["codes"]
+            columns[name] = [names[int(code, 36)] for code in codes]
+    return columns
+
+
 def cards_of(run: Path) -> list[dict[str, Any]]:
     cards = []
     for k, path in enumerate(sorted((run / "gallery/data").glob("c*.js"))):

@@ -5,18 +5,19 @@
   const { el, svg } = G;
   const x = (share) => `${(100 * share).toFixed(2)}%`;
 
-  /** Dot and whisker on 0..1 with the chance line at .5; `low`/`high` may be missing. */
-  G.dotAndWhisker = ({ value, low = null, high = null, height = 22, radius = 5, name = "" }) => {
+  /** Dot and whisker on 0..1 with the chance line at .5; `low`/`high` may be missing; `guide` is a second line. */
+  G.dotAndWhisker = ({ value, low = null, high = null, height = 22, radius = 5, name = "", hollow = false, guide = null }) => {
     const y = height / 2;
     const marks = [
       svg("line.track", { x1: 0, x2: "100%", y1: y, y2: y }),
       svg("line.chance", { x1: x(0.5), x2: x(0.5), y1: 1, y2: height - 1 }),
     ];
+    if (guide !== null) marks.push(svg("line.guide", { x1: x(guide), x2: x(guide), y1: -2, y2: height + 2 }));
     if (low !== null && high !== null) {
       marks.push(svg("line.whisker", { x1: x(low), x2: x(high), y1: y, y2: y }));
       marks.push(...[low, high].map((end) => svg("line.whisker", { x1: x(end), x2: x(end), y1: y - 3.5, y2: y + 3.5 })));
     }
-    if (value !== null) marks.push(svg("circle.dot", { cx: x(value), cy: y, r: radius }));
+    if (value !== null) marks.push(svg(`circle.dot${hollow ? ".hollow" : ""}`, { cx: x(value), cy: y, r: radius }));
     return svg("svg.whiskers", { height, width: "100%", ...named(name) }, marks);
   };
 

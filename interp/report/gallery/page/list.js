@@ -3,29 +3,21 @@
 
 (() => {
   const { el, text } = G;
-  const ROW = 60; // px, as in app.css
+  const ROW = 60; // px, as in list.css
   const MARGIN = 6; // rows kept above and below
+  const WIDE = 1000; // px from which the list by itself has columns, as in list.css
 
   G.SHOWN = {
     all: ["All latents", () => true],
     labelled: ["Labelled", (index, i) => index.state[i] === "labelled"],
-    supported: ["Label supported", (index, i) => index.supported[i] === "supported"],
-    undecided: ["Label undecided", (index, i) => index.supported[i] === "undecided"],
-    unsupported: ["Label not supported", (index, i) => index.supported[i] === "unsupported"],
     unclear: ["Unclear", (index, i) => index.state[i] === "unclear"],
     failed: ["Explainer failed", (index, i) => index.state[i] === "failed"],
     unlabelled: ["Not labelled yet", (index, i) => index.state[i] === "unlabelled" && index.status[i] !== "dead"],
+    unscored: ["Labelled, without a score", (index, i) => index.state[i] === "labelled" && index.score[i] === null],
     live: ["Live", (index, i) => index.status[i] === "live"],
     dense: ["Dense", (index, i) => index.status[i] === "dense"],
     dead: ["Dead", (index, i) => index.status[i] === "dead"],
-    shape: ["Across domains: shape", (index, i) => index.transfer?.[i] === "shape"],
-    bound: ["Across domains: bound to one", (index, i) => index.transfer?.[i] === "domain-bound"],
-    oneway: ["Across domains: one way", (index, i) => index.transfer?.[i] === "one way"],
-    open: ["Across domains: undecided", (index, i) => index.transfer?.[i] === "undecided"],
   };
-
-  /** The filters that this run has something for. */
-  G.shown = (index) => Object.entries(G.SHOWN).filter(([name]) => index.transfer || !["shape", "bound", "oneway", "open"].includes(name));
 
   /** Name -> [text, values by latent, direction]; a missing value always comes last. */
   G.sorts = ({ meta, score, frequency, shares, classes }) => ({
@@ -45,29 +37,45 @@
     return { share: [`Most ${name} first`, values, -1], other: [`Least ${name} first`, values, 1] };
   }
 
-  /** The latents that fit a query, a filter and a class, in order. */
-  G.select = (index, { q, sort, show, class: name }) => {
-    const words = q.toLowerCase().split(/\s+/).filter(Boolean);
-    const fits = G.SHOWN[show][1];
-    const of = name ? index.classes.latents[index.classes.names.indexOf(name)] : [...index.status.keys()];
-    const found = of.filter((i) => fits(index, i) && words.every((word) => index.lower[i].includes(word) || word.replace(/^#/, "") === String(i)));
-    const [, values, direction] = G.sorts(index)[sort];
-    if (values === null) return sort === "rank" ? found : found.sort((a, b) => a - b);
-    const rank = (i) => (values[i] === null ? Infinity : direction * values[i]);
-    return found.sort((a, b) => rank(a) - rank(b) || a - b || 0);
+  /** All latents, or those of a class, in order; each order is made once. */
+  function ordered(index, { sort, class: name }) {
+    if (name) {
+      const found = index.classes.latents[index.classes.names.indexOf(name)];
+      return sort === "rank" ? found : inOrder(found, G.sorts(index)[sort]);
+    }
+    index.orders ??= new Map();
+    if (!index.orders.has(sort)) index.orders.set(sort, inOrder([...index.status.keys()], G.sorts(index)[sort]));
+    return index.orders.get(sort);
+  }
+
+  function inOrder(ids, [, values, direction]) {
+    if (values === null) return [...ids].sort((a, b) => a - b);
+    const rank = Float64Array.from(values, (value) => (value === null ? Infinity : direction * value));
+    return [...ids].sort((a, b) => (rank[a] < rank[b] ? -1 : rank[a] > rank[b] ? 1 : a - b));
+  }
+
+  /** The latents that fit a state (a query and filters), in its order. */
+  G.select = (index, state) => {
+    const words = (state.q ?? "").toLowerCase().split(/\s+/).filter(Boolean);
+    const tests = G.tests(index, state);
+    const ids = ordered(index, state);
+    if (!words.length && !tests.length) return ids;
+    const wanted = words.map((word) => [word, /^#?\d+$/.test(word) ? Number(word.replace("#", "")) : null]);
+    return ids.filter((i) => tests.every((fits) => fits(i)) && wanted.every(([word, number]) => number === i || index.lower[i].includes(word)));
   };
 
-  /** A list in `box` that draws rows of `index`; `.set(ids)`, `.mark(id)`. */
+  /** A list in `box` that draws rows of `index`; `.set(ids)`, `.mark(id)`. `heads` are its columns' heads. */
   G.List = class {
-    constructor(box, space, index) {
-      Object.assign(this, { box, space, index, ids: [], current: null, drawn: new Map() });
+    constructor(box, space, heads, index) {
+      Object.assign(this, { box, space, heads, index, ids: [], place: new Int32Array(index.status.length), current: null, drawn: new Map() });
       box.addEventListener("scroll", () => this.draw(), { passive: true });
-      new ResizeObserver(() => this.draw()).observe(box);
+      new ResizeObserver(() => this.resize()).observe(box);
     }
 
     set(ids) {
       this.ids = ids;
-      this.place = new Map(ids.map((id, at) => [id, at]));
+      this.place.fill(-1);
+      for (let at = 0; at < ids.length; at++) this.place[ids[at]] = at;
       this.space.style.height = `${ids.length * ROW}px`;
       this.clear();
       this.box.scrollTop = 0;
@@ -77,8 +85,8 @@
     /** Mark a latent as the one shown, and bring its row into sight. */
     mark(id) {
       this.current = id;
-      const at = this.place.get(id);
-      if (at !== undefined) {
+      const at = id === null ? -1 : this.place[id];
+      if (at >= 0) {
         const top = at * ROW, height = this.box.clientHeight;
         if (top < this.box.scrollTop) this.box.scrollTop = top;
         else if (top + ROW > this.box.scrollTop + height) this.box.scrollTop = top + ROW - height;
@@ -89,9 +97,23 @@
 
     /** The neighbours of a latent in the list; null at the ends or when it is not listed. */
     around(id) {
-      const at = this.place.get(id);
-      if (at === undefined) return { before: null, after: this.ids[0] ?? null };
+      const at = id === null ? -1 : this.place[id];
+      if (at < 0) return { before: null, after: this.ids[0] ?? null };
       return { before: this.ids[at - 1] ?? null, after: this.ids[at + 1] ?? null };
+    }
+
+    /** Columns where the list has the page to itself. */
+    get wide() {
+      return document.body.dataset.view === "list" && this.box.clientWidth >= WIDE;
+    }
+
+    resize() {
+      const wide = this.wide;
+      this.box.parentElement.classList.toggle("in-columns", wide);
+      if (wide !== this.wasWide) this.clear();
+      this.wasWide = wide;
+      this.heads.replaceChildren(...(wide ? heads(this.index) : []));
+      this.draw();
     }
 
     redraw() {
@@ -122,21 +144,51 @@
     }
 
     row(id, at) {
-      const { index } = this;
+      const { index, wide } = this;
       const current = id === this.current;
       const link = el(`a.row${current ? ".current" : ""}`, { href: G.href(id), "aria-current": current ? "page" : null },
         index.thumb[id] ? el("img", { src: G.thumb(G.hex(index.thumb[id])), alt: "", decoding: "async" }) : el("span.blank", { "aria-hidden": true }),
-        el("span.row-text", {}, name(index, id),
-          el("span.row-facts", {}, el("span", { title: "The latent's number" }, `#${id}`), G.review.mark(id),
-            index.status[id] === "dead" ? null : el("span", { title: "Share of all images on which it is active" }, G.percent(index.frequency[id])),
-            index.status[id] === "dead" || !G.hasTokens(index.meta) || index.token_frequency[id] === null ? null : el("span", { title: "Share of all tokens on which it is active" }, `${G.percent(index.token_frequency[id])} tokens`),
-            index.status[id] === "live" ? null : el(`span.badge.${index.status[id]}`, {}, index.status[id]))),
+        el("span.row-text", {}, name(index, id), el("span.row-facts", {}, facts(index, id, wide))),
+        wide ? cells(index, id) : null,
         score(index, id));
       const item = el("div.row-place", { role: "listitem", "aria-setsize": this.ids.length, "aria-posinset": at + 1 }, link);
       item.style.transform = `translateY(${at * ROW}px)`;
       return item;
     }
   };
+
+  function facts(index, id, wide) {
+    const status = index.status[id] === "live" ? null : el(`span.badge.${index.status[id]}`, {}, index.status[id]);
+    if (wide) return [el("span", { title: "The latent's number" }, `#${id}`), G.review.mark(id), status];
+    const dead = index.status[id] === "dead", tokens = index.token_frequency[id];
+    return [el("span", { title: "The latent's number" }, `#${id}`), G.review.mark(id),
+      dead ? null : el("span", { title: "Share of all images on which it is active" }, G.percent(index.frequency[id])),
+      dead || !G.hasTokens(index.meta) || tokens === null ? null : el("span", { title: "Share of all tokens on which it is active" }, `${G.percent(tokens)} tokens`),
+      status];
+  }
+
+  /** What a row shows besides, where there is room: as `heads` names it. */
+  function cells(index, id) {
+    const { meta, shares } = index;
+    const share = meta.domains.length > 1 ? shares[meta.domains.indexOf(meta.share_of)][id] : null;
+    const classes = (G.review.hides(id) ? [] : index.top_classes.of[id] ?? []).map((at) => index.top_classes.names[at]).join(", ");
+    return [
+      el("span.cell.row-classes", { title: classes }, text(classes || "–")),
+      el("span.cell", {}, index.supported[id] ?? (index.failure[id] ? text(index.failure[id].replaceAll("_", " ")) : "–")),
+      el("span.cell.number-cell", {}, index.status[id] === "dead" ? "–" : G.percent(index.frequency[id])),
+      meta.domains.length > 1 ? el("span.cell.number-cell", {}, G.fixed(share)) : null,
+    ];
+  }
+
+  function heads({ meta }) {
+    const sort = (title, key, back) => el("button.head-button", { type: "button", on: { click: () => G.change({ sort: G.state().sort === key ? back : key }) } }, title);
+    return [
+      el("span"), sort("Latent", "id", "score"), el("span", {}, "Most frequent classes"), el("span", {}, "Support"),
+      sort("Active on", "frequent", "rare"),
+      meta.domains.length === 2 ? sort(`Share of ${meta.share_of}`, "share", "other") : meta.domains.length > 1 ? el("span", {}, text(`Share of ${meta.share_of}`)) : null,
+      sort("AUROC", "score", "worst"),
+    ];
+  }
 
   function name(index, id) {
     if (index.label[id] !== null) return el("span.row-name", { title: index.label[id] }, text(index.label[id]));

@@ -8,7 +8,6 @@ import json
 import math
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -32,16 +31,9 @@ from tests.support.interp.galleries import (
     UNSCORED,
     XSS,
     cards_of,
+    index_of,
     small_run,
 )
-
-
-def index_of(run: Path) -> dict[str, Any]:
-    text = (run / "gallery/data/index.js").read_text("ascii")
-    assert text.startswith("G.index(")
-    assert text.endswith(");\n")
-    columns: dict[str, Any] = json.loads(text[8:-3])
-    return columns
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -58,8 +50,9 @@ def test_script_json_holds_no_sign_that_could_end_a_script() -> None:
 
 def test_every_latent_has_a_row_and_a_card_of_the_same_number(run_dir: Path) -> None:
     index, cards = index_of(run_dir), cards_of(run_dir)
-    columns = [index[name] for name in index if name not in ("meta", "shares", "review")]
-    assert {len(column) for column in [*columns, *index["shares"]]} == {N_LATENTS}
+    names = ("label", "state", "status", "failure", "supported", "score", "frequency", "thumb")
+    columns = [index[name] for name in names] + index["shares"] + [index["top_classes"]["of"]]
+    assert {len(column) for column in columns} == {N_LATENTS}
     assert [card["id"] for card in cards] == list(range(N_LATENTS))
     assert [card["explanation"] and card["explanation"]["label"] for card in cards] == index[
         "label"

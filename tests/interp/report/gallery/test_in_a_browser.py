@@ -32,6 +32,7 @@ from tests.support.interp.galleries import (
     UNSCORED,
     XSS,
     cards_of,
+    index_of,
     small_run,
 )
 from tests.support.interp.latents import weakened
@@ -43,6 +44,7 @@ def test_a_card_opens_from_its_address_with_images_that_load(browser: Any, run_d
     widths = shown.page.evaluate(LOADED)
     card = cards_of(run_dir)[9]
     n_shown = sum(map(len, card["top"] + card["quantiles"])) + len(card["verdicts"])
+    n_shown += sum(map(len, card["related"].values()))
     assert len(widths) == n_shown
     assert min(widths) > 0
     assert all(shown.page.evaluate("[...document.images].map((i) => i.hasAttribute('alt'))"))
@@ -315,9 +317,14 @@ def test_the_data_of_an_older_gallery_is_shown_by_the_newer_page(
     run = small_run(tmp_path)
     build_gallery(Run(run))
     data = run / "gallery/data/index.js"
-    columns = json.loads(data.read_text()[8:-3])
-    (columns["share"], _) = columns.pop("shares")  # as b6fd069 wrote it
-    columns.pop("token_frequency")
+    columns = index_of(run)
+    (columns["share"], _) = columns.pop("shares")  # as the first version wrote it
+    images, thumbs = columns.pop("images"), columns["thumb"]
+    columns["thumb"] = [None if at is None else images[at] for at in thumbs]
+    for name in ("score", "low", "high"):
+        columns[name] = [None if v is None else v / 10_000 for v in columns[name]]
+    for name in ("failure", "supported", "top_classes", "overview", "has_map"):
+        columns.pop(name)
     columns["meta"] = {k: v for k, v in columns["meta"].items() if k not in ("pool", "dense_by")}
     data.write_text(f"G.index({json.dumps(columns)});\n")
     shown = Watched(browser, run)

@@ -9,29 +9,32 @@
     const view = { card, meta, pictures: card.images };
     return el("article.card", { "aria-labelledby": "title" },
       head(view, around),
-      card.blind ? [tops(view), quantiles(view)] : card.stats.status === "dead" ? dead() : [
+      card.blind ? G.imagePanels(view).slice(0, 2) : card.stats.status === "dead" ? dead() : [
         el("div.figures", {}, scorePanel(view), factsPanel(view)),
         el("div.figures", {}, histogramPanel(view), domainPanel(view)),
-        card.causal ? panel("causal", "What editing the latent does", el("p", {}, text(card.causal))) : null,
+        el("div.figures", {}, transferPanel(view), causalPanel(view)),
         tasksPanel(view),
-        transferPanel(view),
-        tops(view), quantiles(view), heldOut(view),
+        G.relatedPanel(view),
+        G.imagePanels(view),
       ],
-      card.blind ? null : provenance(view));
+      card.blind ? null : G.provenance(view));
   };
 
   /* ---- head ---- */
 
-  function head({ card, meta }, { before, after }) {
+  function head({ card, meta }, around) {
     const said = card.explanation;
     return el("header.head", {},
       el("div.eyebrow", {},
-        el("a.back", { href: G.href(null), "aria-label": "Back to the list" }, "‹ All latents"),
+        el("a.back", { href: G.hrefWith("list", G.state()), "aria-label": "Back to the list" }, "‹ All latents"),
         el("span.number", { title: "The latent's number in the SAE" }, `#${card.id}`),
         badges(card, meta),
         el("span.source", { title: "The CLIP model, the layer and the tokens that the SAE reads" },
           G.source(meta)),
-        el("span.steps", {}, step(before, "‹", "Previous latent in the list (k)"), step(after, "›", "Next latent in the list (j)"))),
+        el("span.actions", {}, action("Copy link", "Copy this card's address, with the list as it is", () => G.copy(location.href, "Link copied")),
+          action("Download", "Save what this card says as a JSON file", () => download(card, meta)),
+          action("Print", "Print this card, or save it as a PDF", () => window.print())),
+        el("span.steps", {}, G.steps(around))),
       title(card),
       G.review.label(card.id) ? el("p.second.machine", { title: "The heading is a person's label, in place of this one" }, said && said.label ? ["the machine said ", el("em", {}, text(said.marked_label || said.label)), "; the score is of that"] : "the machine had no label") : null,
       said && said.second_label ? el("p.second", { title: "The explainer saw two things" }, "and also ", el("em", {}, text(said.second_label))) : null,
@@ -81,8 +84,22 @@
     ];
   }
 
+  G.steps = ({ before, after }) => [step(before, "‹", "Previous latent in the list (k)"), step(after, "›", "Next latent in the list (j)")];
+
   function step(id, sign, name) {
     return id === null ? el("span.step.off", { "aria-hidden": true }, sign) : el("a.step", { href: G.href(id), title: name, "aria-label": name }, sign);
+  }
+
+  function action(name, title, click) {
+    return el("button.plain-button", { type: "button", title, on: { click } }, name);
+  }
+
+  /** A page on the disk may not read its own pictures back, so the file holds figures and texts; images by id, class and path. */
+  function download(card, meta) {
+    const content = JSON.stringify({ run: meta.run, clip: meta.clip, layer: meta.layer, tokens: meta.tokens, domains: meta.domains, ...card }, null, 1);
+    const link = el("a", { href: URL.createObjectURL(new Blob([content], { type: "application/json" })), download: `latent-${String(card.id).padStart(5, "0")}.json` });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   }
 
   function dead() {
@@ -105,7 +122,7 @@
       el("strong", {}, STATES[found.state]), text(`: ${found.reason}${gain}.`));
   }
 
-  function scorePanel({ card: { score, explanation, support: found } }) {
+  function scorePanel({ card: { score, explanation, support: found, nulls = [] }, meta }) {
     const meaning = "AUROC: how often an unseen active image gets a higher score from the judge than an unseen silent one. 0.5 is guessing, 1 is perfect.";
     const name = el("span", { title: meaning }, "How well the label predicts");
     if (!score) {
@@ -123,10 +140,27 @@
       ended,
       score.stale ? null : support(found),
       el("div.whisker-rows", {},
-        whisker("all", "Against all silent images", { value: score.auroc, low: score.auroc_low, high: score.auroc_high, radius: 6 }),
+        whisker("this label", "Against all silent images", { value: score.auroc, low: score.auroc_low, high: score.auroc_high, radius: 6 }),
         whisker("random", "Against silent images drawn at random: is the topic right?", { value: score.auroc_easy, radius: 4 }),
         whisker("look-alikes", "Against look-alikes, images of neighbouring latents: is the label specific?", { value: score.auroc_hard, radius: 4 }),
+        score.stale ? null : nullRows(nulls, meta, score),
         el("span"), G.axis([[0, "0"], [0.5, "chance"], [1, "1"]]), el("span")));
+  }
+
+  const NULLS = { generic: "says nothing", domain: "its domain", class: "commonest class", shuffled: "other labels", word: "other words", control: "another's label" };
+
+  /** What labels reach that say nothing of the latent, on the same axis: on its own images, and those of the run's controls. */
+  function nullRows(nulls, meta, score) {
+    const best = nulls.length ? Math.max(...nulls.map(([, , value]) => value ?? 0)) : null;
+    const own = nulls.map(([kind, words, value, low, high]) => {
+      const first = value === best ? ", the best of these" : "";
+      return whisker(NULLS[kind] ?? kind, `On the same images: ${words}${first}`, { value, low, high, radius: first ? 5 : 4, hollow: true, guide: score.auroc });
+    });
+    const bands = (meta.nulls ?? []).filter(({ name }) => name === "untrained" || name === "random" || (name === "shuffled" && !nulls.some(([kind]) => kind === "control")));
+    const NAMES = { untrained: "untrained SAE", random: "random directions", shuffled: "shuffled labels" };
+    const ran = bands.map(({ name, mean, low, high, n }) => whisker(NAMES[name], `Labels of the control “${name}” in this run, by the same judge: mean of ${G.count(n)}, and where 95% of them lie`, { value: mean, low, high, radius: 4, hollow: true, guide: score.auroc }));
+    if (!own.length && !ran.length) return null;
+    return [el("h3.nulls-head", { title: "Labels that say nothing of this latent, tested in the same way" }, "Held against"), own.flat(), ran.flat()];
   }
 
   /** What other judging tasks say, a sentence each. */
@@ -137,7 +171,7 @@
   }
 
   function whisker(name, meaning, mark) {
-    const value = mark.value === null ? "none" : G.fixed(mark.value);
+    const value = mark.shown ?? (mark.value === null ? "none" : G.fixed(mark.value));
     return [el("span.name", { title: meaning }, name), G.dotAndWhisker({ ...mark, name: `${meaning}: ${value}` }), el("span.value", { title: meaning }, value)];
   }
 
@@ -168,7 +202,7 @@
   function domainPanel({ card: { stats }, meta }) {
     const most = Math.max(...stats.rates.map((rate) => rate || 0));
     const rows = meta.domains.map((name, i) => ({
-      name, share: most > 0 ? stats.rates[i] / most : 0, value: G.percent(stats.rates[i]), tone: tone(i),
+      name, share: most > 0 ? stats.rates[i] / most : 0, value: G.percent(stats.rates[i]), tone: G.tone(i),
       title: `Active on ${G.percent(stats.rates[i])} of the ${name} images`,
     }));
     const classes = stats.classes.map(([name, n]) => ({
@@ -192,131 +226,36 @@
     return ["leans ", share > even ? "towards " : "away from ", text(name), ` (share ${G.fixed(share)})`];
   }
 
-  /** Whether the labels found in either of two domains hold in the other. */
+  /** Whether the labels found in either of two domains hold in the other: rows explain, columns test. */
   function transferPanel({ card: { transfer } }) {
     if (!transfer) return null;
-    const meaning = (on, at) => `AUROC on held-out ${at} images of the label found on ${on} images`;
+    const names = [...new Set(transfer.cells.flatMap(([on, at]) => [on, at]))];
+    const of = (on, at) => transfer.cells.find(([from, to]) => from === on && to === at);
+    const cell = (on, at) => {
+      const found = of(on, at);
+      if (!found) return el("td.square.none", { title: "Not scored" }, "–");
+      const [, , value, low, high] = found;
+      const square = el("td.square", { title: `AUROC on held-out ${at} images of the label found on ${on} images` },
+        el("strong", {}, G.fixed(value)), low === null ? null : el("span", {}, `${G.fixed(low)} to ${G.fixed(high)}`), G.dotAndWhisker({ value, low, high, height: 12, radius: 3 }));
+      square.style.setProperty("--strength", `${Math.round(100 * Math.max(0, 2 * value - 1))}%`);
+      return square;
+    };
     return panel("transfer", el("span", { title: "Explained on one domain, scored on the other" }, "Across domains"),
       el("p", {}, text(transfer.words)),
-      transfer.cells.length ? el("div.whisker-rows", {},
-        transfer.cells.map(([on, at, value, low, high]) => whisker(text(`${on} to ${at}`), meaning(on, at), { value, low, high, radius: 4 })),
-        el("span"), G.axis([[0, "0"], [0.5, "chance"], [1, "1"]]), el("span")) : null);
+      names.length ? el("table.squares", {},
+        el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "found on"), names.map((name) => el("th", { scope: "col" }, "tested on ", text(name))))),
+        el("tbody", {}, names.map((on) => el("tr", {}, el("th", { scope: "row" }, text(on)), names.map((at) => cell(on, at)))))) : null);
   }
 
-  const tone = (domain) => `tone${domain % 5}`;
-
-  /* ---- images ---- */
-
-  function tops({ card, meta, pictures }) {
-    return el("section.images", {}, el("h2", {}, el("span", { title: "From the half of the images that the explainer may see" }, "Strongest images"),
-      meta.tokens === "cls" ? null : heatSwitch()),
-      card.top.map((row, domain) => el("div.domain-row", {},
-        el("h3", {}, el(`i.swatch.${tone(domain)}`, { "aria-hidden": true }), text(meta.domains[domain])),
-        row.length ? el("div.tiles.large", {}, row.map(([at, act, heat]) =>
-          tile(pictures[at], meta, heat, `activation ${G.act(act)}`, el("span", { title: "Activation" }, G.act(act)))))
-          : el("p.missing", {}, "Active on none of them."))));
-  }
-
-  function heatSwitch() {
-    const pressed = !document.body.classList.contains("no-heat");
-    return el("button.switch", { type: "button", id: "heat", "aria-pressed": String(pressed), title: "Show where the latent is active (h)", on: { click: () => G.toggleHeat() } }, "Where in the image");
-  }
-
-  G.toggleHeat = () => {
-    const off = document.body.classList.toggle("no-heat");
-    const button = document.getElementById("heat");
-    if (button) button.setAttribute("aria-pressed", !off);
-  };
-
-  function quantiles({ card, meta, pictures }) {
-    if (!card.quantiles.length) return null;
-    const names = card.quantiles.length === 5 ? ["weakest fifth", "weak", "middle", "strong", "strongest fifth"] : card.quantiles.map((_, i) => `part ${i + 1} of ${card.quantiles.length}`);
-    return el("section.images", {}, el("h2", {}, el("span", { title: "Active images drawn at random, sorted by activation: the tail is seen too" }, "Across its range")),
-      el("div.strata", {}, card.quantiles.map((part, i) => {
-        const acts = part.map(([, act]) => act);
-        return el("div.stratum", {}, el("div.tiles.pair", {}, part.map(([at, act, heat]) => tile(pictures[at], meta, heat, `activation ${G.act(act)}`))),
-          el("p", {}, names[i], acts.length ? el("span", { title: "Activation of these images" }, `${G.act(Math.min(...acts))} – ${G.act(Math.max(...acts))}`) : null));
-      })));
-  }
-
-  function heldOut({ card, meta, pictures }) {
-    if (!card.verdicts.length) return null;
-    const answers = card.verdicts.map(([at, truth, act, kind, score, heat]) => {
-      const right = score === null ? null : (score >= 50) === Boolean(truth); // as balanced accuracy counts
-      return { at, truth, act, score, heat, kind, hard: kind === "hard", right, title: said(truth, act, kind, score) };
-    });
-    const half = (name, meaning, chosen) => {
-      const right = chosen.filter((answer) => answer.right).length;
-      return el("div.half", {}, el("h3", { title: meaning }, name, el("span.tally", {}, `${right} of ${chosen.length} right`)),
-        el("div.tiles.small", {}, chosen.map((answer) => judged(answer, pictures, meta))));
-    };
-    const negatives = answers.filter(({ truth }) => !truth);
-    const of = (wanted) => negatives.filter(({ kind }) => kind === wanted);
-    const half_of = (wanted, name, meaning) => (of(wanted).length ? half(name, meaning, of(wanted)) : null);
-    return el("section.images", {}, el("h2", {}, el("span", { title: "Images that the explainer never saw; the judge knows only the label" }, "Test on unseen images")),
-      el("div.strip-box", {}, el("div.lanes", { "aria-hidden": true }, el("span", {}, "active"), el("span", {}, of("weak").length ? "silent or weak" : "silent")),
-        el("div", {}, G.strip(answers), G.axis([[0, "0"], [0.5, "50"], [1, "100"]]),
-          el("p.caption", {}, "the judge’s answer, from 0 (the label does not fit) to 100 (it fits); ",
-            el("span.key.hard", {}, "look-alikes"), ", ", el("span.key.random", {}, "random images")))),
-      half("Active: the label should fit", "The latent is active on these images; strongest first", answers.filter(({ truth }) => truth)),
-      half_of("hard", "Silent look-alikes: it should not", "Strongest images of neighbouring latents, on which this one is silent"),
-      half_of("weak", "Weakest: it should fit these less", "The latent is silent on too few images; these are those of its least activation"),
-      half_of("silent", "Silent, drawn at random", "Random images on which this latent is silent"));
-  }
-
-  function said(truth, act, kind, score) {
-    const fact = truth ? `active (${G.act(act)})` : { hard: "silent, a look-alike", weak: `weak (${G.act(act)})` }[kind] || "silent, random";
-    return `${fact}; judge: ${score === null ? "no answer" : `${score} of 100`}`;
-  }
-
-  function judged({ at, heat, score, right, title }, pictures, meta) {
-    const [sign, name] = right === null ? ["?", "no answer"] : right ? ["✓", "right"] : ["✗", "wrong"];
-    const mark = el("span.mark", { title: `${name}: ${title}` }, el("b", { "aria-label": name }, sign), score);
-    return tile(pictures[at], meta, heat, `${title}, ${name}`, mark, right === null ? "unsure" : name);
-  }
-
-  /** One image with an optional line below it. The whole image is shown, on white. */
-  function tile([id, domain, label, path, there, box], meta, heat, fact, caption = null, state = "") {
-    const about = [meta.domains[domain], label, path].filter(Boolean).join(" · ");
-    const frame = el(`span.frame.${tone(domain)}`, {});
-    if (there) {
-      const image = el("img", { src: G.thumb(id), alt: `${label || meta.domains[domain]}, ${fact}`, loading: "lazy", decoding: "async" });
-      frame.append(image);
-      if (heat) frame.append(heatMap(heat, meta.grid, box));
-    } else {
-      frame.append(el("span.gone", {}, "image missing"));
-    }
-    return el(`figure.tile${state ? `.${state}` : ""}`, { title: `${about}\n${fact}` }, frame, caption ? el("figcaption", {}, caption) : null);
-  }
-
-  /** Patch activations over the part of the frame that CLIP sees, in per cent; clear is 0, red the image's largest. What lies beyond the image is cut off. */
-  function heatMap(packed, [rows, columns], [left, top, width, height, beyondX, beyondY]) {
-    const values = Uint8Array.from(atob(packed), (c) => c.charCodeAt(0));
-    const canvas = el("canvas.heat", { width: columns, height: rows, "aria-hidden": true });
-    const context = canvas.getContext("2d");
-    const pixels = context.createImageData(columns, rows);
-    values.forEach((value, i) => pixels.data.set([225, 40, 90, Math.round(value * 0.72)], 4 * i));
-    context.putImageData(pixels, 0, 0);
-    Object.entries({ left, top, width, height }).forEach(([side, share]) => { canvas.style[side] = `${share}%`; });
-    canvas.style.clipPath = `inset(${beyondY}% ${beyondX}%)`;
-    return canvas;
-  }
-
-  /* ---- provenance ---- */
-
-  function provenance({ card: { explanation: e, score: s } }) {
-    const line = (name, value) => (value === null || value === "" ? null : [el("dt", {}, name), el("dd", {}, value)]);
-    const model = ({ model, provider, prompt }) => [text(model), provider ? [" at ", text(provider)] : null, prompt ? [", prompt ", el("code", { title: prompt }, text(prompt.slice(0, 12)))] : null].flat();
-    return el("details.provenance", {}, el("summary", {}, "Where this comes from"), el("dl", {},
-      line("Explainer", e ? model(e) : "none yet"),
-      e && line("Bound to", e.domain ? text(e.domain) : ""),
-      e && line("How it was named", e.provenance ? text(e.provenance) : ""),
-      e && line("It was shown", `${G.plural(e.n_shown, "image")}, ${G.plural(e.n_calls, "call")}, ${G.dollars(e.usd)}`),
-      e && line("Its confidence", e.confidence === null ? "" : `${e.confidence} of 100, as it says itself`),
-      e && line("Candidates", e.candidates.length ? e.candidates.map((name, i) => [i ? ", " : "", text(name)]).flat() : ""),
-      e && line("Remarks", e.lint.length ? text(e.lint.join(", ")) : ""),
-      line("Scorer", s ? model(s) : "none yet"),
-      s && s.circular ? line("Circular", "it looks with the CLIP that the SAE is made of, so its scores run high") : null,
-      s && line("It was asked", `about ${G.plural(s.n_positive + s.n_negative, "image")}, ${G.plural(s.n_calls, "call")}, ${G.dollars(s.usd)}`)));
+  /** What editing the latent does to its label, on one axis around 0. */
+  function causalPanel({ card: { causal, edits = [] } }) {
+    if (!causal) return null;
+    const ends = edits.flatMap(([, value, low, high]) => [value, low, high]).filter((end) => end !== null).map(Math.abs);
+    const reach = Math.max(0.5, ...ends) * 1.1;
+    const share = (value) => (value === null ? null : (value / reach + 1) / 2);
+    const rows = edits.map(([name, value, low, high]) => whisker(name, `The latent ${name}: ${G.fixed(value)}, ${G.fixed(low)} to ${G.fixed(high)} at 95%`, { value: share(value), low: share(low), high: share(high), radius: 5, shown: G.fixed(value) }));
+    return panel("causal", el("span", { title: "The latent is edited in its network; does the image move as the label says?" }, "What editing it does"),
+      edits.length ? el("div.whisker-rows", {}, rows, el("span"), G.axis([[0, G.fixed(-reach, 1)], [0.5, "no effect"], [1, G.fixed(reach, 1)]]), el("span")) : null,
+      el("p.caption", {}, text(causal)));
   }
 })();

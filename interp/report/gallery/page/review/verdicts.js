@@ -282,7 +282,7 @@
     const hidden = R.hides(id);
     for (const [name, column] of Object.entries(own)) index[name][id] = hidden ? null : column[id];
     if (!hidden && R.label(id)) index.label[id] = R.label(id);
-    index.lower[id] = (index.label[id] ?? "").toLowerCase();
+    index.lower[id] = hidden ? "" : G.searched(index, id);
   }
 
   function remembered(storage, name) {

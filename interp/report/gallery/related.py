@@ -1,0 +1,136 @@
+"""Decoder rows, strongest images and labels of all latents -> those that are like each one."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interp.records.wording import wording
+from interp.report.figures import number
+
+if TYPE_CHECKING:
+    from interp.evidence.reader import EvidenceReader
+
+N_NEAREST = 6
+"""Latents listed of each kind."""
+BLOCK = 512
+"""Latents that are compared with all others at a time: 50 MB for 24,576."""
+_WIDTH = 64  # columns whose maximum is looked at first
+LEAST_SHARED = 2
+"""Images that two latents have in common at least, to be listed."""
+
+Near = list[list[int | float | None]]
+"""[latent, similarity] of the nearest ones, nearest first."""
+
+
+class Related(NamedTuple):
+    """Of every latent, in their order; None where the run does not have what it takes."""
+
+    cosine: list[Near] | None
+    """By the cosine of decoder rows."""
+    together: list[Near]
+    """By the strongest images that both have, of those that either has (Jaccard)."""
+    same: list[list[int]]
+    """Other latents of the same label, the first few."""
+
+    def of(self, latent: int) -> dict[str, Near | list[int]]:
+        """As a card holds it, without what is empty."""
+        found: dict[str, Near | list[int]] = {
+            "cosine": self.cosine[latent] if self.cosine else [],
+            "together": self.together[latent],
+            "same": self.same[latent],
+        }
+        return {name: values for name, values in found.items() if values}
+
+
+def find_related(
+    reader: EvidenceReader, decoder: NDArray[np.float32] | None, labels: Mapping[int, str | None]
+) -> Related:
+    """`decoder`: (n_latents, d) or None; `labels`: what each latent is called. Dead latents, which
+    nothing can be shown of, are near to none."""
+    alive = np.array([status != "dead" for status in reader.status], bool)
+    cosine = None if decoder is None else nearest_rows(decoder, alive)
+    together = nearest_sets(reader.strongest(), len(alive))
+    return Related(cosine, together, same_labels(labels, len(alive)))
+
+
+def nearest_rows(rows: NDArray[np.float32], alive: NDArray[np.bool_]) -> list[Near]:
+    """Of each living row of (n, d) those of the largest cosine to it."""
+    ids = np.flatnonzero(alive)
+    found: list[Near] = [[] for _ in alive]
+    norms = np.linalg.norm(rows[ids], axis=1, keepdims=True)
+    unit = (rows[ids] / np.maximum(norms, 1e-12)).astype(np.float32)
+    for start in range(0, len(ids), BLOCK):
+        cosines = unit[start : start + BLOCK] @ unit.T
+        here = np.arange(len(cosines))
+        cosines[here, start + here] = -np.inf
+        places, values = _largest(cosines, N_NEAREST)
+        for latent, near, cosine in zip(ids[start:].tolist(), places, values, strict=False):
+            pairs = zip(ids[near].tolist(), cosine.tolist(), strict=True)
+            found[latent] = [[i, number(c, 3)] for i, c in pairs if np.isfinite(c)]
+    return found
+
+
+def _largest(values: NDArray[np.float32], n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Places and values of the n largest of each row, largest first; of equal ones the first.
+
+    They lie in the n groups of columns with the largest maxima, so most columns are looked at once.
+    """
+    n_rows, n_columns = values.shape
+    padded = -(-n_columns // _WIDTH) * _WIDTH
+    if padded != n_columns:
+        rest = np.full((n_rows, padded - n_columns), -np.inf, values.dtype)
+        values = np.concatenate([values, rest], 1)
+    groups = values.reshape(n_rows, -1, _WIDTH)
+    best = np.sort(np.argsort(-groups.max(2), axis=1, kind="stable")[:, :n], axis=1)
+    columns = (best[:, :, None] * _WIDTH + np.arange(_WIDTH)).reshape(n_rows, -1)
+    chosen = np.take_along_axis(values, columns, 1)
+    order = np.argsort(-chosen, axis=1, kind="stable")[:, : min(n, n_columns)]
+    return np.take_along_axis(columns, order, 1), np.take_along_axis(chosen, order, 1)
+
+
+def nearest_sets(pairs: NDArray[np.int64], n_sets: int) -> list[Near]:
+    """Of each set those with the largest Jaccard share of members in common with it.
+
+    `pairs`: (n, 2) a set and a member of it, each pair once.
+    """
+    from scipy.sparse import csr_array
+
+    ones = np.ones(len(pairs), np.float32)
+    width = int(pairs[:, 1].max()) + 1 if len(pairs) else 1
+    table = csr_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(n_sets, width))
+    turned, sizes = table.T.tocsr(), np.asarray(table.sum(1)).reshape(-1)
+    found: list[Near] = []
+    for start in range(0, n_sets, BLOCK):
+        shared = (table[start : start + BLOCK] @ turned).tocsr()
+        for at in range(shared.shape[0]):
+            part = slice(shared.indptr[at], shared.indptr[at + 1])
+            others, counts = shared.indices[part], shared.data[part]
+            kept = (counts >= LEAST_SHARED) & (others != start + at)
+            others, counts = others[kept].astype(np.int64), counts[kept]
+            share = counts / (sizes[start + at] + sizes[others] - counts)
+            first = np.lexsort((others, -share))[:N_NEAREST]
+            nearest = zip(others[first].tolist(), share[first].tolist(), strict=True)
+            found.append([[other, number(value, 3)] for other, value in nearest])
+    return found
+
+
+def same_labels(labels: Mapping[int, str | None], n: int) -> list[list[int]]:
+    """Of each latent the first others whose label is the same but for case and blanks."""
+    groups: defaultdict[str, list[int]] = defaultdict(list)
+    for latent, label in sorted(labels.items()):
+        if label:
+            groups[wording(label)].append(latent)
+    found: list[list[int]] = [[] for _ in range(n)]
+    for group in groups.values():
+        for latent in group:
+            found[latent] = _others(group, latent)
+    return found
+
+
+def _others(group: Sequence[int], latent: int) -> list[int]:
+    return [other for other in group[: N_NEAREST + 1] if other != latent][:N_NEAREST]
