@@ -128,7 +128,10 @@ def test_faulty_server_loses_no_reply_and_makes_no_label_of_a_fault(run: Path) -
     assert len(labelled) >= 8
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_an_interrupted_run_says_its_own_words_which_go_on_without_asking_twice(
     run: Path, number: signal.Signals, code: int
 ) -> None:

@@ -96,6 +96,15 @@ def judge(run: Path, server: Loopback, *more: object) -> int:
     return interp("score", *where, "--layout", "grid", "--price", "1,4", *more)
 
 
+@pytest.fixture(scope="module")
+def judged(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run as it is when a judge of the known rates is through with it."""
+    run = copy(made, tmp_path_factory.mktemp("judged"))
+    with Loopback(refuse=CodedVlm(is_true, 0.95, 0.05)) as server:
+        assert judge(run, server) == OK
+    return run
+
+
 def support_of(run: Path) -> dict[int, Support]:
     results = Run(run).results
     scores = [line.score for line in results.score_lines]
@@ -131,7 +140,7 @@ def test_good_labels_are_supported_and_shuffled_or_generic_ones_are_not(
 
 
 def test_nothing_is_paid_twice_whatever_is_at_work_and_the_estimate_counts_it(
-    made: Path, run: Path, server: Loopback, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, server: Loopback, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = tmp_path / "estimate.json"
     assert judge(run, server, "--estimate", "--json", said) == OK
@@ -149,6 +158,14 @@ def test_nothing_is_paid_twice_whatever_is_at_work_and_the_estimate_counts_it(
     assert judge(run, server) == OK
     assert len(server.chats) == n
     assert (run / "tasks.jsonl").read_bytes() == written
+
+
+@pytest.mark.slow
+def test_one_question_at_a_time_writes_the_same_bytes(
+    made: Path, run: Path, server: Loopback, tmp_path: Path
+) -> None:
+    assert judge(run, server, "--limit", 7, "--concurrency", 16) == OK
+    assert judge(run, server, "--concurrency", 16) == OK
     other = copy(made, tmp_path / "one")
     assert judge(other, server, "--limit", 7, "--concurrency", 1) == OK
     assert judge(other, server, "--concurrency", 1) == OK
@@ -174,15 +191,14 @@ def test_without_nulls_questions_are_what_they_were_and_foils_come_on_top(
 
 
 def test_foils_without_grades_and_refusals_do_the_label_no_harm(
-    made: Path, run: Path, vlm: CodedVlm, server: Loopback, tmp_path: Path
+    made: Path, judged: Path, vlm: CodedVlm, server: Loopback, tmp_path: Path
 ) -> None:
-    assert judge(run, server) == OK
-    whole = support_of(run)
+    whole = support_of(judged)
     vlm.silent, vlm.refused = frozenset(WORDS[:8]), frozenset(WORDS[8:9])
     other = copy(made, tmp_path / "other")
     assert judge(other, server, "--max-failures", 1) == OK
     scores = {row["latent"]: row for row in read_jsonl(other / "scores.jsonl")}
-    before = {row["latent"]: row for row in read_jsonl(run / "scores.jsonl")}
+    before = {row["latent"]: row for row in read_jsonl(judged / "scores.jsonl")}
     for latent in set(scores) - {8}:
         assert scores[latent]["auroc"] == before[latent]["auroc"]
         assert scores[latent]["n_missing"] == 0

@@ -147,6 +147,7 @@ def test_entries_are_sorted_by_latent_and_leave_out_what_is_not_active() -> None
     assert entries.order[:4].tolist() == [2, 5, 0, 3]
 
 
+@pytest.mark.slow
 def test_three_steps_equal_those_of_the_plain_engine() -> None:
     """With duplicates among the tokens, latents that never fire, one that fires on all of them
     (its entries fill whole chunks), dead latents of which only some are chosen, and k rising.
@@ -165,7 +166,14 @@ def test_three_steps_equal_those_of_the_plain_engine() -> None:
     assert_same_steps(ours, theirs, models, batches, dead, ks=[3, K, 8])
 
 
-@pytest.mark.parametrize("dead", [range(0), range(N_LATENTS), range(2)], ids=["none", "all", "2"])
+@pytest.mark.parametrize(
+    "dead",
+    [
+        pytest.param(range(0), id="none", marks=pytest.mark.slow),
+        pytest.param(range(N_LATENTS), id="all", marks=pytest.mark.slow),
+        pytest.param(range(2), id="2"),
+    ],
+)
 def test_a_step_equals_the_plain_one_whatever_is_dead(dead: range) -> None:
     models = twins(random_model(D, N_LATENTS, K))
     engines = TritonEngine(models[0], OBJECTIVE, tiles=SMALL), PlainEngine(models[1], OBJECTIVE)
@@ -199,6 +207,7 @@ def test_selection_in_fewer_bits_changes_nothing_but_rounding() -> None:
     assert_same_steps(ours, theirs, models, random_batches(5, D, 1), dead, ks=[K])
 
 
+@pytest.mark.slow
 def test_copies_in_fewer_bits_follow_the_weights_whoever_changes_them() -> None:
     models = twins(random_model(*TINY))
     x, dead = random_batches(5, TINY[0], 1)[0], mask(TINY[1], range(5))
@@ -262,12 +271,14 @@ def test_the_backend_can_be_forced_where_the_interpreter_is_on() -> None:
         engine_for(model.double(), OBJECTIVE, "triton")
 
 
+@pytest.mark.slow
 def test_the_engine_passes_its_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(self_check, "N_TOKENS", 5)
     monkeypatch.setattr(self_check, "N_STEPS", 2)
     assert self_check.obstacle(TritonEngine, random_model(*TINY), OBJECTIVE) == ""
 
 
+@pytest.mark.slow
 def test_every_part_of_the_benchmark_runs() -> None:
     shape = Shape(n=2, d=16, n_latents=12, k=2, n_dead=3)
     names = [part.name for part in parts(shape, "cpu") if part.run() is not NotImplemented]
