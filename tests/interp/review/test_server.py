@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import json
 import os
@@ -252,6 +253,20 @@ def test_nothing_listens_but_on_127_0_0_1(server: ReviewServer) -> None:
     for address in {*others, "127.0.0.2"} - {"127.0.0.1"}:
         with pytest.raises(OSError, match=r"refused|timed out"):
             socket.create_connection((address, server.server_port), timeout=2).close()
+
+
+def test_a_verdict_that_the_disk_did_not_take_is_not_acknowledged(
+    server: ReviewServer, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_file: int) -> None:
+        raise OSError(errno.EIO, "no")
+
+    body = body_of(verdict_on(run_dir, 0))
+    monkeypatch.setattr("os.fsync", full)
+    status, said, _ = ask(server, "POST", "/verdicts", ours(server), body)
+    assert (status, b"the disk gives an error" in said) == (400, True)
+    monkeypatch.undo()
+    assert ask(server, "POST", "/verdicts", ours(server), body)[0] == 200
 
 
 def test_two_writers_at_once_lose_nothing(server: ReviewServer, run_dir: Path) -> None:

@@ -249,6 +249,26 @@ def test_hostile_texts_of_people_run_nowhere(browser: Any, tmp_path: Path) -> No
     assert shown.faults == []
 
 
+def test_what_others_left_in_the_browser_is_passed_over(reviewed: Any) -> None:
+    _, visit = reviewed
+    page = visit("#/1").page
+    page.keyboard.press("1")
+    page.evaluate(
+        """() => {
+          const [name] = Object.keys(localStorage), good = JSON.parse(localStorage[name]);
+          const others = [null, [], {}, 'x', { ...good, latent: 10 ** 6, label: '' },
+            { ...good, latent: '__proto__' },
+            { ...good, latent: 2, label: 'label 2', verdict: 'great' },
+            { ...good, note: {} }, { ...good, latent: -1, label: '' }];
+          others.forEach((one, i) => { localStorage[`${name}${i}`] = JSON.stringify(one); });
+          localStorage[`${name} torn`] = '{';
+        }"""
+    )
+    again = visit("#/1")
+    assert again.page.inner_text("#review-tools").startswith("1 of 11 reviewed")
+    assert again.faults == []
+
+
 def test_a_browser_that_keeps_nothing_says_so_and_still_exports(
     browser: Any, tmp_path: Path
 ) -> None:

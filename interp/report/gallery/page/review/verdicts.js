@@ -237,7 +237,7 @@
 
   /** The last word on a latent, where it is of the label that it has. */
   function put(said) {
-    if (said.label !== (own.label[said.latent] ?? "")) return;
+    if (!Object.hasOwn(own.label, said.latent) || said.label !== (own.label[said.latent] ?? "")) return;
     if (R.WORDS.includes(said.verdict)) verdicts.set(said.latent, said);
     else verdicts.delete(said.latent);
   }
