@@ -82,6 +82,16 @@ def test_every_latent_is_reviewed_with_two_keys_and_the_file_goes_into_the_run(
     assert shown.faults == []
 
 
+def test_a_verdict_pressed_before_the_next_card_is_there_is_on_that_card(reviewed: Any) -> None:
+    _, visit = reviewed
+    page = visit("#/0?sort=id").page
+    page.evaluate(
+        "for (const key of 'n3n') document.dispatchEvent(new KeyboardEvent('keydown', { key }))"
+    )
+    page.wait_for_selector("#review-tools >> text=1 of 11 reviewed")
+    assert [(one.latent, one.verdict) for one in exported(page)] == [(1, "wrong")]
+
+
 def test_a_better_label_and_a_note_by_keys_alone_and_undo(reviewed: Any) -> None:
     _, visit = reviewed
     shown = visit("#/3?sort=id")
