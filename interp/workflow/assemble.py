@@ -37,6 +37,7 @@ def make_settings(
 ) -> Settings:
     """Of all steps. Raises `UserError` for what is missing, not known or does not fit together."""
     roots = parse_domains(domains)
+    _require_sae(size.sae)
     _require_domains(steps.transfer, list(roots))
     folder_names = {field.name for field in dataclasses.fields(FolderConfig)}
     table = said.of(EMBED)
@@ -84,6 +85,15 @@ def _source(images: ImageSettings, sae: str, said: Said) -> SourceConfig:
             f"{what}: --clip ViT-B-32/openai, or --clip tiny, which knows the built-in world alone"
         )
     return said.build(SourceConfig, EMBED, given)
+
+
+def _require_sae(sae: str) -> None:
+    """Raise `UserError` where --sae is neither a place on the hub nor there."""
+    from sae.core.places import require_sae
+    from sae.interchange.locate import hub_place
+
+    if sae and hub_place(sae) is None:
+        require_sae(Path(sae))
 
 
 def _config_of(sae: str) -> dict[str, Any]:

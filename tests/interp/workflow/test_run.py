@@ -10,7 +10,7 @@ import pytest
 
 from interp.report.labels import read_labels
 from interp.run.run import Run
-from sae.core.errors import FAILURES, OK, USAGE
+from sae.core.errors import FAILURES, INTERRUPTED, OK, USAGE
 from tests.support.commands import interp
 from tests.support.interp.killing import run_for
 from tests.support.interp.mixed_images import CUT, DOMAINS, write_mixed_images
@@ -101,6 +101,20 @@ def test_what_cannot_be_is_one_line_before_any_work(words, tmp_path, capsys, mor
     assert interp("run", *given, *LOCAL, *more, "--out", out) == USAGE
     assert error in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_what_was_interrupted_is_not_told_to_throw_away_again(
+    words, finished, mine, capsys, monkeypatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("interp.workflow.steps.run_steps", stop)
+    for typed in (("--from", "cards"), ("--from=cards",)):
+        assert interp("run", *words, *LOCAL, *typed, "--out", mine) == INTERRUPTED
+        error = capsys.readouterr().err
+        assert "interrupted; to go on: interp run --domain" in error
+        assert error.rstrip().endswith(f"--model local --out {mine}")
 
 
 def test_a_folder_of_something_else_is_left_alone(words, tmp_path, capsys) -> None:
