@@ -14,11 +14,13 @@ from tests.support.interp.killing import run_for
 from tests.support.interp.mixed_images import write_mixed_images
 
 N_KILLS = 10
+SMALL = ("--n-latents", 32, "--k", 2, "--epochs", 20, "--no-causal")
+"""The learning rate is searched for, as it is where nothing is said."""
 
 
 @pytest.mark.slow
 def test_a_run_killed_at_ten_random_moments_ends_with_the_same_labels(tmp_path: Path) -> None:
-    words = ("--domain", *write_mixed_images(tmp_path / "images"), "--clip", "tiny")
+    words = ("--domain", *write_mixed_images(tmp_path / "images"), "--clip", "tiny", *SMALL)
 
     def whole(out: Path) -> int:
         return interp("run", *words, "--model", "local", "--out", out)
