@@ -26,7 +26,7 @@
     const said = card.explanation;
     return el("header.head", {},
       el("div.eyebrow", {},
-        el("a.back", { href: G.hrefWith("list", G.state()), "aria-label": "Back to the list" }, "‹ All latents"),
+        el("a.back", { href: G.hrefWith("list", G.state()), title: "Back to the list" }, "‹ All latents"),
         el("span.number", { title: "The latent's number in the SAE" }, `#${card.id}`),
         badges(card, meta),
         el("span.source", { title: "The CLIP model, the layer and the tokens that the SAE reads" },
@@ -117,7 +117,7 @@
   /** Whether the label does better than labels that say nothing, in words. */
   function support(found) {
     if (!found) return null;
-    const gain = found.gain === null ? "" : `; ${G.fixed(found.gain)} above the best label that says nothing (${found.best}), ${G.fixed(found.gain_low)} to ${G.fixed(found.gain_high)} at 95%`;
+    const gain = found.gain === null ? "" : `; ${G.fixed(Math.abs(found.gain))} ${found.gain < 0 ? "below" : "above"} the best label that says nothing (${found.best}; gain ${G.fixed(found.gain_low)} to ${G.fixed(found.gain_high)} at 95%)`;
     return el("p.caption.support", { title: "Compared on the same images with labels of other latents, random words, and labels that say nothing" },
       el("strong", {}, STATES[found.state]), text(`: ${found.reason}${gain}.`));
   }
@@ -154,7 +154,7 @@
     const best = nulls.length ? Math.max(...nulls.map(([, , value]) => value ?? 0)) : null;
     const own = nulls.map(([kind, words, value, low, high]) => {
       const first = value === best ? ", the best of these" : "";
-      return whisker(NULLS[kind] ?? kind, `On the same images: ${words}${first}`, { value, low, high, radius: first ? 5 : 4, hollow: true, guide: score.auroc });
+      return whisker(kind === "domain" ? text(`“${words}”`) : NULLS[kind] ?? kind, `On the same images: ${words}${first}`, { value, low, high, radius: first ? 5 : 4, hollow: true, guide: score.auroc });
     });
     const bands = (meta.nulls ?? []).filter(({ name }) => name === "untrained" || name === "random" || (name === "shuffled" && !nulls.some(([kind]) => kind === "control")));
     const NAMES = { untrained: "untrained SAE", random: "random directions", shuffled: "shuffled labels" };
