@@ -100,3 +100,9 @@ def test_an_estimate_only_says_what_would_go(mine, words, capsys) -> None:
     assert "explain  done" not in said
     assert "collect  done" in said
     assert names(mine) == before
+    anew = ("--from", "train", "--estimate", "--out", mine)
+    assert interp("run", *words, *LOCAL, *anew) == OK
+    said = capsys.readouterr().out
+    assert [step for step in ("embed", "train", "eval", "collect") if f"{step:<9}done" in said] == [
+        "embed"
+    ]
