@@ -36,7 +36,7 @@ def thumbnail(image: Image) -> bytes:
     small = image.copy()
     small.thumbnail((THUMB_SIZE, THUMB_SIZE), pil.Resampling.LANCZOS, reducing_gap=3.0)
     buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=QUALITY, method=4)
+    small.save(buffer, "WEBP", quality=QUALITY, method=2)
     return buffer.getvalue()
 
 

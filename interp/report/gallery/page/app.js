@@ -99,7 +99,8 @@
     }
     if (moved) relist();
     else list.mark(state.id);
-    draw();
+    if (first && state.view === "start") setTimeout(draw); // the list first
+    else draw();
   }
 
   function draw() {

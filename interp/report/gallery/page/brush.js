@@ -35,6 +35,7 @@
     function tell() {
       const [from, to] = get();
       draw();
+      shown = "";
       change(from === 0 && to === STEPS ? null : [toValue(from / STEPS), toValue(to / STEPS)]);
     }
 
@@ -63,10 +64,13 @@
     const box = el("div.brush", { role: "group", "aria-label": title }, el("div.brush-head", {}, el("span", {}, title), said), area, el("div.brush-sliders", {}, low, high));
     /** Show a range that was chosen elsewhere. */
     box.set = (range) => {
+      if (JSON.stringify(range) === shown) return;
+      shown = JSON.stringify(range);
       low.value = range ? Math.round(STEPS * toShare(range[0])) : 0;
       high.value = range ? Math.round(STEPS * toShare(range[1])) : STEPS;
       draw();
     };
+    let shown = "";
     box.set(null);
     return box;
   };

@@ -62,7 +62,9 @@
 
   function words(column) {
     if (!column || Array.isArray(column)) return column;
-    return Array.from(column.codes, (code) => column.names[parseInt(code, 36)]);
+    const { names, codes } = column, found = new Array(codes.length);
+    for (let i = 0; i < codes.length; i++) { const code = codes.charCodeAt(i); found[i] = names[code < 58 ? code - 48 : code - 87]; }
+    return found;
   }
 
   /** A gallery of an older version knows the share of one domain alone. */
@@ -74,11 +76,15 @@
   /** Label without regard to case and blanks -> how many latents have it. */
   function groups(labels) {
     const counts = new Map();
-    for (const label of labels) if (label !== null) counts.set(G.wording(label), (counts.get(G.wording(label)) ?? 0) + 1);
+    for (const label of labels) {
+      if (label === null) continue;
+      const words = G.wording(label);
+      counts.set(words, (counts.get(words) ?? 0) + 1);
+    }
     return counts;
   }
 
-  G.wording = (label) => label.toLowerCase().split(/\s+/).filter(Boolean).join(" ");
+  G.wording = (label) => { const lower = label.toLowerCase(); return /\s\s|^\s|\s$|[^\S ]/.test(lower) ? lower.split(/\s+/).filter(Boolean).join(" ") : lower; };
 
   /** What a latent is searched by: label, classes and, once they are there, descriptions; a line each. */
   G.searched = (index, i) => {

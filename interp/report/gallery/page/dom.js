@@ -32,7 +32,8 @@ const G = {}; // the one global: data files call G.index(columns) and G.shard(k,
 
   G.fixed = (value, digits = 2) => (value === null ? "–" : value.toFixed(digits));
 
-  G.count = (value) => value.toLocaleString("en-GB");
+  const whole = new Intl.NumberFormat("en-GB");
+  G.count = (value) => whole.format(value);
 
   /** An activation: three significant digits. */
   G.act = (value) => {

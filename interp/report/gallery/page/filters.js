@@ -29,7 +29,8 @@
     label: {
       title: "Same label",
       choices: (index, value) => {
-        const shared = index.label.filter((label) => label !== null && index.groups.get(G.wording(label)) > 1).length;
+        let shared = 0;
+        for (const n of index.groups.values()) if (n > 1) shared += n;
         if (!shared) return [];
         const one = /^\d+$/.test(value) && index.label[value] ? [[value, `As #${value}: ${index.label[value]}`]] : [];
         return [["", "Same label or not"], ["shared", `Label shared with others (${G.count(shared)})`], ["own", "Label of its own"], ...one];

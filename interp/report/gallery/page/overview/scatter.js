@@ -14,7 +14,8 @@
     const ids = [...x.keys()].filter((i) => x[i] !== null && y[i] !== null);
     let view = { x: 0, y: 0, scale: 1 }, at = null, drag = null, asked = false;
 
-    const size = () => [canvas.clientWidth, canvas.clientHeight];
+    let area = null; // width and height; asked for anew when the canvas has changed
+    const size = () => (area ??= [canvas.clientWidth, canvas.clientHeight]);
     const px = (id) => {
       const [w, h] = size();
       return [14 + (w - 28) * ((x[id] - view.x) * view.scale), h - 14 - (h - 28) * ((y[id] - view.y) * view.scale)];
@@ -22,6 +23,7 @@
 
     function draw() {
       asked = false;
+      if (area && !(area[0] && area[1])) area = null; // it was not in the document yet
       const [w, h] = size(), ratio = window.devicePixelRatio || 1;
       if (!w || !h) return;
       if (canvas.width !== Math.round(w * ratio) || canvas.height !== Math.round(h * ratio)) [canvas.width, canvas.height] = [Math.round(w * ratio), Math.round(h * ratio)];
@@ -122,7 +124,7 @@
       } else if (event.key === "Enter" && at !== null) location.hash = G.href(at);
       else if (zoom && "+-=0".includes(event.key)) { event.preventDefault(); if (event.key === "0") { view = { x: 0, y: 0, scale: 1 }; redraw(); } else scale(event.key === "-" ? 0.7 : 1.4, ...(at === null ? [w / 2, h / 2] : px(at))); }
     });
-    new ResizeObserver(redraw).observe(canvas);
+    new ResizeObserver(() => { area = null; redraw(); }).observe(canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
     box.redraw = redraw;
     box.zoom = (factor) => { const [w, h] = size(); if (factor === null) { view = { x: 0, y: 0, scale: 1 }; redraw(); } else scale(factor, w / 2, h / 2); };
