@@ -72,8 +72,8 @@ def test_one_cap_holds_for_all_steps_and_a_higher_one_goes_on_without_paying_twi
     assert interp("run", *paid, "--max-cost", 5, "--out", mine) == OK
     assert set(server.answered.values()) == {1}
     said = capsys.readouterr().out
-    n = overall(mine / "calls.sqlite").n_calls
-    assert f"{n} answers cost ${n * COST:.2f} of the $5 that it may" in said
+    paid_for = overall(mine / "calls.sqlite")
+    assert f"{paid_for.n_calls} answers cost ${paid_for.usd:.2f} of the $5 that it may" in said
     assert (read_labels(mine)["explainer"] == "x/y").sum() > 4
     server.requests.clear()
     assert interp("run", *paid, "--max-cost", 5, "--out", mine) == OK
