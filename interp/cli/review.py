@@ -132,16 +132,8 @@ def say_reviews(run: Run, json: Path | None = None, more: dict[str, int] | None 
         f"  {found.n_better} better labels by people; {found.n_blind} after a blind guess"
         + (f"; {found.n_stale} verdicts are on labels that are gone" if found.n_stale else "")
     )
-    if found.agreement:
-        n, agreed, kappa, low, high = (
-            found.agreement[name] for name in ("n", "agreed", "kappa", "kappa_low", "kappa_high")
-        )
-        if math.isnan(kappa):
-            told = "no kappa where one of them says the same of all"
-        else:
-            between = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
-            told = f"Cohen's kappa {kappa:.2f}{between}"
-        console.say(f"  people and judge agree on {agreed:.0%} of {n:.0f} labels: {told}")
+    if line := found.agreement_line():
+        console.say(f"  {line}")
     console.write_figures(json, {**found.flat(), **(more or {})})
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 from interp.llm.ledger.report import Total, overall, unanswered
+from interp.pipeline.judging.reviews import ReviewSummary, summarise_reviews
 from interp.records.circular import CIRCULAR, is_circular
 from interp.records.support import count_states
 from interp.records.wording import interpretation
@@ -52,6 +53,8 @@ class RunSummary:
     """By domain, live latents that have nearly all of their rates in it; {} with one domain."""
     best: Scored | None
     worst: Scored | None
+    reviews: ReviewSummary
+    """What people said of the labels."""
     usd: float
     """Billed in all, as far as it is known."""
     n_calls: int
@@ -65,12 +68,14 @@ class RunSummary:
         lines = [self._latents(), self._labels(), self._support(), self._bound()]
         if self.best and self.worst and self.best.latent != self.worst.latent:
             lines.append(f"The best is {_said(self.best)}, the worst {_said(self.worst)}.")
-        return [line for line in [*lines, self._cost(max_cost)] if line]
+        return [line for line in [*lines, self._reviews(), self._cost(max_cost)] if line]
 
     def flat(self) -> dict[str, float | int | str | None]:
         """One flat object for --json."""
         values = asdict(self)
         values |= {"domains": ", ".join(self.domains)}
+        del values["reviews"]
+        values |= {f"reviews/{name}": value for name, value in self.reviews.flat().items()}
         for name in ("best", "worst"):
             one: Scored | None = getattr(self, name)
             del values[name]
@@ -123,6 +128,14 @@ class RunSummary:
         n = sum(self.bound.values())
         return f"{n:,} latents answer to one domain alone" + (f" ({each})." if n else ".")
 
+    def _reviews(self) -> str:
+        if not self.reviews.n_reviewed:
+            return ""
+        counts = ", ".join(f"{n:,} {word}" for word, n in self.reviews.counts.items() if n)
+        line = f"People have reviewed {self.reviews.n_reviewed:,} labels ({counts})."
+        agreement = self.reviews.agreement_line()
+        return f"{line} {agreement[0].upper()}{agreement[1:]}." if agreement else line
+
     def _cost(self, max_cost: float | None) -> str:
         if not self.n_calls:
             return "It cost nothing: no model elsewhere was asked."
@@ -171,6 +184,7 @@ def summarise_run(run: Run) -> RunSummary:
         bound=_count_bound(run),
         best=ranked[0] if ranked else None,
         worst=ranked[-1] if ranked else None,
+        reviews=summarise_reviews(run),
         usd=paid.usd + math.fsum(one.usd for one in lost),
         n_calls=paid.n_calls,
         n_unknown=paid.n_unknown,

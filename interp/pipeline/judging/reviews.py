@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -29,6 +30,20 @@ class ReviewSummary:
     agreement: dict[str, float] = field(default_factory=dict)
     """Of people (right or partly, or wrong) and the judge: n, agreed, kappa and its interval; {}
     without a latent that has both."""
+
+    def agreement_line(self) -> str:
+        """How far people and judge agree; "" where no latent has both."""
+        if not self.agreement:
+            return ""
+        n, agreed, kappa, low, high = (
+            self.agreement[name] for name in ("n", "agreed", "kappa", "kappa_low", "kappa_high")
+        )
+        if math.isnan(kappa):
+            told = "no kappa where one of them says the same of all"
+        else:
+            between = "" if math.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+            told = f"Cohen's kappa {kappa:.2f}{between}"
+        return f"people and judge agree on {agreed:.0%} of {n:.0f} labels: {told}"
 
     def flat(self) -> dict[str, float | int]:
         """Figures for `--json`."""

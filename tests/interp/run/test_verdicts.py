@@ -20,6 +20,7 @@ from interp.run.verdicts import (
     newest_reviews,
     read_reviews,
 )
+from interp.workflow.summary import summarise_run
 from sae.core.errors import UserError
 from sae.core.files import append_jsonl
 from sae.core.lock import hold
@@ -159,6 +160,12 @@ def test_kappa_is_of_right_or_partly_against_what_the_judge_accepts(tmp_path: Pa
     assert found.agreement["agreed"] == pytest.approx(agreed)
     assert found.agreement["kappa"] == pytest.approx((agreed - chance) / (1 - chance))
     assert found.agreement["kappa_low"] < found.agreement["kappa"] < found.agreement["kappa_high"]
+    told = summarise_run(Run(run_dir)).lines()
+    assert any(
+        line.startswith("People have reviewed 12 labels (5 right, 1 partly, 5 wrong, 1 unclear). ")
+        and "People and judge agree on 82% of 11 labels: Cohen's kappa 0.63 [" in line
+        for line in told
+    )
 
 
 def test_without_a_label_that_has_both_there_is_no_agreement(run_dir: Path) -> None:
