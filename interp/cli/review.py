@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from functools import partial
@@ -47,7 +46,7 @@ def review(
     from sae.core import interrupts
 
     opened = open_run(run)
-    _make_gallery(opened)
+    make_gallery(opened)
     server = ReviewServer(opened, port)
     console.say(f"{'open:':<9} {server.address}")
     console.say("ctrl-C ends the review; verdicts are in the run as soon as the page says so")
@@ -106,15 +105,17 @@ def _has_screen() -> bool:
     return sys.platform in ("darwin", "win32") or any(map(os.environ.get, named))
 
 
-def _make_gallery(run: Run) -> None:
-    """Build the pages where there are none, or answers came since."""
+def make_gallery(run: Run) -> None:
+    """Build the pages where there are none, or anything but verdicts came since."""
+    from interp.evidence.config import FOLDER, INFO
     from interp.llm.ledger.report import read_calls
     from interp.report.gallery import build_gallery
+    from interp.run.results import VERDICTS
     from sae.core.progress import bar
 
     page = run.gallery.with_name("panel.js")
-    made_of = [run.explanations, run.scores, run.path / "collect" / "collect.json"]
-    newest = max((path.stat().st_mtime for path in made_of if path.exists()), default=math.inf)
+    made_of = [run.path / FOLDER / INFO, *run.path.rglob("*.jsonl")]
+    newest = max(path.stat().st_mtime for path in made_of if path.name != VERDICTS)
     if page.exists() and page.stat().st_mtime >= newest:
         return
     with bar("cards", unit="latents") as progress:
