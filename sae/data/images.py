@@ -7,7 +7,6 @@ import io
 import re
 import stat
 import struct
-import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from sae.core.files import sha256_hex
+from sae.core.quiet import quiet
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF")
 """Pillow reads MPO, a JPEG of several pictures, as JPEG."""
@@ -155,8 +155,7 @@ def _opened(data: bytes, max_pixels: int, use: Callable[[Image.Image], Made]) ->
     if not data:
         raise BadImage("the file is empty")
     max_pixels = min(max_pixels, MOST_PIXELS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet:
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image, max_pixels)

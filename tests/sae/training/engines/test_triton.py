@@ -37,7 +37,7 @@ def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("tier", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
 def test_the_engine_keeps_its_promises_under_the_interpreter(tier: str) -> None:
     file = "tests/support/sae/interpreted_triton.py"
-    words = ("-m", "pytest", "-p", "no:cacheprovider", "-m", tier, file)
+    words = ("-m", "pytest", "-n0", "--noconftest", "-p", "no:cacheprovider", "-m", tier, file)
     done = run(*words, TRITON_INTERPRET="1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
