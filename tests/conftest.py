@@ -58,7 +58,10 @@ FIRST = (
     "tests/sae/training/engines/test_triton.py",
     "tests/interp/cli/test_walk.py",
     "tests/sae/training/test_distributed.py",
+    "tests/interp/workflow/test_paid.py",
+    "tests/interp/bench/test_bench.py",
     "tests/interp/pipeline/test_",
+    "tests/interp/report/gallery/test_",
     "tests/interp/explain/test_run.py",
 )
 """The files that take longest, in the order in which they start: a worker gets a whole file, and
@@ -74,6 +77,11 @@ def pytest_configure(config: pytest.Config) -> None:
     state = tempfile.TemporaryDirectory()
     config.add_cleanup(state.cleanup)
     os.environ["XDG_STATE_HOME"] = state.name
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: a sixth of the time a worker waits for what it started."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.paths import ROOT
 
 
+@pytest.mark.slow
 def test_steering_is_measured_against_plain_passes(tmp_path: Path) -> None:
     out = tmp_path / "steer.json"
     script = str(ROOT / "benchmarks" / "steer_speed.py")

@@ -90,6 +90,7 @@ def test_training_is_the_same_for_a_seed_and_loads_as_any_local_model(
     assert clip.n_blocks == n_blocks
 
 
+@pytest.mark.slow
 def test_two_seeds_of_training_share_no_scene() -> None:
     one, two = (make_examples(1, seed, workers=1).images for seed in (0, 1))
     assert not np.array_equal(one, two)
