@@ -79,11 +79,6 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["XDG_STATE_HOME"] = state.name
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: a sixth of the time a worker waits for what it started."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         assert isinstance(item, pytest.Function)
