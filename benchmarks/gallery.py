@@ -1,6 +1,6 @@
 """What the gallery of a large run costs: building it, and using it in a browser.
 
-    OMP_NUM_THREADS=1 python benchmarks/gallery.py /tmp/gallery --json gallery.json
+    OMP_NUM_THREADS=1 python benchmarks/gallery.py work/gallery --json gallery.json
 
 Makes a run of 24,576 latents, 2.7 million examples and 12,000 images (`gallery_run.py`), builds its
 gallery, and opens that from the disk in headless Chromium. README.md says what was measured.

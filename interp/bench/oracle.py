@@ -15,7 +15,7 @@ from numpy.random import Generator
 from interp.bench.config import Oracle
 from interp.bench.constructed import Constructed
 from interp.bench.naming import TWO, WorldTruth, is_made_of_concepts
-from interp.pictures.cache import EvidenceSource, Images
+from interp.pictures.cache import Images
 from interp.pipeline.explain import ExplainStage
 from interp.pipeline.score import ScoreStage
 from interp.pipeline.settings import ModelSettings
@@ -106,8 +106,8 @@ class OracleExplainStage(ExplainStage):
     def _local_answerer(self) -> Any:
         return self._namer
 
-    def _source_for(self, answerer: Any, items: Sequence[Any]) -> EvidenceSource:
-        return self._source
+    def _local_worker(self, answerer: Any) -> Any:
+        return self._worker(answerer, self._source)
 
 
 class OracleScoreStage(ScoreStage):
@@ -123,5 +123,5 @@ class OracleScoreStage(ScoreStage):
     def _local_answerer(self) -> Any:
         return self._judge
 
-    def _source_for(self, answerer: Any, items: Sequence[Any]) -> EvidenceSource:
-        return self._source
+    def _local_worker(self, answerer: Any) -> Any:
+        return self._worker(answerer, self._source)

@@ -6,7 +6,6 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +14,7 @@ import typer
 from interp.cli import ask, bench
 from interp.cli.ask import RunOption
 from interp.cli.causal import causal
-from interp.cli.review import review, say_reviews, verdicts
+from interp.cli.review import draw_cards, review, say_reviews, verdicts
 from interp.cli.transfer import transfer
 from interp.cli.workflow.command import init, run
 from interp.evidence.config import CollectConfig, CollectInfo
@@ -239,15 +238,11 @@ for _command in (ask.explain, ask.score, transfer, causal):
 @app.command()
 def cards(run: RunOption = None, config: ConfigOption = None) -> None:
     """Write labels.csv and the gallery of latent cards from the files of a run."""
-    from interp.llm.ledger.report import read_calls
-    from interp.report.gallery import build_gallery
     from interp.report.labels import write_labels
-    from sae.core.progress import bar
 
     opened = ask.open_run(run)
     labels = write_labels(opened)
-    with bar("cards", unit="latents") as progress:
-        gallery = build_gallery(opened, progress, partial(read_calls, opened.ledger))
+    gallery = draw_cards(opened)
     if opened.verdicts.exists():
         say_reviews(opened)
     console.finish({"labels": labels, "gallery": gallery}, [f"open {quote(gallery)} in a browser"])

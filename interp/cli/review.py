@@ -108,18 +108,24 @@ def _has_screen() -> bool:
 def make_gallery(run: Run) -> None:
     """Build the pages where there are none, or anything but verdicts came since."""
     from interp.evidence.config import FOLDER, INFO
-    from interp.llm.ledger.report import read_calls
-    from interp.report.gallery import build_gallery
     from interp.run.results import VERDICTS
-    from sae.core.progress import bar
 
     page = run.gallery.with_name("panel.js")
     made_of = [run.path / FOLDER / INFO, *run.path.rglob("*.jsonl")]
     newest = max(path.stat().st_mtime for path in made_of if path.name != VERDICTS)
     if page.exists() and page.stat().st_mtime >= newest:
         return
+    draw_cards(run)
+
+
+def draw_cards(run: Run) -> Path:
+    """Build the pages, with the prompts and replies of the run's ledger; the first one's path."""
+    from interp.llm.ledger.report import read_calls
+    from interp.report.gallery import build_gallery
+    from sae.core.progress import bar
+
     with bar("cards", unit="latents") as progress:
-        build_gallery(run, progress, partial(read_calls, run.ledger))
+        return build_gallery(run, progress, partial(read_calls, run.ledger))
 
 
 def say_reviews(run: Run, json: Path | None = None, more: dict[str, int] | None = None) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from interp.evidence.reader import EvidenceReader
-from interp.pictures.cache import read_images
+from interp.pictures.cache import EvidenceSource, read_images
 from interp.pipeline.settings import ModelSettings
 from interp.records.types import Example
 from interp.run.run import Run
@@ -69,9 +69,10 @@ def background(
     from interp.local.clip_encoder import SeenOnce
 
     examples = background_examples(reader, domain)
-    source = reader if encoder is None else SeenOnce(reader, encoder)
-    if isinstance(source, SeenOnce):
-        source.look_at(examples)
+    source: EvidenceSource = reader
+    if encoder is not None:
+        source = seen = SeenOnce(reader, encoder)
+        seen.look_at(examples)
     for wanted in examples:
         for example, image in read_images(source.image, [wanted]).items():
             yield example.image_id, image

@@ -265,18 +265,24 @@ class Stage(ABC, Generic[Item, Record, Summary]):
                 def count(_record: Record) -> None:
                     progress(len(made), len(self.pending))
 
-                for start in range(0, len(self.pending), N_AT_WORK):
-                    items = self.pending[start : start + N_AT_WORK]
-                    source = self._source_for(answerer, items)
-                    self._append(items, answerer, source, N_AT_WORK, made, count)
+                self._append(self._local_worker(answerer), answerer, N_AT_WORK, made, count)
 
-    def _source_for(self, answerer: Any, items: Sequence[Item]) -> EvidenceSource:
-        """What the local answerer reads these items' images from: its CLIP knows them then."""
+    def _local_worker(self, answerer: Any) -> Callable[[Item], Awaitable[Record]]:
+        """The worker with CLIP, which looks at the images of `N_AT_WORK` items together before the
+        first of these is worked on; no image is decoded that it knows."""
         from interp.local.clip_encoder import SeenOnce
 
         source = SeenOnce(self._source, answerer.encoder)
-        source.look_at(itertools.chain.from_iterable(map(self._shown, items)))
-        return source
+        worker, begun = self._worker(answerer, source), itertools.count()
+
+        def work(item: Item) -> Awaitable[Record]:
+            place = next(begun)
+            if place % N_AT_WORK == 0:
+                items = self.pending[place : place + N_AT_WORK]
+                source.look_at(itertools.chain.from_iterable(map(self._shown, items)))
+            return worker(item)
+
+        return work
 
     def _ask_paid_model(self, label: str, made: list[Record]) -> None:
         with Ledger(self._run.ledger) as ledger:
@@ -285,10 +291,10 @@ class Stage(ABC, Generic[Item, Record, Summary]):
             model = paid_model(self._settings, ledger, capped)
             meter = Meter(n_total=len(self.pending), unit=self.unit)
             with live(label, meter):
+                answerer = self._paid_answerer(model)
                 self._append(
-                    self.pending,
-                    self._paid_answerer(model),
-                    PictureCache(self._source),
+                    self._worker(answerer, PictureCache(self._source)),
+                    answerer,
                     model.gate.room,
                     made,
                     partial(_count, meter),
@@ -302,9 +308,8 @@ class Stage(ABC, Generic[Item, Record, Summary]):
 
     def _append(
         self,
-        items: Sequence[Item],
+        worker: Callable[[Item], Awaitable[Record]],
         answerer: Any,
-        source: EvidenceSource,
         width: Width,
         made: list[Record],
         count: Callable[[Record], None],
@@ -319,8 +324,8 @@ class Stage(ABC, Generic[Item, Record, Summary]):
 
         append_run(
             self.file,
-            items,
-            self._worker(answerer, source),
+            self.pending,
+            worker,
             concurrency=width,
             on_record=note,
             opened=(answerer, *opened),

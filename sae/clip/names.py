@@ -6,7 +6,6 @@ import difflib
 import importlib
 import json
 import logging
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +20,7 @@ from safetensors import SafetensorError
 from sae.clip.hub_names import find_same_weights
 from sae.core.errors import UserError
 from sae.core.files import did_you_mean
+from sae.core.quiet import quiet
 from sae.data.view import VIEWS, View, find_view
 
 _TINY_CLIP = Path(__file__).resolve().parents[1] / "world" / "tiny_clip"
@@ -240,8 +240,7 @@ def _quiet() -> Iterator[None]:
     handlers, disabled = root.handlers[:], root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet:
             yield
     finally:
         logging.disable(disabled)

@@ -118,11 +118,11 @@ def check_known(path: Path, image_id: str) -> None:
     Looks are its place on disk, size, and time of the last change.
     """
     try:
-        stat = path.stat()
+        status = path.stat()
     except OSError:
         read_known(path, image_id)  # which says what is wrong
     else:
-        _check_content(path, image_id, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        _check_content(path, image_id, (status.st_ino, status.st_size, status.st_mtime_ns))
 
 
 @functools.lru_cache(maxsize=1 << 16)

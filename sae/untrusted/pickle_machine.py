@@ -7,10 +7,10 @@ word. Codes that no checkpoint uses are refused.
 from __future__ import annotations
 
 import pickletools
-import warnings
 from collections.abc import Callable
 from typing import IO, Any, Protocol, cast
 
+from sae.core.quiet import quiet
 from sae.untrusted.damage import Unfit
 
 MAX_CODES = 1 << 17
@@ -64,8 +64,7 @@ def interpret(file: Readable, names: Names, budget: Budget) -> Any:
     """The value of the next pickle; the file is left behind it. Raises `Unfit` or `LookupError`,
     `TypeError` or `ValueError` when the pickle is damaged."""
     machine = _Machine(names, budget)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of texts with odd escapes
+    with quiet:  # of texts with odd escapes
         for code, argument, _place in pickletools.genops(cast(IO[bytes], file)):
             budget.step()
             machine.step(code.name, argument)

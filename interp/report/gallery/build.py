@@ -42,7 +42,7 @@ from interp.run.decoder import read_decoder
 from interp.run.run import Run
 from interp.run.transfer_file import read_transfer
 from sae.core.errors import UserError, quote
-from sae.core.files import replacing_folder
+from sae.core.files import replacing_folder, without_place
 from sae.core.progress import Progress
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _write_shards(
     """Write every shard of cards and of the calls behind them; returns the rows of the index."""
     reader, results = run.evidence, run.results
     domains, n_latents = list(reader.store.domains), reader.info.n_latents
-    clip = make_meta(reader, "")["clip"]
+    clip = without_place(reader.store.info.clip)
     rows: list[Row] = []
     for start in range(0, n_latents, SHARD_CARDS):
         latents = range(start, min(start + SHARD_CARDS, n_latents))

@@ -103,9 +103,7 @@ def _flatten(points: Floats) -> Floats:
     return np.asarray((flat - low) / np.maximum(high - low, 1e-9), np.float32)
 
 
-def write_map(
-    folder: Path, places: Places, rows: Sequence[dict[str, Any]], identity: str, thumbs: bool = True
-) -> None:
+def write_map(folder: Path, places: Places, rows: Sequence[dict[str, Any]], identity: str) -> None:
     """map.parquet in a gallery's folder: a row for each latent that has a place."""
     ids = np.flatnonzero(places.cluster >= 0)
     images = [rows[latent]["thumb"] for latent in ids.tolist()]
@@ -117,7 +115,7 @@ def write_map(
         "cluster": places.cluster[ids].astype(np.int16),
         "label": [rows[latent]["label"] or "" for latent in ids.tolist()],
         "score": [None if score is None else score / 10_000 for score in scores],
-        "thumbnail": [f"thumbs/{i[:2]}/{i}.webp" if i and thumbs else "" for i in images],
+        "thumbnail": [f"thumbs/{i[:2]}/{i}.webp" if i else "" for i in images],
     }
     about = {"method": METHOD, "sae_identity": identity}
     table = pa.table(columns).replace_schema_metadata({"map": json.dumps(about)})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import cache
 from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from sae.core.quiet import quiet
 
 HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 """Whether torch was built with it: x86 and ARM, not every build."""
@@ -81,7 +82,6 @@ def product(x: Tensor, rows: Tensor, bias: Tensor | None = None) -> Tensor:
 @cache
 def _silence_beta_warning() -> None:
     """Keep back the warning, given once in a process, that its CSR tensors are in beta."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet:
         one = torch.ones(1, 1)
         torch.sparse.sampled_addmm(one.to_sparse_csr(), one, one).values()
