@@ -34,7 +34,7 @@ from interp.local.models import LocalJudge
 from interp.pictures.cache import read_images
 from interp.pipeline.best_of.choose import LEAD, candidates_of, pick
 from interp.pipeline.best_of.stages import FREE_SAMPLE, SELECT_SAMPLE
-from interp.pipeline.clip_model import background, judge_encoder
+from interp.pipeline.clip.model import background, judge_encoder
 from interp.pipeline.collect import run_collect
 from interp.pipeline.explain import ExplainStage
 from interp.pipeline.settings import ModelSettings

@@ -35,7 +35,7 @@ from interp.bench.truth import read_truth
 from interp.evidence.reader import EvidenceReader
 from interp.local.clip_encoder import ClipEncoder
 from interp.local.models import LocalJudge
-from interp.pipeline.clip_model import background
+from interp.pipeline.clip.model import background
 from interp.records.split import split_of
 from interp.run.run import Run
 from interp.score.sampling import SampleConfig, draw_sample

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from interp.bench.truth import TruthReport, judge_labels, measure, read_truth
-from interp.pipeline.clip_model import background, judge_encoder
+from interp.pipeline.clip.model import background, judge_encoder
 from interp.pipeline.score import newest_explanations
 from interp.pipeline.settings import JudgeSettings, ModelSettings
 from interp.records.family import LINEAR, LOCAL

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from interp.cli import ask, bench
+from interp.cli.analysis.causal import causal
+from interp.cli.analysis.transfer import transfer
 from interp.cli.ask import RunOption
-from interp.cli.causal import causal
 from interp.cli.review import draw_cards, review, say_reviews, verdicts
-from interp.cli.transfer import transfer
 from interp.cli.workflow.command import init, run
 from interp.evidence.config import CollectConfig, CollectInfo
 from interp.llm.types import OPENROUTER

@@ -13,7 +13,7 @@ import numpy as np
 
 from interp.causal.effect import N_DRAWS, Effect, measure_effect
 from interp.pictures.cache import read_images
-from interp.pipeline.clip_model import background_examples
+from interp.pipeline.clip.model import background_examples
 from interp.pipeline.score import newest_explanations
 from interp.records.codec import to_json
 from interp.records.effect import CausalEffect, no_effect

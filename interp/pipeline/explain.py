@@ -12,7 +12,7 @@ from interp.explain.explainer import ExplainConfig, Explainer, VlmExplainer, exp
 from interp.explain.run import ExplainSummary, pending_latents, summarise
 from interp.llm.types import Question, VisionModel
 from interp.pictures.cache import EvidenceSource, PictureCache
-from interp.pipeline.clip_model import background, clip_name, local_encoder, warn_of_misfit
+from interp.pipeline.clip.model import background, clip_name, local_encoder, warn_of_misfit
 from interp.pipeline.dry_run import Unasked
 from interp.pipeline.paid_model import EXPLAIN_SHAPE
 from interp.pipeline.settings import ModelSettings, Work

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from interp.llm.cost.estimate import Estimate, further, with_nulls
 from interp.llm.types import Question, VisionModel
 from interp.pictures.cache import EvidenceSource, PictureCache
-from interp.pipeline.clip_model import background, judge_clip_name, judge_encoder, warn_of_misfit
+from interp.pipeline.clip.model import background, judge_clip_name, judge_encoder, warn_of_misfit
 from interp.pipeline.dry_run import Unasked
 from interp.pipeline.paid_model import JUDGE_SHAPE
 from interp.pipeline.settings import JudgeSettings, ModelSettings, Work

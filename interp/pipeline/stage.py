@@ -29,7 +29,7 @@ from interp.llm.server.ladder import dialect_note, read_dialect, read_refusals
 from interp.llm.server.preflight import preflight
 from interp.llm.types import Question, Width
 from interp.pictures.cache import EvidenceSource, PictureCache
-from interp.pipeline.clip_model import background_examples
+from interp.pipeline.clip.model import background_examples
 from interp.pipeline.dry_run import FOLDER, Request, write_requests
 from interp.pipeline.live_view import Meter, live
 from interp.pipeline.paid_model import (

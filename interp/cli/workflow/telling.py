@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.cli.analysis.transfer import say_transfer, transfer_verdict
 from interp.cli.ask import verdict
 from interp.cli.judged import say_tasks
 from interp.cli.said import (
@@ -19,7 +20,6 @@ from interp.cli.said import (
     say_shared,
     say_specific,
 )
-from interp.cli.transfer import say_transfer, transfer_verdict
 from interp.pipeline.settings import Work
 from interp.records.circular import is_circular
 from interp.workflow.outcomes import (

@@ -13,7 +13,7 @@ from interp.explain.run import ExplainSummary, summarise
 from interp.llm.repair import file_under
 from interp.llm.types import Question, VisionModel
 from interp.pictures.contrast import Contrast, contrast_of, sharers
-from interp.pipeline.clip_model import background, clip_name, local_encoder
+from interp.pipeline.clip.model import background, clip_name, local_encoder
 from interp.pipeline.explain import ExplainStage
 from interp.records.codec import to_json
 from interp.records.types import AnsweredBy, Example, Explanation

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from interp.llm.types import Question, VisionModel
 from interp.pictures.cache import EvidenceSource, PictureCache
-from interp.pipeline.clip_model import background, judge_clip_name, judge_encoder
+from interp.pipeline.clip.model import background, judge_clip_name, judge_encoder
 from interp.pipeline.dry_run import Unasked
 from interp.pipeline.paid_model import JUDGE_SHAPE
 from interp.pipeline.settings import ModelSettings, Work

@@ -83,7 +83,7 @@ def test_where_nothing_is_pending_no_clip_is_loaded(
     def refuse(*_: object) -> None:
         raise AssertionError("CLIP was loaded")
 
-    monkeypatch.setattr("interp.pipeline.clip_model._encoder", refuse)
+    monkeypatch.setattr("interp.pipeline.clip.model._encoder", refuse)
     assert interp(stage, "--run", run, "--model", "local") == OK
 
 

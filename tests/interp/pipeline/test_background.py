@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from interp.evidence.reader import EvidenceReader
-from interp.pipeline.clip_model import background_examples
+from interp.pipeline.clip.model import background_examples
 from sae.core.errors import UserError
 from tests.support.interp.latents import weakened
 from tests.support.interp.synthetic_run import make_evidence, make_images, write_run

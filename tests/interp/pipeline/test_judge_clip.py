@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from interp.local.vocabulary import WORLD_CLIPS
-from interp.pipeline.clip_model import judge_clip_name
+from interp.pipeline.clip.model import judge_clip_name
 from interp.pipeline.settings import JudgeSettings
 from interp.report.labels import read_labels
 from interp.run.run import Run

@@ -1,0 +1,1 @@
+"""The sub-commands that ask something of a finished run, each a file."""
