@@ -14,8 +14,8 @@ import typer
 from interp.cli import ask, bench
 from interp.cli.analysis.causal import causal
 from interp.cli.analysis.transfer import transfer
-from interp.cli.ask import RunOption
-from interp.cli.review import draw_cards, review, say_reviews, verdicts
+from interp.cli.pages.hand_over import cards, export, show
+from interp.cli.pages.review import review, verdicts
 from interp.cli.workflow.command import init, run
 from interp.evidence.config import CollectConfig, CollectInfo
 from interp.llm.types import OPENROUTER
@@ -231,54 +231,8 @@ def _ways_to_explain(run: Path) -> list[str]:
     return [f"interp explain --model {model} --run {quote(run)}" for model in ("local", "MODEL")]
 
 
-for _command in (ask.explain, ask.score, transfer, causal):
+for _command in (ask.explain, ask.score, transfer, causal, cards, show, export):
     app.command()(_command)
-
-
-@app.command()
-def cards(run: RunOption = None, config: ConfigOption = None) -> None:
-    """Write labels.csv and the gallery of latent cards from the files of a run."""
-    from interp.report.labels import write_labels
-
-    opened = ask.open_run(run)
-    labels = write_labels(opened)
-    gallery = draw_cards(opened)
-    if opened.verdicts.exists():
-        say_reviews(opened)
-    console.finish({"labels": labels, "gallery": gallery}, [f"open {quote(gallery)} in a browser"])
-
-
-@app.command()
-def show(
-    latents: Annotated[
-        list[int] | None, typer.Argument(help="Latents; without any, an automatic choice.")
-    ] = None,
-    out: Annotated[Path, console.declare_out("Folder for the PNG sheets.")] = Path("sheets"),
-    n: Annotated[int, typer.Option(help="How many to choose automatically.", min=1)] = 12,
-    heat: Annotated[
-        bool,
-        typer.Option("--heat/--no-heat", help="Draw where on the images a latent of patches is."),
-    ] = True,
-    masks: Annotated[
-        bool,
-        typer.Option(
-            "--masks",
-            help="Also write a 1-bit PNG for each active image: white where the latent is at least "
-            "half as strong as at its strongest there.",
-        ),
-    ] = False,
-    run: RunOption = None,
-    config: ConfigOption = None,
-) -> None:
-    """Draw latents as PNG sheets: top images by domain, quantiles, histogram, held-out test."""
-    from interp.report.masks import write_masks
-    from interp.report.sheets import choose_telling, write_sheets
-
-    opened = ask.open_run(run)
-    chosen = latents or choose_telling(opened, n)
-    wrote = {"masks": write_masks(opened, chosen, out)} if masks else {}
-    written = write_sheets(opened, chosen, out, heat=heat)
-    console.finish({"sheets": out, **wrote}, [f"open {quote(written[0])}"] if written else [])
 
 
 def _name_of(sae: Path) -> str:

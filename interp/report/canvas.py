@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from interp.records.types import Example
 from interp.report.gallery.thumbs import ImageSource
@@ -60,8 +61,7 @@ class Canvas:
         extent = (left, left + w, top + h, top)
         pixels, heat = np.asarray(picture), self.heat_of and self.heat_of(example)
         if heat is not None:
-            share = HEAVIEST / 255 * heat.spread(picture.size)[..., None]  # (h, w, 1)
-            pixels = (pixels + share * (np.array(HOT) - pixels)).round().astype(np.uint8)
+            pixels = paint_heat(pixels, heat)
         self.axes.imshow(pixels, extent=extent, aspect="auto", zorder=2)
 
     def heading(self, words: str, note: str = "") -> None:
@@ -69,6 +69,12 @@ class Canvas:
         self.text(WIDTH - MARGIN, self.y + 0.02, note, 8, color=SOFT, ha="right")
         self.line((MARGIN, WIDTH - MARGIN), (self.y + 0.25, self.y + 0.25))
         self.y += 0.36
+
+
+def paint_heat(pixels: NDArray[np.uint8], heat: Heat) -> NDArray[np.uint8]:
+    """(h, w, 3) with red where a latent answers."""
+    share = HEAVIEST / 255 * heat.spread((pixels.shape[1], pixels.shape[0]))[..., None]  # (h, w, 1)
+    return (pixels + share * (np.array(HOT) - pixels)).round().astype(np.uint8)
 
 
 def printable(words: str) -> str:

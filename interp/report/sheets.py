@@ -31,12 +31,15 @@ from interp.report.canvas import (
     Canvas,
     printable,
 )
+from interp.report.choice import spread
 from interp.report.figures import act, fixed, percent, whole
 from interp.run.run import Run
 from sae.core.files import replacing
 from sae.core.lock import LOCK, hold
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from interp.evidence.reader import EvidenceReader
 
 _GAP = 0.1
@@ -68,28 +71,28 @@ def write_sheets(
     return paths
 
 
+def write_pdf(
+    run: Run, latents: Sequence[int], out: Path, per_side: int = 8, heat: bool = True
+) -> Path:
+    """Write one PDF with the same sheets, a page each, and return its path: complete or absent.
+    Its letters and lines are drawn, not pixels. Errors as `write_sheets`."""
+    from matplotlib.backends.backend_pdf import PdfPages
+
+    nameless: Any = dict.fromkeys(("Creator", "Producer", "CreationDate"))
+    with replacing(out) as part, PdfPages(part, metadata=nameless) as pages:
+        for latent in latents:
+            has_heat = heat and bool(run.evidence.info.grid)
+            pages.savefig(
+                _figure(run.evidence, _sheet(run, latent), per_side, has_heat),
+                facecolor=BACKGROUND,
+            )
+    report_bad_images(run.evidence, f"they are marked as missing in {out}")
+    return out
+
+
 def sheet_png(run: Run, latent: int, per_side: int = 8, heat: bool = True) -> bytes:
     """One latent's sheet as a PNG file's content; errors as `write_sheets`."""
     return _png(run.evidence, _sheet(run, latent), per_side, heat and bool(run.evidence.info.grid))
-
-
-def choose_telling(run: Run, n: int = 12) -> list[int]:
-    """Up to `n` latents that show a run as it is, from the best score to the worst.
-
-    Half of them lean to the first domain (or "sketch"), half away from it, as far as there are
-    any. Without scores the labelled latents are taken, without labels the live ones.
-    """
-    reader, results = run.evidence, run.results
-    live = reader.live()
-    scores = {i: s.auroc for i in live if (s := results.score(i)) and not math.isnan(s.auroc)}
-    ranked = sorted(scores, key=lambda latent: (-scores[latent], latent))
-    ranked = ranked or [i for i in live if results.label(i) is not None] or live
-    share = reader.latents["sketch_share"].to_numpy()
-    towards = [i for i in ranked if share[i] >= 1 / len(reader.store.domains)]
-    away = [i for i in ranked if i not in set(towards)]
-    n_away = min(len(away), max(n // 2, n - len(towards)))
-    chosen = _spread(towards, n - n_away) + _spread(away, n_away)
-    return sorted(chosen, key=ranked.index)
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,15 @@ def _sheet(run: Run, latent: int) -> Sheet:
 
 
 def _png(reader: EvidenceReader, sheet: Sheet, per_side: int, heat: bool) -> bytes:
-    """The canvas is cut where the drawing ended; no date and no version go into the file."""
+    """No date and no version go into the file."""
+    buffer = io.BytesIO()
+    figure = _figure(reader, sheet, per_side, heat)
+    figure.savefig(buffer, format="png", facecolor=BACKGROUND, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _figure(reader: EvidenceReader, sheet: Sheet, per_side: int, heat: bool) -> Figure:
+    """The canvas is cut where the drawing ended."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -127,9 +138,7 @@ def _png(reader: EvidenceReader, sheet: Sheet, per_side: int, heat: bool) -> byt
     figure.set_size_inches(WIDTH, height)
     canvas.axes.set(xlim=(0, WIDTH), ylim=(height, 0))
     canvas.axes.axis("off")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor=BACKGROUND, metadata={"Software": None})
-    return buffer.getvalue()
+    return figure
 
 
 def _draw(canvas: Canvas, sheet: Sheet, per_side: int) -> None:
@@ -286,7 +295,7 @@ def _test_rows(canvas: Canvas, evidence: Evidence, score: Score, per_side: int) 
         right = sum(_right(v) for v in verdicts)
         canvas.heading(name, f"judge's answer 0 to 100; {right} of {len(verdicts)} right")
         shown = sorted(verdicts, key=lambda v: (v.kind != "hard", -v.act, v.image_id))
-        shown = _spread(shown, per_side)
+        shown = spread(shown, per_side)
         _row(canvas, [(held_out[v.image_id], *_verdict(v)) for v in shown], per_side)
 
 
@@ -311,10 +320,3 @@ def _row(canvas: Canvas, cells: Sequence[tuple[Example, str, str, str]], per_sid
         style = {"color": colour, "ha": "center"}
         canvas.text(x + side / 2, canvas.y + side + 0.06, words, 8, **style)
     canvas.y += (side + 0.42) if cells else 0.2
-
-
-def _spread(items: Sequence[Any], n: int) -> list[Any]:
-    """`n` of the items at even distances, the first and the last among them."""
-    if len(items) <= n:
-        return list(items)
-    return [items[i] for i in np.linspace(0, len(items) - 1, n).round().astype(int)]

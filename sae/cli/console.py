@@ -274,10 +274,13 @@ def require_file(option: typer.CallbackParam, path: Path | None) -> Path | None:
     return path
 
 
-def declare_out(help: str) -> Any:
-    """The option of a folder to write: what cannot be written is refused before any work."""
+def declare_out(help: str, file: str = "") -> Any:
+    """The option of a folder to write: what cannot be written is refused before any work. A name
+    that ends in `file` is that of a file instead."""
 
     def require(option: typer.CallbackParam, folder: Path | None) -> Path | None:
+        if file and folder is not None and folder.suffix.lower() == file:
+            return require_file(option, folder)
         if folder is not None:
             require_folder(folder, option.opts[0])
             if folder.resolve() in (Path.cwd() / "sae", Path.cwd() / "interp"):

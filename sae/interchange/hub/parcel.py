@@ -23,6 +23,7 @@ MOST_BYTES = {CONFIG: 1 << 20, CARD: 1 << 22, REPORT: 1 << 24, LABELS: 1 << 28}
 """The largest of each that is taken from a repository."""
 MOST_GALLERY_FILES, MOST_GALLERY_BYTES = 10_000, 100 << 20
 
+_INDEX = f"{GALLERY}/data/index.js"
 ITEMS = (CONFIG, WEIGHTS, REPORT, CARD, LABELS)
 _TEXTS = (".json", ".md", ".csv", ".html", ".css", ".js")
 _IN_GALLERY = re.compile(
@@ -86,7 +87,7 @@ def pack(folder: Path, run: Path | None = None) -> Parcel:
         items.append(Item(LABELS, labels))
     if run is not None:
         items += _gallery(run, notes)
-    items = _cleaned(items, notes)
+    items = clean_texts(items, notes)
     _require_clean_header(folder / WEIGHTS)
     centred = bool(model.mean.any()) or float(model.scale) != 1
     return Parcel(
@@ -128,15 +129,10 @@ def _require_same_sae(folder: Path, run: Path) -> None:
 
 
 def _gallery(run: Path, notes: list[str]) -> list[Item]:
-    root = run / GALLERY
-    if not (root / "index.html").exists():
+    if not (run / GALLERY / "index.html").exists():
         notes.append(f"no gallery in {run.name}; `interp cards` makes one")
         return []
-    found = sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
-    items = [Item(path.relative_to(run).as_posix(), path) for path in found]
-    kept = [item for item in items if is_publishable(item.name)]
-    if len(kept) < len(items):
-        notes.append(f"{len(items) - len(kept)} files of the gallery are of no kind that goes up")
+    kept = gallery_items(run, notes)
     n_bytes = sum(item.n_bytes for item in kept)
     if len(kept) > MOST_GALLERY_FILES or n_bytes > MOST_GALLERY_BYTES:
         notes.append(
@@ -147,7 +143,23 @@ def _gallery(run: Path, notes: list[str]) -> list[Item]:
     return kept
 
 
-def _cleaned(items: Sequence[Item], notes: list[str]) -> list[Item]:
+def gallery_items(run: Path, notes: list[str]) -> list[Item]:
+    """The files of a run's gallery that may leave this machine, as they are; it no longer says that
+    the images lie here."""
+    found = sorted(p for p in (run / GALLERY).rglob("*") if p.is_file() and not p.is_symlink())
+    items = [Item(path.relative_to(run).as_posix(), path) for path in found]
+    kept = [item for item in items if is_publishable(item.name)]
+    if len(kept) < len(items):
+        notes.append(f"{len(items) - len(kept)} files of the gallery are of no kind that goes up")
+    return [_without_originals(item) if item.name == _INDEX else item for item in kept]
+
+
+def _without_originals(index: Item) -> Item:
+    data = _bytes(index).replace(b'"has_originals":true', b'"has_originals":false', 1)
+    return index if data == _bytes(index) else index._replace(content=data)
+
+
+def clean_texts(items: Sequence[Item], notes: list[str]) -> list[Item]:
     """The text files without keys and places; others, and texts that need no change, as they are.
 
     Raises `UserError` for a key.

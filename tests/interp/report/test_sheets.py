@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 from PIL import Image
 
 from interp.records.types import Evidence
-from interp.report.sheets import choose_telling, sheet_png, write_sheets
+from interp.report.choice import choose_telling
+from interp.report.sheets import sheet_png, write_pdf, write_sheets
 from interp.run.run import Run
 from sae.core.errors import UserError
+from tests.support.commands import interp
 from tests.support.interp import synthetic_run as synthetic
 from tests.support.interp.galleries import small_run
 from tests.support.interp.latents import weakened
@@ -191,3 +194,28 @@ def test_a_sheet_without_a_label_tells_the_servers_words(
     said = [synthetic.explanation(1, None, reason="at most 1 image")]
     run = synthetic.write_run(tmp_path / "run", tmp_path / "images", images, evidence, said)
     assert "No label: refused: at most 1 image" in words_drawn(monkeypatch, run, 1)
+
+
+def test_a_pdf_has_a_page_for_each_latent_and_is_the_same_bytes_again(
+    run_dir: Path, tmp_path: Path
+) -> None:
+    first, again = (
+        write_pdf(Run(run_dir), [2, 3, 13], tmp_path / name).read_bytes()
+        for name in ("a.pdf", "b.pdf")
+    )
+    assert first == again
+    assert first.startswith(b"%PDF-")
+    assert len(re.findall(rb"/Type /Page\b", first)) == 3
+    assert b"CreationDate" not in first
+    assert not list(tmp_path.glob("*.part"))
+    widths = {float(box) for box in re.findall(rb"/MediaBox \[ 0 0 ([\d.]+)", first)}
+    assert widths == {11 * 72}
+
+
+def test_show_writes_a_pdf_where_the_name_says_so(run_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "sheets.PDF"
+    assert interp("show", 2, 3, "--out", out, "--run", run_dir) == 0
+    assert interp("show", 2, "--out", out, "--run", run_dir) == 0  # over an earlier one
+    assert len(re.findall(rb"/Type /Page\b", out.read_bytes())) == 1
+    assert interp("show", 2, "--out", out, "--masks", "--run", run_dir) == 2
+    assert interp("show", 2, "--out", out / "inside", "--run", run_dir) == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from interp.cli.review import make_gallery
+from interp.cli.pages.review import make_gallery
 from interp.report.gallery import build_gallery
 from interp.run.results import VERDICTS
 from interp.run.run import Run

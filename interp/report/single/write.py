@@ -1,0 +1,113 @@
+"""Facts of latents -> results/<run>/cards/01234.html: a page each that stands alone.
+
+No script, no request: pictures are inside, and the page's own rules forbid everything else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from interp.evidence.bad_images import report_bad_images
+from interp.report.figures import act, fixed, percent
+from interp.report.single.facts import MOST_ITEMS, FactReader, Facts
+from interp.report.single.pictures import LADDER, Fineness, data_uri, read_small
+from interp.report.single.view import make_view
+from interp.run.run import Run
+from sae.core.files import replacing
+from sae.core.lock import LOCK, hold
+from sae.core.progress import Progress
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from PIL.Image import Image
+
+FOLDER = "cards"
+MOST_BYTES = 150_000
+"""Of a page: pictures are made smaller, then fewer, until it fits."""
+_HERE = Path(__file__).parent
+
+
+def write_singles(run: Run, latents: Sequence[int], progress: Progress | None = None) -> list[Path]:
+    """Write `cards/01234.html` of a run for each latent, and return the paths.
+
+    Equal inputs give equal bytes; each file is complete or absent. Raises `UserError` when there is
+    no such latent, and with exit code 4, the cards written, when over 1% of the images are not as
+    they were embedded.
+    """
+    folder, reader = run.path / FOLDER, FactReader(run)
+    paths = []
+    with closing(hold(folder / LOCK)):
+        for n_done, latent in enumerate(latents, 1):
+            path = folder / f"{latent:05d}.html"
+            text = single_page(reader, latent)
+            with replacing(path) as part:
+                part.write_text(text, encoding="utf-8", newline="\n")
+            paths.append(path)
+            if progress:
+                progress(n_done, len(latents))
+    report_bad_images(run.evidence, f"they are marked as missing in {folder}")
+    return paths
+
+
+def single_page(reader: FactReader, latent: int) -> str:
+    """The page of one latent, of at most `MOST_BYTES` bytes."""
+    facts = reader.of(latent)
+    small = read_small(reader.run.evidence, facts.images)
+    for fineness in LADDER:
+        text = _render(reader, facts, small, fineness)
+        if len(text.encode()) <= MOST_BYTES:
+            return text
+    raise AssertionError(f"the card of latent {latent} is too large without any picture")
+
+
+def _render(
+    reader: FactReader, facts: Facts, small: Mapping[str, Image], fineness: Fineness
+) -> str:
+    uris: dict[int, str] = {}
+    ids = list(facts.images)
+
+    def picture(at: int) -> str:
+        """The picture at a place of the card's images; "" where it is missing."""
+        if at not in uris:
+            image = small.get(ids[at])
+            uris[at] = data_uri(image, fineness) if image else ""
+        return uris[at]
+
+    style = (_HERE / "page.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
+    view = make_view(reader.run, facts, reader.bands, fineness)
+    template = environment().get_template("page.jinja")
+    return template.render(style=style, digest=digest, picture=picture, **view)
+
+
+@cache
+def environment() -> Environment:
+    """Templates of HTML: whatever is filled in is text."""
+    import jinja2
+
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=True,
+    )
+    made.filters |= {
+        "fixed": lambda value: fixed(_known(value)),
+        "percent": lambda value: percent(_known(value)),
+        "act": lambda value: act(_known(value)),
+        "x": lambda share: f"{100 * min(max(share, 0.0), 1.0):.2f}%",
+    }
+    made.globals |= {"most_items": MOST_ITEMS}
+    return made
+
+
+def _known(value: Any) -> float:
+    return math.nan if value is None else float(value)
