@@ -50,7 +50,7 @@ def review(
     server = ReviewServer(opened, port)
     console.say(f"{'open:':<9} {server.address}")
     console.say("ctrl-C ends the review; verdicts are in the run as soon as the page says so")
-    if browser and _has_screen():
+    if browser and has_screen():
         webbrowser.open(server.address)
     try:
         server.serve_forever()
@@ -99,7 +99,7 @@ def show(run: RunOption = None, config: ConfigOption = None, json: JsonOption = 
     say_reviews(open_run(run), json)
 
 
-def _has_screen() -> bool:
+def has_screen() -> bool:
     """Whether a browser would open in a window, and not take the terminal."""
     named = ("DISPLAY", "WAYLAND_DISPLAY")
     return sys.platform in ("darwin", "win32") or any(map(os.environ.get, named))

@@ -166,7 +166,9 @@ def look_again(
         here = _find_rows(asked.rows, asked_order, seen.rows)
         acts[here] = _find_acts(seen, asked.rows[here], asked.latents[here], n_latents)
         here = _find_rows(heat.rows, heat_order, seen.rows)
-        maps[here], peaks[here] = _draw_heat(seen, heat.rows[here], heat.latents[here], n_patches)
+        maps[here], peaks[here] = draw_heat(
+            seen, Pairs(heat.rows[here], heat.latents[here]), n_patches
+        )
         active.append(_find_active(seen, drawn))
     return Look(acts, maps, peaks, concatenate(active))
 
@@ -186,13 +188,12 @@ def _find_acts(seen: Seen, rows: Ints, latents: Ints, n_latents: int) -> Acts:
     return np.where(known[places] == wanted, seen.images.acts[places], np.float32(0))
 
 
-def _draw_heat(
-    seen: Seen, rows: Ints, latents: Ints, n_patches: int
-) -> tuple[NDArray[np.uint8], Ints]:
+def draw_heat(seen: Seen, pairs: Pairs, n_patches: int) -> tuple[NDArray[np.uint8], Ints]:
     """Maps (n, patches) of the pairs, and the most active patch of each, the first of equal ones.
 
     A leading CLS token counts for the scale, unseen.
     """
+    rows, latents = pairs
     maps, peaks = np.zeros((len(rows), n_patches), np.uint8), np.full(len(rows), -1)
     for start in range(0, len(rows), 1024):  # bounds the (pairs, t, k) block
         part = slice(start, start + 1024)

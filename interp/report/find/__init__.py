@@ -1,0 +1,1 @@
+"""Latents that were found by words or by an image -> a table, JSON and a page of cards."""
