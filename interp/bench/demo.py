@@ -18,7 +18,7 @@ from interp.pipeline.clip.model import background, judge_encoder
 from interp.pipeline.score import newest_explanations
 from interp.pipeline.settings import JudgeSettings, ModelSettings
 from interp.records.family import LINEAR, LOCAL
-from interp.report.controls import flat, side_by_side
+from interp.report.nulls.controls import flat, side_by_side
 from interp.run.run import Run
 from interp.run.truth_file import write_truth
 from interp.workflow.names import CARDS

@@ -182,7 +182,7 @@ def score(
     from interp.pipeline.controls import read_controls
     from interp.pipeline.judging.plan import Judging
     from interp.report.labels import write_labels
-    from interp.report.specificity import specificities
+    from interp.report.nulls.specificity import specificities
 
     opened = open_run(run)
     if only:
@@ -214,7 +214,7 @@ def _detect(
 ) -> tuple[ScoreSummary, dict[str, float | int | str]]:
     """Score, say what came of it, and give it as flat figures."""
     from interp.pipeline.judging.specificity import measure_specificity
-    from interp.report.controls import flat, side_by_side, table
+    from interp.report.nulls.controls import flat, side_by_side, table
 
     summary, stage = plan.score(), plan.detect
     assert stage is not None

@@ -24,8 +24,8 @@ def go_through_controls(
 ) -> int:
     """Run these controls of the pipeline and show them beside the run's own labels."""
     from interp.pipeline.controls import run_control
-    from interp.report.controls import FOLDER, flat, side_by_side, table
     from interp.report.labels import write_labels
+    from interp.report.nulls.controls import FOLDER, flat, side_by_side, table
 
     if work.sends_nothing:
         return _preview(run, names, settings, n_latents, nulls, json)

@@ -11,7 +11,7 @@ from interp.pipeline.settings import ModelSettings
 from interp.records.circular import CIRCULAR, is_circular
 from interp.records.support import ENOUGH
 from interp.records.wording import GROUPED, SPEAKS_TO_JUDGE, WEAK_NEGATIVES
-from interp.report.specificity import Specificity, mean_specificity, summary_line
+from interp.report.nulls.specificity import Specificity, mean_specificity, summary_line
 from sae.cli import console
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def say_newest(results: Results) -> dict[str, int]:
 
 def say_against_linear(results: Results) -> dict[str, int]:
     """Say how many labels do no better than the linear explanation; the same as figures."""
-    from interp.report.baseline import against_linear, find_apart
+    from interp.report.nulls.baseline import against_linear, find_apart
 
     found, n_apart = against_linear(results), len(find_apart(results))
     if n_apart:

@@ -16,9 +16,9 @@ from interp.records.support import Support
 from interp.records.tasks import MORE, TASKS, TaskScore
 from interp.records.types import Explanation, LatentStats, Score
 from interp.records.wording import interpretation, marked_label
-from interp.report.baseline import against_linear
-from interp.report.controls import control_scores, supports_of
-from interp.report.specificity import specificities
+from interp.report.nulls.baseline import against_linear
+from interp.report.nulls.controls import control_scores, supports_of
+from interp.report.nulls.specificity import specificities
 from interp.run.run import Run
 from interp.run.transfer_file import read_transfer
 from interp.run.verdicts import Review, fresh_reviews

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 
 from interp.records.tasks import FUZZ, INTRUDER, MATCH, SIMULATE, TASKS, TaskScore
-from interp.report.baseline import against_linear
-from interp.report.specificity import specificities
+from interp.report.nulls.baseline import against_linear
+from interp.report.nulls.specificity import specificities
 from interp.run.results import Results
 
 _SENTENCES = {

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from interp.evidence.config import FOLDER
-from interp.report.controls import FOLDER as CONTROLS
+from interp.report.nulls.controls import FOLDER as CONTROLS
 from interp.report.transfer_figure import FILE as FIGURE
 from interp.run.results import CAUSAL as EFFECTS
 from interp.run.results import EXPLANATIONS, SCORES, TASKS

@@ -12,7 +12,7 @@ from interp.pipeline.judging.reviews import ReviewSummary, summarise_reviews
 from interp.records.circular import CIRCULAR, is_circular
 from interp.records.support import count_states
 from interp.records.wording import interpretation
-from interp.report.controls import supports_of
+from interp.report.nulls.controls import supports_of
 from interp.run.run import Run
 
 

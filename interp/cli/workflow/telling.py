@@ -110,8 +110,8 @@ class Telling:
 
     @_tell.register
     def _(self, done: Scored) -> None:
-        from interp.report.controls import flat, side_by_side, table
-        from interp.report.specificity import specificities
+        from interp.report.nulls.controls import flat, side_by_side, table
+        from interp.report.nulls.specificity import specificities
 
         run, summary = done.run, done.summary
         counts: list[tuple[int, int]] = []

@@ -12,8 +12,8 @@ import numpy as np
 
 from interp.records.wording import interpretation
 from interp.report.canvas import printable
-from interp.report.controls import supports_of
 from interp.report.figures import fixed
+from interp.report.nulls.controls import supports_of
 from interp.run.run import Run
 from interp.run.verdicts import fresh_reviews
 from sae.data.view import Heat

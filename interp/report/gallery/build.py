@@ -20,7 +20,6 @@ from interp.records.effect import CausalEffect
 from interp.records.support import Support
 from interp.records.transfer import Transfer
 from interp.records.types import Evidence, Example, Explanation, Score
-from interp.report.controls import supports_of
 from interp.report.gallery.cards import More, collect_images, frame_box, make_card
 from interp.report.gallery.index import (
     SHARD_CARDS,
@@ -37,6 +36,7 @@ from interp.report.gallery.provenance import ReadCalls, make_provenance
 from interp.report.gallery.related import Related, find_related
 from interp.report.gallery.reviews import review_columns
 from interp.report.gallery.thumbs import Thumbs
+from interp.report.nulls.controls import supports_of
 from interp.report.task_words import test_words
 from interp.run.decoder import read_decoder
 from interp.run.run import Run

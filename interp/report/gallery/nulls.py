@@ -9,8 +9,8 @@ import numpy as np
 
 from interp.records.nulls import Null
 from interp.records.types import Score
-from interp.report.controls import PIPELINE, control_scores
 from interp.report.figures import number
+from interp.report.nulls.controls import PIPELINE, control_scores
 from interp.run.run import Run
 
 SHUFFLED = "shuffled"

@@ -6,8 +6,8 @@ from typing import Any
 
 from interp.records.codec import to_json
 from interp.records.support import accepts_label
-from interp.report.controls import supports_of
 from interp.report.figures import number
+from interp.report.nulls.controls import supports_of
 from interp.run.run import Run
 from interp.run.truth_file import read_truth
 from interp.run.verdicts import fresh_reviews, review_id

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from interp.records.types import Evidence, Example, Score
 from interp.records.wording import cut_at_word
-from interp.report.controls import supports_of
 from interp.report.gallery.cards import collect_images, make_card
 from interp.report.gallery.nulls import RunNulls
+from interp.report.nulls.controls import supports_of
 from interp.report.task_words import test_words
 from interp.run.run import Run
 from interp.run.transfer_file import read_transfer

@@ -16,7 +16,7 @@ from interp.pipeline.settings import JudgeSettings
 from interp.records.codec import to_json
 from interp.records.tasks import MATCH, SPECIFICITY, TaskScore, Trial, share_below
 from interp.report.labels import read_labels
-from interp.report.specificity import N_LEAST, specificities, summary_line
+from interp.report.nulls.specificity import N_LEAST, specificities, summary_line
 from interp.run.results import Results
 from interp.run.run import Run
 from sae.core.errors import OK

@@ -14,8 +14,8 @@ import pytest
 from interp.cli.said import say_against_linear, say_newest
 from interp.records.codec import to_json
 from interp.records.types import Score
-from interp.report.baseline import against_linear, find_apart
 from interp.report.labels import read_labels, write_labels
+from interp.report.nulls.baseline import against_linear, find_apart
 from interp.run.run import Run
 from sae.core.errors import OK, USAGE
 from sae.core.files import append_jsonl, read_jsonl
