@@ -31,7 +31,7 @@ from interp.records.types import (
     LatentStats,
 )
 from interp.records.wording import ADDRESSES_JUDGE, addresses_judge, cut_description, cut_label
-from sae.core.files import without_place
+from sae.core.clip_name import without_place
 
 MOST_TERMS = 3
 LEAST_GAIN = 0.02

@@ -40,7 +40,8 @@ from interp.records.wording import (
     cut_label,
 )
 from interp.score.judge import Judgement, Pictures
-from sae.core.files import sha256_hex, without_place
+from sae.core.clip_name import without_place
+from sae.core.files import sha256_hex
 from sae.world.scene.concepts import OBJECTS
 
 N_NAMING_IMAGES = 16

@@ -21,8 +21,9 @@ from interp.records.types import TOO_FEW, UNREADABLE, Example
 from interp.run.run import Run
 from interp.score.nulls.shuffle import shuffle_labels
 from interp.score.sampling import SampleConfig, draw_sample
+from sae.core.clip_name import without_place
 from sae.core.errors import UserError
-from sae.core.files import append_jsonl, repair_jsonl, sha256_hex, without_place
+from sae.core.files import append_jsonl, repair_jsonl, sha256_hex
 from sae.core.progress import Progress
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ from interp.pipeline.settings import AUTO, ModelSettings, Work, choose_latents
 from interp.records.nulls import BESIDE
 from interp.run.run import Run
 from interp.score.run import ScoreSummary
+from sae.core.clip_name import is_private
 from sae.core.errors import UserError
 from sae.core.files import did_you_mean, replacing
 from sae.core.progress import bar
@@ -121,7 +122,7 @@ def explainer_of(run: Run, settings: ModelSettings) -> ModelSettings:
         model=model,
         base_url=recorded.get("base_url") or settings.base_url,
         price=settings.price if model == settings.model else "",
-        clip="" if clip.startswith("local-dir:") else clip,
+        clip="" if is_private(clip) else clip,
         vocabulary=words if known else AUTO,
     )
 

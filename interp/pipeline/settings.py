@@ -11,8 +11,8 @@ import typer
 
 from interp.llm.types import OPENROUTER, public_url, typed_url
 from interp.records.family import LINEAR, LOCAL
+from sae.core.clip_name import without_place
 from sae.core.errors import UserError, quote
-from sae.core.files import without_place
 
 if TYPE_CHECKING:
     from interp.evidence.reader import EvidenceReader

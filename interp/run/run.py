@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.run.results import CAUSAL, EXPLANATIONS, SCORES, TASKS, VERDICTS, Results
+from sae.core.clip_name import without_place
 from sae.core.errors import UserError
-from sae.core.files import FORMAT, read_config, replacing, without_place, write_json
+from sae.core.files import FORMAT, read_config, replacing, write_json
 from sae.core.lock import Lock, hold
 from sae.core.output import require_name, require_own
 from sae.core.places import kind_of, refuse_place

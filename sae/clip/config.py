@@ -22,7 +22,8 @@ class SourceConfig:
         str,
         typer.Option(
             help="tiny, tiny-conv (built in), MODEL/PRETRAINED of open_clip (ViT-B-32/openai), "
-            "MODEL/random, hf-hub:org/name, local-dir:path."
+            "MODEL/random, MODEL/file:weights.pt, hf-hub:org/name, local-dir:path; behind any of "
+            "them +maple:checkpoint puts MaPLe's prompts on it."
         ),
     ] = "tiny"
     layer: Annotated[

@@ -27,9 +27,10 @@ def load_clip(name: str, device: str = "auto", texts: bool = True) -> Clip:
     """Load a model by name.
 
     "tiny" (built in), "ViT-B-32/openai" (an open_clip model and its tag), "ViT-B-32/random"
-    (weights from seed 0), "hf-hub:org/name", or "local-dir:path". Raises `UserError` for a name
-    that does not exist, with near ones, and for weights that cannot be had; before anything is
-    fetched for a library that is missing, which with `texts` False may be that of texts.
+    (weights from seed 0), "ViT-B-32/file:weights.pt", "hf-hub:org/name", or "local-dir:path";
+    behind each of them "+maple:checkpoint.pth". Raises `UserError` for a name that does not exist,
+    with near ones, and for weights that cannot be had; before anything is fetched for a library
+    that is missing, which with `texts` False may be that of texts.
     """
     return Clip(name, resolve_device(device), texts)
 
@@ -93,6 +94,7 @@ class Clip:
     def __init__(self, name: str, device: torch.device, texts: bool = True) -> None:
         parts = open_clip_parts(name, texts)
         self.name = parts.name
+        self.adapter_sha = parts.adapter_sha
         self.device = device
         self._model: Any = parts.model.to(device).eval().requires_grad_(False)
         self._make_tokenizer = parts.make_tokenizer
@@ -192,10 +194,10 @@ class Clip:
         found = output["image_intermediates"]
         prefixes = output.get("image_intermediates_prefix") or [row[:, :0] for row in found]
         rows = [torch.cat(parts, dim=1) for parts in zip(prefixes, found, strict=True)]
-        n_tokens, n_known = rows[0].shape[1], tower.n_prefix + tower.grid[0] * tower.grid[1]
-        if n_tokens != n_known:
+        n_tokens = rows[0].shape[1]
+        if n_tokens != tower.n_tokens:
             raise UserError(
-                f"{self.name} has {n_tokens} tokens at block {blocks[0]}, not {n_known}: they are "
+                f"{self.name} has {n_tokens} tokens at block {blocks[0]}, not {tower.n_tokens}: "
                 f"no grid of {tower.grid[0]} x {tower.grid[1]} patches; use --layer projected"
             )
         return {str(block): row for block, row in zip(blocks, rows, strict=True)}

@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 
+from sae.clip.adapters.maple import attach_maple
 from sae.clip.hub_names import find_same_weights
+from sae.core.clip_name import FILE, MAPLE, split_adapter
 from sae.core.errors import UserError
 from sae.core.files import did_you_mean
 from sae.core.quiet import quiet
@@ -58,6 +60,8 @@ class Parts(NamedTuple):
     d_embed: int
     image_size: int
     view: View
+    adapter_sha: str = ""
+    """First 16 hex digits of the sha256 of an adapter's file; "" without one."""
 
 
 class Request(NamedTuple):
@@ -67,6 +71,8 @@ class Request(NamedTuple):
     model: str  # open_clip's, with its schema
     tag: str | None
     quick_gelu: bool
+    adapter: str = ""
+    """File of the adapter that is put on it; "" for none."""
 
 
 def open_clip_parts(name: str, texts: bool = True) -> Parts:
@@ -77,7 +83,16 @@ def open_clip_parts(name: str, texts: bool = True) -> Parts:
     request = resolve_name(name)
     with _one_line(name):
         _require_transformers(request, texts)
-        return _random_parts(request) if request.tag == RANDOM else _load(request)
+        parts = _random_parts(request) if request.tag == RANDOM else _load(request)
+    return _adapted(parts, request) if request.adapter else parts
+
+
+def _adapted(parts: Parts, request: Request) -> Parts:
+    base, adapter = split_adapter(request.name)
+    put = attach_maple(parts.model, base, Path(adapter))
+    return parts._replace(
+        adapter_sha=put.sha, make_tokenizer=lambda: put.tokenizer(parts.make_tokenizer())
+    )
 
 
 @contextmanager
@@ -105,6 +120,12 @@ def _require_transformers(request: Request, texts: bool) -> None:
 
 def resolve_name(name: str) -> Request:
     """Which model and tag a name means. Raises `UserError` with near names when there is none."""
+    base, adapter = split_adapter(name)
+    if base != name:
+        if not adapter:
+            raise UserError(f"{name!r} names no file; write {base}{MAPLE}PATH, MaPLe's checkpoint")
+        found = resolve_name(base)
+        return found._replace(name=f"{found.name}{MAPLE}{adapter}", adapter=adapter)
     if name in BUILT_IN:
         folder = BUILT_IN[name]
         if not folder.is_dir():
@@ -113,6 +134,8 @@ def resolve_name(name: str) -> Request:
     schema, colon, place = name.partition(":")
     if colon and schema in ("local-dir", "hf-hub"):
         return _by_schema(name, schema, place)
+    if FILE in name:
+        return _by_file(name)
     open_clip = open_clip_module()
     model, _, tag = name.rpartition("/")
     model = model.replace("/", "-")
@@ -150,6 +173,18 @@ def _by_schema(name: str, schema: str, place: str) -> Request:
             f"that is known ({', '.join(VIEWS)})"
         )
     return Request(name, name, None, False)
+
+
+def _by_file(name: str) -> Request:
+    """Weights in a file, for a model of open_clip's list."""
+    model, _, place = name.partition(FILE)
+    model = model.replace("/", "-")
+    if model not in open_clip_module().list_models():
+        raise UserError(f"{name!r}: no model {model!r} to load a file into{_near(model)}")
+    if not Path(place).is_file():
+        raise UserError(f"{name!r}: there is no file {place!r}; write {model}{FILE}WEIGHTS.pt")
+    # Whole, so that it is never taken for a tag.
+    return Request(f"{model}{FILE}{place}", model, str(Path(place).resolve()), False)
 
 
 def _refuse_other_form(name: str) -> None:

@@ -24,11 +24,26 @@ def load_clip_of(store: EmbeddingStore, device: str) -> Clip:
             f"{store.path} does not say which CLIP it was made with; "
             f"`sae adopt {quote(store.path)} --clip NAME --out STORE` writes it down"
         )
-    return load_clip(store.info.clip, device)
+    clip = load_clip(store.info.clip, device)
+    require_same_adapter(clip, store)
+    return clip
+
+
+def require_same_adapter(clip: Clip, store: EmbeddingStore) -> None:
+    """Raise `UserError` where the adapter's file is not the one that the store was embedded with;
+    a foreign store may not say.
+    """
+    if store.info.clip_sha and clip.adapter_sha != store.info.adapter_sha:
+        raise UserError(
+            f"the adapter of {clip.name} has sha256 {clip.adapter_sha or 'of no file'}, but "
+            f"{store.path} was embedded with {store.info.adapter_sha or 'none'}; put that file "
+            "back, or run `sae embed` again into another --out"
+        )
 
 
 def require_same_weights(clip: Clip, store: EmbeddingStore) -> None:
     """Raise `UserError` where the store was embedded with others; a foreign store may not say."""
+    require_same_adapter(clip, store)
     if store.info.clip_sha not in ("", clip.sha):
         raise UserError(
             f"{clip.name} now has weights {clip.sha}, but {store.path} was embedded with "

@@ -14,7 +14,9 @@ from sae.core.errors import UserError
 
 @dataclass(frozen=True)
 class Tower:
-    """Blocks that hand on a row of tokens: a prefix (CLS first, then registers), then patches."""
+    """Blocks that hand on a row of tokens: a prefix (CLS first, then registers), patches, and an
+    adapter's prompts.
+    """
 
     blocks: nn.ModuleList | nn.Sequential
     width: int
@@ -25,9 +27,19 @@ class Tower:
     batch_first: bool
     final_norm: Callable[[Tensor], Tensor]
     """What the last block's tokens (b, t, d) go through, before they are pooled or after."""
+    n_suffix: int = 0
+    """Tokens behind the patches: an adapter's prompts, which nobody is shown."""
+
+    @property
+    def n_tokens(self) -> int:
+        """In the row, of all kinds."""
+        return self.n_prefix + self.grid[0] * self.grid[1] + self.n_suffix
 
     def positions(self, tokens: str) -> list[int]:
-        """Where they stand in the row; registers never count. Raises `UserError` without CLS."""
+        """Where they stand in the row; registers and prompts never count.
+
+        Raises `UserError` without CLS.
+        """
         n_patches = self.grid[0] * self.grid[1]
         patches = list(range(self.n_prefix, self.n_prefix + n_patches))
         if tokens == "patch":
@@ -113,6 +125,7 @@ def _open_clip_tower(visual: Any) -> Tower:
         has_cls=True,
         batch_first=visual.transformer.batch_first,
         final_norm=nn.Identity() if visual.attn_pool is not None else visual.ln_post,
+        n_suffix=visual.maple.n_ctx if hasattr(visual, "maple") else 0,
     )
 
 

@@ -73,6 +73,7 @@ def vectors_of(clip: Clip, source: Source, dtype: str) -> Vectors:
         grid=list(clip.grid()) if source.tokens != "cls" else [],
         normalised=source.normalised,
         view=clip.view,
+        adapter_sha=clip.adapter_sha,
     )
 
 

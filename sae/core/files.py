@@ -309,12 +309,6 @@ def repair_jsonl(path: Path) -> None:
             file.truncate(whole)
 
 
-def without_place(model: str) -> str:
-    """A model's name as it may be published: of `local-dir:PATH` only the folder's own name."""
-    kind, _, place = model.partition(":")
-    return f"{kind}:{Path(place).name}" if kind == "local-dir" else model
-
-
 def sha256_hex(data: bytes) -> str:
     """Content hash as 64 hex digits."""
     return hashlib.sha256(data).hexdigest()

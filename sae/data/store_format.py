@@ -51,6 +51,8 @@ class Vectors:
     view: StoredView = ""
     """Which part of an image the model saw; "" in other labs' and older stores
     (`EmbeddingStore.view` finds it by `clip`)."""
+    adapter_sha: str = ""
+    """First 16 hex digits of the sha256 of the adapter's file that `clip` names; "" for none."""
 
     @property
     def rows(self) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sae.core.clip_name import FILE, split_adapter
 from sae.core.errors import UserError
 from sae.core.files import MOST_JSON, parse_object
 
@@ -82,9 +83,12 @@ class Heat(NamedTuple):
 
 def find_view(clip: str) -> View | None:
     """How the model of that name cuts images, without loading it; None where nothing tells."""
-    kind, _, folder = clip.partition(":")
+    base, _ = split_adapter(clip)
+    kind, _, folder = base.partition(":")
     if kind != "local-dir":
-        squashes = _SQUASHING.fullmatch(clip) and not clip.endswith("/random")
+        # open_clip gives weights of no tag, and of a file, the transform of OpenAI's CLIP.
+        plain = base.endswith("/random") or FILE in base
+        squashes = _SQUASHING.fullmatch(base) and not plain
         return "squash" if squashes else "crop"
     place = Path(folder) / "open_clip_config.json"
     try:

@@ -98,10 +98,10 @@ def _clip_of(store: EmbeddingStore, device: torch.device) -> Clip | None:
     # Of other labs' embeddings nobody knows the weights, and the labels may be numbers.
     if store.info.clip_sha == "" or len(class_names(store.images["label"].unique())) < 2:
         return None
-    from sae.clip.model import load_clip
+    from sae.clip.store_images import load_clip_of
 
     try:
-        return load_clip(store.info.clip, str(device))
+        return load_clip_of(store, str(device))
     except UserError as error:
         raise UserError(f"{error}; or add --no-zeroshot", error.exit_code) from None
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sae.core.clip_name import without_place
 from sae.core.errors import UserError
-from sae.core.files import without_place
 from sae.model.sae import SAEConfig
 
 if TYPE_CHECKING:

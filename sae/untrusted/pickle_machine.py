@@ -72,8 +72,12 @@ def interpret(file: Readable, names: Names, budget: Budget) -> Any:
 
 
 def require_key(key: Any) -> None:
-    """Raise `Unfit` for what is no plain key of a dict: a tuple's hash can take for ever."""
-    if not isinstance(key, str | int | float | bool | None):
+    """Raise `Unfit` for what is no plain key of a dict: a tuple's hash can take for ever.
+
+    An optimiser keeps what it knows by tensor, which is a key by its identity.
+    """
+    by_identity = vars(object)["__hash__"] is type(key).__hash__
+    if not isinstance(key, str | int | float | bool | None) and not by_identity:
         raise Unfit(f"a key of type {type(key).__name__}")
 
 

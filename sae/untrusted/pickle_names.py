@@ -25,8 +25,10 @@ STUB_PREFIXES = (
     "config_dataclass",
     "argparse",
     "__main__",
+    "torch.optim",
 )
-"""Modules whose classes hold the peers' settings; of these an empty stub is made."""
+"""Modules whose classes hold the peers' settings, or the state of an optimiser and its schedule; of
+these an empty stub is made."""
 _NUMPY_CODES = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 MAX_AXES = 8
 
@@ -222,4 +224,7 @@ _KNOWN: dict[tuple[str, str], Any] = {
     ("_codecs", "encode"): _encode,
     ("copyreg", "_reconstructor"): _reconstructed,
     ("builtins", "set"): lambda *args: list(*args),
+    ("builtins", "dict"): _ordered,
+    ("__builtin__", "dict"): _ordered,
+    ("collections", "defaultdict"): lambda *_factory: {},
 }

@@ -95,7 +95,8 @@ def explain_image(
     """
     from interp.report.find.page import write_page
     from interp.run.run import Run
-    from sae.core.files import FORMAT, without_place, write_json
+    from sae.core.clip_name import without_place
+    from sae.core.files import FORMAT, write_json
 
     opened = Run.open(run)
     found = _look_at(opened, file, device)

@@ -53,12 +53,27 @@ def judge_clip_name(run: Run, settings: ModelSettings) -> str:
 
 def local_encoder(run: Run, settings: ModelSettings) -> ClipEncoder:
     """The local namer's CLIP; in one process every stage sees with the same, each image once."""
-    return _encoder(clip_name(run, settings), settings.device)
+    return _encoder_of(run, clip_name(run, settings), settings)
 
 
 def judge_encoder(run: Run, settings: ModelSettings) -> ClipEncoder:
     """The local judge's CLIP, likewise."""
-    return _encoder(judge_clip_name(run, settings), settings.device)
+    return _encoder_of(run, judge_clip_name(run, settings), settings)
+
+
+def _encoder_of(run: Run, name: str, settings: ModelSettings) -> ClipEncoder:
+    """Raises `UserError` where it is the store's own CLIP with another adapter than then."""
+    from sae.data.store import EmbeddingStore
+
+    encoder = _encoder(name, settings.device)
+    store = EmbeddingStore.open(run.store)
+    if store.info.clip == name and store.info.adapter_sha:
+        from sae.clip.model import Clip
+        from sae.clip.store_images import require_same_adapter
+
+        assert isinstance(encoder.clip, Clip)
+        require_same_adapter(encoder.clip, store)
+    return encoder
 
 
 def background(

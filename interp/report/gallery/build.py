@@ -41,8 +41,9 @@ from interp.report.task_words import test_words
 from interp.run.decoder import read_decoder
 from interp.run.run import Run
 from interp.run.transfer_file import read_transfer
+from sae.core.clip_name import without_place
 from sae.core.errors import UserError, quote
-from sae.core.files import replacing_folder, without_place
+from sae.core.files import replacing_folder
 from sae.core.progress import Progress
 
 if TYPE_CHECKING:

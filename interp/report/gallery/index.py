@@ -14,8 +14,8 @@ from interp.records.types import Evidence, Explanation, Score
 from interp.records.wording import interpretation
 from interp.report.figures import number
 from interp.report.gallery.cards import is_stale
+from sae.core.clip_name import without_place
 from sae.core.csv_cells import UNCLEAR
-from sae.core.files import without_place
 
 if TYPE_CHECKING:
     from interp.evidence.reader import EvidenceReader

@@ -14,7 +14,7 @@ from interp.report.task_words import test_words
 from interp.run.run import Run
 from interp.run.transfer_file import read_transfer
 from interp.run.verdicts import fresh_reviews
-from sae.core.files import without_place
+from sae.core.clip_name import without_place
 
 MOST_LETTERS = 600
 """Of any one text on a card: a server's words about a failure can be long."""

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from sae.core.clip_name import without_place
 from sae.core.errors import UserError
-from sae.core.files import without_place
 from sae.data.tokens import Tokens
 from sae.interchange.fold import NOWHERE, raw_weights, rule_in_words, saelens_has, write_folder
 from sae.interchange.foreign import Foreign, InputNorm, Rule, jumprelu_of_gated

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sae.clip.names import BUILT_IN, RANDOM, resolve_name
+from sae.core.clip_name import FILE, is_private, split_adapter
 from sae.core.errors import UserError
 from sae.interchange.hub.parcel import CARD, LABELS, Parcel
 from sae.interchange.hub.scrub import cut_places, require_no_key
@@ -77,7 +78,10 @@ def model_card(parcel: Parcel, settings: CardSettings) -> str:
 
 def base_model(clip: str) -> str:
     """The hub's id of a CLIP by our name for it; "" for one that is not on the hub."""
+    clip, _ = split_adapter(clip)
     kind, _, place = clip.partition(":")
+    if FILE in clip:
+        return ""
     if kind in ("hf-hub", "local-dir"):
         return "/".join(place.split("@")[0].split("/")[:2]) if kind == "hf-hub" else ""
     if clip in ("", *BUILT_IN):
@@ -175,7 +179,7 @@ def _clip(name: str) -> str:
     if not name:
         return "not known"
     place = "built into sae-interp" if name in BUILT_IN else "by its name in open_clip"
-    return f"`{name}`, " + ("of its owner's own" if name.startswith("local-dir:") else place)
+    return f"`{name}`, " + ("of its owner's own" if is_private(name) else place)
 
 
 def _tokens(c: SAEConfig) -> str:

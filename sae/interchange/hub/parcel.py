@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from sae.core.clip_name import without_place
 from sae.core.csv_cells import UNCLEAR
 from sae.core.errors import UserError, quote
-from sae.core.files import FORMAT, build_strictly, parse_object, sha256_of, without_place
+from sae.core.files import FORMAT, build_strictly, parse_object, sha256_of
 from sae.core.places import kind_of, refuse_place, require_sae
 from sae.interchange.hub.scrub import cut_places, require_no_key
 from sae.model.sae import CONFIG, SAE, WEIGHTS, SAEConfig, is_ours

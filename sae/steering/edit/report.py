@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sae.core.files import FORMAT, package_version, without_place, write_json
+from sae.core.clip_name import without_place
+from sae.core.files import FORMAT, package_version, write_json
 from sae.model.identity import sae_identity
 from sae.steering.edit.figure import draw_edit
 from sae.steering.edit.run import EditedImage, Setting

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from sae.clip.model import Clip, load_clip
 from sae.clip.store_images import require_same_weights
+from sae.core.clip_name import without_place
 from sae.core.errors import UserError
-from sae.core.files import without_place
 from sae.data.classes.names import class_names
 from sae.data.store import EmbeddingStore
 from sae.evaluation.zeroshot import TEMPLATES

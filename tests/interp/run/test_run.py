@@ -12,8 +12,8 @@ import pytest
 from interp.evidence.reader import EvidenceReader
 from interp.pipeline.settings import ModelSettings, choose_latents
 from interp.run.run import Run, run_folder
+from sae.core.clip_name import without_place
 from sae.core.errors import OK, USAGE, UserError
-from sae.core.files import without_place
 from sae.data.store import EmbeddingStore
 from sae.interchange.load import load
 from tests.support.commands import Walk, interp

@@ -33,8 +33,12 @@ def small_clip(
     seed: int = 0,
     siglip: bool = False,
     preprocess: dict[str, Any] = PREPROCESS,
+    texts: dict[str, Any] | None = None,
 ) -> str:
-    """Write a model in open_clip's format into `folder`; return its name for `load_clip`."""
+    """Write a model in open_clip's format into `folder`; return its name for `load_clip`.
+
+    `texts` are settings of the text tower in place of the usual ones.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(VOCABULARY, folder.parent / VOCABULARY.name)
     text = {
@@ -44,6 +48,7 @@ def small_clip(
         "heads": 2,
         "layers": 1,
         "tokenizer_kwargs": {"bpe_path": f"../{VOCABULARY.name}"},
+        **(texts or {}),
     }
     config = {"embed_dim": 64 if siglip else 32, "vision_cfg": vision, "text_cfg": text}
     config |= {"init_logit_bias": -10} if siglip else {}
