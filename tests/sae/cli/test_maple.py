@@ -10,7 +10,7 @@ import open_clip
 import pytest
 import torch
 
-from interp.pipeline import clip_model
+from interp.pipeline.clip import model as clip_model
 from sae.clip.model import load_clip
 from sae.core.files import sha256_of
 from sae.data.store import EmbeddingStore
