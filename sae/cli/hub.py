@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sae.cli import console
 from sae.cli.console import ConfigOption
+from sae.core.errors import UserError
+
+if TYPE_CHECKING:
+    from sae.interchange.hub.model_card import CardSettings
+    from sae.interchange.hub.parcel import Item
+    from sae.interchange.hub.upload import Pushed, Target
 
 RepoArgument = Annotated[str, typer.Argument(metavar="REPO", help="owner/name on the hub.")]
 
 
 def push(
-    model: Annotated[Path, typer.Argument(help="SAE folder.")],
-    repo: RepoArgument,
+    model: Annotated[
+        Path, typer.Argument(help="SAE folder; with --space a run's folder (results/RUN).")
+    ],
+    repo: Annotated[
+        str | None,
+        typer.Argument(metavar="REPO", help="owner/name on the hub.", show_default=False),
+    ] = None,
     gallery: Annotated[
         Path | None,
         typer.Option(
             help="A run's folder (results/RUN): its labels.csv and gallery go up too.",
+            show_default=False,
+        ),
+    ] = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME",
+            help="Put the run's gallery up as the static page of this Space instead.",
             show_default=False,
         ),
     ] = None,
@@ -45,31 +64,86 @@ def push(
 ) -> None:
     """Put an SAE on the Hugging Face hub, with a model card; folders of this machine are cut out.
 
+    `sae push RUN --space OWNER/NAME` puts the gallery of a run up as a page that anyone can open.
     The token is read from HF_TOKEN, or from the login of `hf auth login`.
     """
-    from sae.interchange.hub.client import require_repo
-    from sae.interchange.hub.model_card import CardSettings, model_card
-    from sae.interchange.hub.parcel import CARD, pack
-    from sae.interchange.hub.push_pull import push as send
+    from sae.interchange.hub.model_card import CardSettings
+    from sae.interchange.hub.upload import Target
 
-    require_repo(repo)
-    parcel = pack(model, gallery)
-    card = model_card(parcel, CardSettings(repo, license, tuple(dataset or ())))
-    sizes = [(item.name, item.n_bytes) for item in parcel.items]
-    _say_files([*sizes, (CARD, len(card.encode()))])
-    for note in parcel.notes:
-        console.say(f"  {note}")
-    if dry_run:
-        console.say(f"\n{card}\nnothing was sent (--dry-run)")
-        return
-    done = send(parcel, card, repo, private=private, revision=revision, message=message)
+    settings = CardSettings(space or repo or "", license, tuple(dataset or ()))
+    to = Target(settings.repo, "space" if space else "model", private, revision)
+    _require_one(space, repo, gallery)
+    if space is None:
+        done = _push_model(model, gallery, settings, to, message, dry_run)
+    else:
+        done = _push_space(model, settings, to, message, dry_run)
+    if done is not None:
+        _say_pushed(done, to)
+
+
+def _require_one(space: str | None, repo: str | None, gallery: Path | None) -> None:
+    if space is not None and (repo is not None or gallery is not None):
+        raise UserError("--space takes a run's folder alone: sae push RUN --space OWNER/NAME")
+    if space is None and repo is None:
+        raise UserError("give REPO, owner/name on the hub; or a run's folder and --space")
+
+
+def _say_pushed(done: Pushed, to: Target) -> None:
     for name in done.removed:
-        console.say(f"  removed {name}, of an earlier SAE")
+        console.say(f"  removed {name}, of an earlier push")
     for warning in done.warnings:
         console.complain(warning)
     console.say(f"{'commit:':<9} {done.url}")
-    at = f" --revision {revision}" if revision else ""
-    console.finish({}, [f"sae pull {repo}{at} --out DIR"])
+    at = f" --revision {to.revision}" if to.revision else ""
+    console.finish({}, [f"sae pull {to.repo}{at} --out DIR"] if to.kind == "model" else [])
+
+
+def _push_model(
+    model: Path,
+    gallery: Path | None,
+    settings: CardSettings,
+    to: Target,
+    message: str,
+    dry_run: bool,
+) -> Pushed | None:
+    from sae.interchange.hub.client import require_repo
+    from sae.interchange.hub.model_card import model_card
+    from sae.interchange.hub.parcel import pack
+    from sae.interchange.hub.push_pull import push as send
+
+    require_repo(to.repo)
+    parcel = pack(model, gallery)
+    card = model_card(parcel, settings)
+    if _shown(parcel.items, parcel.notes, card, dry_run):
+        return None
+    return send(parcel, card, to.repo, private=to.private, revision=to.revision, message=message)
+
+
+def _push_space(
+    run: Path, settings: CardSettings, to: Target, message: str, dry_run: bool
+) -> Pushed | None:
+    from sae.interchange.hub.client import require_repo
+    from sae.interchange.hub.gallery import pack_gallery
+    from sae.interchange.hub.space import push_space, space_card
+
+    require_repo(to.repo)
+    packed = pack_gallery(run)
+    card = space_card(run, settings)
+    if _shown(packed.items, packed.notes, card, dry_run):
+        return None
+    return push_space(packed, card, to, message)
+
+
+def _shown(items: Sequence[Item], notes: Iterable[str], card: str, dry_run: bool) -> bool:
+    """Say what goes up; with the card, and then True, where nothing is to be sent."""
+    from sae.interchange.hub.parcel import CARD
+
+    _say_files([*((item.name, item.n_bytes) for item in items), (CARD, len(card.encode()))])
+    for note in notes:
+        console.say(f"  {note}")
+    if dry_run:
+        console.say(f"\n{card}\nnothing was sent (--dry-run)")
+    return dry_run
 
 
 def pull(
@@ -97,12 +171,12 @@ def _say_files(files: Iterable[tuple[str, int | None]]) -> None:
     """A line each, the gallery's all in one."""
     n_pages, n_bytes = 0, 0
     for name, size in files:
-        if name.startswith("gallery/"):
+        if name.startswith(("gallery/", "data/", "thumbs/")) or name.endswith((".css", ".js")):
             n_pages, n_bytes = n_pages + 1, n_bytes + (size or 0)
             continue
         console.say(f"  {name:<18} {_size(size)}")
     if n_pages:
-        console.say(f"  {f'gallery/ ({n_pages:,})':<18} {_size(n_bytes)}")
+        console.say(f"  {f'gallery ({n_pages:,})':<18} {_size(n_bytes)}")
 
 
 def _size(n_bytes: int | None) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sae.core import disk
 from sae.core.errors import FAILURES, USAGE, UserError
@@ -29,6 +29,8 @@ TIMEOUT = 30.0
 AT_ONCE = 8
 SMALL = 8 << 20
 """Bytes from which a file is fetched by itself, under huggingface_hub's own progress bar."""
+Kind = Literal["model", "space"]
+"""Of repositories."""
 LOGIN = "set HF_TOKEN or run `hf auth login`"
 
 
@@ -74,13 +76,15 @@ def require_repo(repo: str) -> None:
         raise UserError(f"{repo!r} is no id of a repository; write owner/name")
 
 
-def list_files(repo: str, revision: str | None = None) -> Listing:
+def list_files(repo: str, revision: str | None = None, kind: Kind = "model") -> Listing:
     """What a repository holds; with HF_HUB_OFFLINE, what was downloaded of it before."""
     require_repo(repo)
     if is_offline():
         return _downloaded(repo, revision)
     with explain_errors(repo, revision):
-        info = hub_api().model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT)
+        info: Any = hub_api().repo_info(
+            repo, revision=revision, repo_type=kind, files_metadata=True, timeout=TIMEOUT
+        )
         files = [
             RepoFile(f.rfilename, f.size, f.lfs.sha256 if f.lfs else None, f.blob_id)
             for f in info.siblings or []

@@ -6,27 +6,19 @@ A push is one commit. A pull is checked and loaded before its folder appears.
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sae.core.errors import UserError
 from sae.core.files import read_config, replacing_folder
 from sae.interchange.hub import client
 from sae.interchange.hub.client import (
-    TIMEOUT,
     Listing,
     RepoFile,
-    choose_upload,
-    explain_errors,
     fetch,
-    hub_api,
-    is_offline,
     list_files,
     matches,
-    progress_bars,
-    require_repo,
 )
 from sae.interchange.hub.parcel import (
     CARD,
@@ -38,28 +30,17 @@ from sae.interchange.hub.parcel import (
     is_publishable,
 )
 from sae.interchange.hub.stranger import is_data_of_gallery, make_harmless
+from sae.interchange.hub.upload import Pushed, Target, send
 from sae.model.sae import CONFIG, SAE, WEIGHTS, SAEConfig, is_ours
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    pass
 
 ALLOWED = (".safetensors", ".json", ".yaml", ".yml", ".pt", ".pth", ".gz", ".npy", ".md")
 """Kinds of files that are fetched of a repository that is not ours."""
 MOST_DOWNLOAD = 50 << 30
 MOST_IN_GALLERY = 16 << 20
 """Bytes of one file."""
-
-
-class Pushed(NamedTuple):
-    """What a push has done."""
-
-    url: str
-    """Of the commit."""
-    commit: str
-    removed: tuple[str, ...]
-    """Files of an earlier SAE that the commit takes away."""
-    warnings: tuple[str, ...]
-    """What the hub says of the card."""
 
 
 class Pulled(NamedTuple):
@@ -84,34 +65,10 @@ def push(
     Raises `UserError` when the hub does not take it, or when `private` is asked of a repository
     that is public.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-    require_repo(repo)
-    if is_offline():
-        raise UserError("HF_HUB_OFFLINE is set; unset it to push, or look with --dry-run")
-    items = [*parcel.items, Item(CARD, card.encode())]
-    api = hub_api()
-    there = _prepared(api, repo, private, revision)
-    removed = _outdated(there, items)
-    added = [CommitOperationAdd(item.name, item.content) for item in items]
-    c = parcel.config
-    with (
-        warnings.catch_warnings(record=True) as said,
-        progress_bars(),
-        choose_upload(),
-        explain_errors(repo, revision),
-    ):
-        warnings.simplefilter("always")
-        commit = api.create_commit(
-            repo,
-            [*added, *(CommitOperationDelete(name) for name in removed)],
-            commit_message=message or f"SAE: {c.n_latents} latents, {c.activation}, d {c.d}",
-            revision=revision,
-            # Nobody's commit is lost: ours is refused when another came in between.
-            parent_commit=there.commit if there and len(there.commit) == 40 else None,
-        )
-    told = [str(warning.message) for warning in said if issubclass(warning.category, UserWarning)]
-    return Pushed(str(commit.commit_url), commit.oid, tuple(removed), tuple(told))
+    items, c = [*parcel.items, Item(CARD, card.encode())], parcel.config
+    message = message or f"SAE: {c.n_latents} latents, {c.activation}, d {c.d}"
+    where = Target(repo, private=private, revision=revision)
+    return send(items, where, message, lambda there: _outdated(there, items))
 
 
 def pull(repo: str, out: Path, revision: str | None = None, overwrite: bool = False) -> Pulled:
@@ -180,36 +137,6 @@ def require_room(out: Path, overwrite: bool) -> None:
         raise UserError(f"{out} exists and is no SAE of ours; give another --out")
     if not overwrite:
         raise UserError(f"{out} holds an SAE; give another --out, or --overwrite")
-
-
-def _prepared(api: HfApi, repo: str, private: bool, revision: str | None) -> Listing | None:
-    """What the repository and branch hold; both are made where they are not there."""
-    from huggingface_hub import errors
-
-    with explain_errors(repo, revision):
-        try:
-            info = api.model_info(repo, timeout=TIMEOUT)
-        except errors.HfHubHTTPError as error:
-            if not _is_absent(error):
-                raise
-            api.create_repo(repo, private=private or None)
-            info = None
-    if info is not None and private and not info.private:
-        raise UserError(
-            f"{repo} exists and is public; make it private in its settings, or push elsewhere"
-        )
-    with explain_errors(repo, revision):
-        if revision is not None:
-            api.create_branch(repo, branch=revision, exist_ok=True)
-    return list_files(repo, revision) if info is not None else None
-
-
-def _is_absent(error: Any) -> bool:
-    """The hub answers 401 for what is not there, to those that it does not know."""
-    from huggingface_hub import errors
-
-    known = isinstance(error, errors.RepositoryNotFoundError)
-    return known or error.response.status_code == 404
 
 
 def _outdated(there: Listing | None, items: Sequence[Item]) -> list[str]:

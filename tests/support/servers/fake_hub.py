@@ -21,6 +21,8 @@ class Repo:
     """A repository; a branch is a name of a commit, a commit the files that it holds."""
 
     private: bool = False
+    sdk: str | None = None
+    """Of a Space."""
     branches: dict[str, str] = field(default_factory=dict)
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
@@ -104,14 +106,24 @@ def git_sha1(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-_ID = r"(?P<repo>[\w.-]+/[\w.-]+)"
+_ID = r"(?P<repo>(?:spaces/)?[\w.-]+/[\w.-]+)"
+"""Of a Space it begins with "spaces/", in `FakeHub.repos` too."""
+_API = rf"/api/(?:models/(?!spaces/)|(?=spaces/)){_ID}"
 _ROUTES = (
-    ("GET", rf"/api/models/{_ID}(?:/revision/(?P<revision>[^/]+))?", "info"),
+    (
+        "GET",
+        rf"{_API}(?:/revision/(?P<revision>[^/]+))?",
+        "info",
+    ),
     ("POST", r"/api/repos/create", "create"),
     ("POST", r"/api/validate-yaml", "validate"),
-    ("POST", rf"/api/models/{_ID}/branch/(?P<branch>[^/]+)", "branch"),
-    ("POST", rf"/api/models/{_ID}/preupload/(?P<revision>[^/]+)", "preupload"),
-    ("POST", rf"/api/models/{_ID}/commit/(?P<revision>[^/]+)", "commit"),
+    ("POST", rf"{_API}/branch/(?P<branch>[^/]+)", "branch"),
+    (
+        "POST",
+        rf"{_API}/preupload/(?P<revision>[^/]+)",
+        "preupload",
+    ),
+    ("POST", rf"{_API}/commit/(?P<revision>[^/]+)", "commit"),
     ("POST", rf"/{_ID}\.git/info/lfs/objects/batch", "batch"),
     ("PUT", r"/objects/(?P<oid>[0-9a-f]{64})", "store"),
     ("HEAD|GET", rf"/{_ID}/resolve/(?P<revision>[^/]+)/(?P<name>.+)", "resolve"),
@@ -169,8 +181,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _info(self, repo: str, revision: str | None) -> None:
         if found := self._at(repo, revision or "main"):
             listed = [self._sibling(name, data) for name, data in found[1].items()]
-            private = self.hub.repos[repo].private
-            self._json(200, {"id": repo, "sha": found[0], "private": private, "siblings": listed})
+            there = self.hub.repos[repo]
+            told = {"id": repo.removeprefix("spaces/"), "sha": found[0], "private": there.private}
+            self._json(200, told | {"siblings": listed} | ({"sdk": there.sdk} if there.sdk else {}))
 
     def _sibling(self, name: str, data: bytes) -> dict[str, Any]:
         told: dict[str, Any] = {"rfilename": name, "size": len(data), "blobId": git_sha1(data)}
@@ -182,9 +195,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _create(self) -> None:
         asked = json.loads(self.body)
-        name = f"{asked['organization']}/{asked['name']}"
+        kind = "spaces/" if asked.get("type") == "space" else ""
+        name = f"{kind}{asked['organization']}/{asked['name']}"
         private = asked.get("visibility") == "private" or bool(asked.get("private"))
-        self.hub.repos[name] = Repo(private=private)
+        self.hub.repos[name] = Repo(private=private, sdk=asked.get("sdk"))
         self.hub.add(name, {".gitattributes": b"*.safetensors filter=lfs\n"})
         self._json(200, {"url": f"{self.hub.url}/{name}"})
 
