@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sae.core.clip_name import without_place
 from sae.core.errors import UserError
-from sae.core.files import parse_object, without_place
+from sae.core.files import parse_object
 from sae.interchange.hub.client import Listing
 from sae.interchange.hub.gallery import Packed
 from sae.interchange.hub.model_card import TAGS, CardSettings
