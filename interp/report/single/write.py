@@ -67,6 +67,14 @@ def single_page(reader: FactReader, latent: int) -> str:
     raise AssertionError(f"the card of latent {latent} is too large without any picture")
 
 
+def notebook_card(reader: FactReader, latent: int, png: bytes) -> str:
+    """The same in words, as a piece of HTML around the picture of a sheet."""
+    facts = reader.of(latent)
+    view = make_view(reader.run, facts, reader.bands, LADDER[0])
+    template = environment().get_template("notebook.jinja")
+    return template.render(png=base64.b64encode(png).decode("ascii"), **view)
+
+
 def _render(
     reader: FactReader, facts: Facts, small: Mapping[str, Image], fineness: Fineness
 ) -> str:
