@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from interp.local.label_words import LabelWords
 
 Rows = NDArray[np.float32]
+STANDS_OUT = 4.0
+"""Standard deviations: on the built-in world all but the vaguest of its concepts have a latent that
+is so far out, and 2 of 30 things that it never shows."""
 
 
 class Ranked(NamedTuple):
@@ -33,6 +36,9 @@ class Ranked(NamedTuple):
     """Cosine of the words and the latent's direction, -1 to 1."""
     wording: float
     """0 to 1: how far the label says the words."""
+    deviation: float
+    """The direction in standard deviations of all latents' from their mean: `STANDS_OUT` and above
+    only where the latent is about these words."""
 
 
 class Texts(NamedTuple):
@@ -69,8 +75,9 @@ class Ranking:
         said = np.maximum(self._words.agreement(query), self._labels @ apart).clip(0, 1)
         share = direction.clip(0) / max(float(direction.max()), 1e-6)
         match = (share + said) / 2
+        spread = (direction - direction.mean()) / max(float(direction.std()), 1e-6)
         best = np.argsort(-match, kind="stable")[:top]
-        columns = (match[best], direction[best], said[best])
+        columns = (match[best], direction[best], said[best], spread[best])
         latents = self._latents[best].tolist()
         return [Ranked(n, *map(float, one)) for n, *one in zip(latents, *columns, strict=True)]
 

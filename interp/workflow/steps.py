@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.llm.ledger.report import read_calls
 from interp.pipeline.causal import run_causal
+from interp.pipeline.clip.words import find_words
 from interp.pipeline.collect import run_collect
 from interp.pipeline.explain import ExplainStage
 from interp.pipeline.judging.plan import Judging
@@ -232,7 +233,8 @@ class _Walk:
         labels = write_labels(self.run)
         with bar(label, "latents") as progress:
             calls = partial(read_calls, self.run.ledger)
-            return Carded(labels, build_gallery(self.run, progress, calls))
+            words = find_words(self.run, self._settings.device)
+            return Carded(labels, build_gallery(self.run, progress, calls, words))
 
 
 _STEPS: dict[str, Callable[[_Walk, str], Any]] = {

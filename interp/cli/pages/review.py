@@ -121,11 +121,14 @@ def make_gallery(run: Run) -> None:
 def draw_cards(run: Run) -> Path:
     """Build the pages, with the prompts and replies of the run's ledger; the first one's path."""
     from interp.llm.ledger.report import read_calls
+    from interp.pipeline.clip.words import find_words
     from interp.report.gallery import build_gallery
     from sae.core.progress import bar
 
+    with bar("words", unit="texts") as progress:
+        words = find_words(run, progress=progress)
     with bar("cards", unit="latents") as progress:
-        return build_gallery(run, progress, partial(read_calls, run.ledger))
+        return build_gallery(run, progress, partial(read_calls, run.ledger), words)
 
 
 def say_reviews(run: Run, json: Path | None = None, more: dict[str, int] | None = None) -> None:

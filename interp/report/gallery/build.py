@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -68,14 +68,17 @@ class Known(NamedTuple):
 
 
 def build_gallery(
-    run: Run, progress: Progress | None = None, read_calls: ReadCalls | None = None
+    run: Run,
+    progress: Progress | None = None,
+    read_calls: ReadCalls | None = None,
+    words: Mapping[str, Sequence[int]] | None = None,
 ) -> Path:
     """Write the run's gallery anew and return its index.html; the folder is complete or absent.
 
     Thumbnails and map of an earlier gallery are reused. Equal inputs give equal bytes. `read_calls`
-    gives the prompts and replies behind labels and scores; without it cards leave them out. Raises
-    `UserError` with exit code 4, the gallery written, when over 1% of its images are not as they
-    were embedded.
+    gives the prompts and replies behind labels and scores; without it cards leave them out. `words`
+    are the latents that each word means, best first, for the search. Raises `UserError` with exit
+    code 4, the gallery written, when over 1% of its images are not as they were embedded.
     """
     reader = run.evidence
     target = run.path / "gallery"
@@ -97,11 +100,15 @@ def build_gallery(
         has_tokens = meta["tokens"] != "cls" and meta["pool"] != "cls"
         columns = make_index(rows, has_tokens) | classes | review_columns(run)
         columns |= {"overview": make_overview(run, known.nulls), "has_map": places is not None}
+        columns |= {"has_words": True} if words else {}
         if known.crossed:
             kinds = {latent: one.kind for latent, one in known.crossed.items()}
             columns["transfer"] = transfer_column(kinds, len(rows))
         _write_call(folder / "data" / "index.js", "index", {"meta": meta, **columns})
         _write_call(folder / "data" / "text.js", "texts", [row["description"] for row in rows])
+        if words:
+            meant = {"words": list(words), "of": [list(latents) for latents in words.values()]}
+            _write_call(folder / "data" / "words.js", "words", meant)
         if places is not None:
             _write_call(folder / "data" / "map.js", "map", page_map(places))
             write_map(folder, places, rows, reader.info.sae_identity)

@@ -124,7 +124,7 @@
     const narrowed = Object.keys(START).filter((name) => !["q", "sort", "show"].includes(name) && state[name] !== START[name]).length;
     $("n-filters").textContent = narrowed ? `(${narrowed} on)` : "";
     $("clear").hidden = narrowed === 0 && state.q === "" && state.show === "all";
-    $("count").textContent = n === 0 ? "Nothing fits this search." : n === index.status.length ? "" : `${G.plural(n, "latent")} of ${G.count(index.status.length)}`;
+    $("count").textContent = n === 0 ? "Nothing fits this search." : n === index.status.length ? "" : `${G.plural(n, "latent")} of ${G.count(index.status.length)}${G.meantNote(index, state)}`;
   }
 
   /** The latents that the list shows, in its order. */

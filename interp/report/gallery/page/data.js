@@ -8,11 +8,12 @@
 
   /** Called by data/index.js. */
   G.index = (columns) => G.begin(expand(columns));
-  /** Called by data/cNNNN.js, data/pNNNN.js, data/map.js, data/text.js, local.js. */
+  /** Called by data/cNNNN.js, data/pNNNN.js, data/map.js, data/text.js, data/words.js, local.js. */
   G.shard = (k, cards) => waiting.get(numbered("c", k))?.(cards);
   G.calls = (k, calls) => waiting.get(numbered("p", k))?.(calls);
   G.map = (places) => waiting.get("data/map.js")?.(places);
   G.texts = (texts) => waiting.get("data/text.js")?.(texts);
+  G.words = (found) => waiting.get("data/words.js")?.(found);
   G.local = (roots) => waiting.get("local.js")?.(roots);
 
   G.cards = (k) => kept(numbered("c", k));

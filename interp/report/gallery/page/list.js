@@ -61,7 +61,11 @@
     const ids = ordered(index, state);
     if (!words.length && !tests.length) return ids;
     const wanted = words.map((word) => [word, /^#?\d+$/.test(word) ? Number(word.replace("#", "")) : null]);
-    return ids.filter((i) => tests.every((fits) => fits(i)) && wanted.every(([word, number]) => number === i || index.lower[i].includes(word)));
+    const meant = new Set(G.meant(index, state.q));
+    const found = ids.filter((i) => tests.every((fits) => fits(i)) && (meant.has(i) || wanted.every(([word, number]) => number === i || index.lower[i].includes(word))));
+    if (!meant.size || state.sort !== "score") return found;
+    const fits = new Set(found);
+    return [...[...meant].filter((i) => fits.has(i)), ...found.filter((i) => !meant.has(i))]; // the best match first
   };
 
   /** A list in `box` that draws rows of `index`; `.set(ids)`, `.mark(id)`. `heads` are its columns' heads. */
