@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import combinations, pairwise, starmap
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 N_NEAREST = 6
 """Latents listed of each kind."""
-BLOCK = 512
-"""Latents that are compared with all others at a time: 50 MB for 24,576."""
+BLOCK = 1024
+"""Latents that are compared with as many others at a time: 4 MB of cosines."""
 _WIDTH = 64  # columns whose maximum is looked at first
 LEAST_SHARED = 2
 """Images that two latents have in common at least, to be listed."""
@@ -59,20 +60,62 @@ def find_related(
 
 
 def nearest_rows(rows: NDArray[np.float32], alive: NDArray[np.bool_]) -> list[Near]:
-    """Of each living row of (n, d) those of the largest cosine to it."""
+    """Of each living row of (n, d) those of the largest cosine to it; of equal ones the first."""
     ids = np.flatnonzero(alive)
-    found: list[Near] = [[] for _ in alive]
     norms = np.linalg.norm(rows[ids], axis=1, keepdims=True)
     unit = (rows[ids] / np.maximum(norms, 1e-12)).astype(np.float32)
-    for start in range(0, len(ids), BLOCK):
-        cosines = unit[start : start + BLOCK] @ unit.T
-        here = np.arange(len(cosines))
-        cosines[here, start + here] = -np.inf
-        places, values = _largest(cosines, N_NEAREST)
-        for latent, near, cosine in zip(ids[start:].tolist(), places, values, strict=False):
-            pairs = zip(ids[near].tolist(), cosine.tolist(), strict=True)
-            found[latent] = [[i, number(c, 3)] for i, c in pairs if np.isfinite(c)]
-    return found
+    places = np.zeros((len(ids), N_NEAREST), np.int64)
+    values = np.full((len(ids), N_NEAREST), -np.inf, np.float32)
+    starts = range(0, len(ids), BLOCK)
+    for start in starts:
+        part = slice(start, start + BLOCK)
+        cosines = unit[part] @ unit[part].T
+        np.fill_diagonal(cosines, -np.inf)
+        near, found = _largest(cosines, N_NEAREST)
+        places[part, : near.shape[1]], values[part, : near.shape[1]] = near + start, found
+    # A pair's cosine is the same from both sides: half of the other blocks have all of them. Few
+    # are as large as the smallest that is kept of a row by now.
+    for start, other in combinations(starts, 2):
+        part, beyond = slice(start, start + BLOCK), slice(other, other + BLOCK)
+        cosines = unit[part] @ unit[beyond].T
+        larger = np.flatnonzero(cosines >= values[part, -1:])
+        row, column = np.divmod(larger, cosines.shape[1])
+        _merge(places, values, row + start, column + other, cosines[row, column])
+        larger = np.flatnonzero(cosines >= values[beyond, -1])
+        row, column = np.divmod(larger, cosines.shape[1])
+        order = np.argsort(column, kind="stable")
+        row, column = row[order], column[order]
+        _merge(places, values, column + other, row + start, cosines[row, column])
+    nearest: list[Near] = [[] for _ in alive]
+    for latent, near, cosine in zip(ids.tolist(), ids[places].tolist(), values, strict=True):
+        pairs = zip(near, cosine.tolist(), strict=True)
+        nearest[latent] = [[i, number(c, 3)] for i, c in pairs if np.isfinite(c)]
+    return nearest
+
+
+def _merge(
+    places: NDArray[np.int64],
+    values: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    found: NDArray[np.float32],
+) -> None:
+    """Keep of each row (n, k) of `values` the largest, largest first, with those `found` at `rows`
+    (ascending) and `columns`; of equal ones the first place."""
+    if not len(rows):
+        return
+    kept = values.shape[1]
+    changed, first, counts = np.unique(rows, return_index=True, return_counts=True)
+    at = np.repeat(np.arange(len(changed)), counts)
+    beside = kept + np.arange(len(rows)) - np.repeat(first, counts)
+    width = kept + int(counts.max())
+    all_values = np.full((len(changed), width), -np.inf, values.dtype)
+    all_places = np.zeros((len(changed), width), places.dtype)
+    all_values[:, :kept], all_places[:, :kept] = values[changed], places[changed]
+    all_values[at, beside], all_places[at, beside] = found, columns
+    order = np.lexsort((all_places, -all_values), axis=1)[:, :kept]
+    values[changed] = np.take_along_axis(all_values, order, 1)
+    places[changed] = np.take_along_axis(all_places, order, 1)
 
 
 def _largest(values: NDArray[np.float32], n: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -106,16 +149,17 @@ def nearest_sets(pairs: NDArray[np.int64], n_sets: int) -> list[Near]:
     turned, sizes = table.T.tocsr(), np.asarray(table.sum(1)).reshape(-1)
     found: list[Near] = []
     for start in range(0, n_sets, BLOCK):
-        shared = (table[start : start + BLOCK] @ turned).tocsr()
-        for at in range(shared.shape[0]):
-            part = slice(shared.indptr[at], shared.indptr[at + 1])
-            others, counts = shared.indices[part], shared.data[part]
-            kept = (counts >= LEAST_SHARED) & (others != start + at)
-            others, counts = others[kept].astype(np.int64), counts[kept]
-            share = counts / (sizes[start + at] + sizes[others] - counts)
-            first = np.lexsort((others, -share))[:N_NEAREST]
-            nearest = zip(others[first].tolist(), share[first].tolist(), strict=True)
-            found.append([[other, number(value, 3)] for other, value in nearest])
+        shared = (table[start : start + BLOCK] @ turned).tocoo()
+        one, other, count = shared.row.astype(np.int64) + start, shared.col, shared.data
+        kept = np.flatnonzero((count >= LEAST_SHARED) & (other != one))
+        one, other, count = one[kept], other[kept].astype(np.int64), count[kept]
+        share = count / (sizes[one] + sizes[other] - count)
+        ends = np.searchsorted(one, np.arange(start, start + shared.shape[0] + 1)).tolist()
+        for part in starmap(slice, pairwise(ends)):
+            others, shares = other[part], share[part]
+            first = np.lexsort((others, -shares))[:N_NEAREST]
+            nearest = zip(others[first].tolist(), shares[first].tolist(), strict=True)
+            found.append([[latent, number(value, 3)] for latent, value in nearest])
     return found
 
 
