@@ -126,9 +126,12 @@ def _compare(
     run: Run, settings: ModelSettings, truth: pd.DataFrame, progress: Progress
 ) -> TruthReport:
     """Labels against the planted truth; the judge of it is the local one, whoever explained."""
+    from interp.local.clip_encoder import SeenOnce
     from interp.local.models import LocalJudge
 
     reader = run.evidence
     encoder = judge_encoder(run, settings)
     judge = LocalJudge(encoder, background(reader, encoder=encoder))
-    return measure(reader, load(run.sae), truth, newest_explanations(run), judge, progress)
+    images = SeenOnce(reader, encoder).image  # of the stages before, the judge knows nearly all
+    said = newest_explanations(run)
+    return measure(reader, load(run.sae), truth, said, judge, images, progress)

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from interp.evidence.reader import EvidenceReader
+from interp.pictures.cache import Images
 from interp.records.types import Explanation, Status
 from interp.run.truth_file import LabelTruth
 from interp.score.judge import Judge
@@ -95,9 +96,13 @@ def measure(
     truth: pd.DataFrame,
     explanations: Mapping[int, Explanation],
     judge: Judge,
+    images: Images,
     progress: Callable[[int, int], None] | None = None,
 ) -> TruthReport:
-    """Measure a run on a store of the built-in world, whose `truth` is indexed by image id."""
+    """Measure a run on a store of the built-in world, whose `truth` is indexed by image id.
+
+    `images` gives the judge its pictures.
+    """
     found = planted(reader, truth)
     live = np.array(reader.live(), dtype=np.int64)
     pure = live[found.pure[live]]
@@ -109,7 +114,7 @@ def measure(
         for n in pure
         if int(n) in explanations
     }
-    true, false = _scores(reader, judge, told, progress)
+    true, false = _scores(reader, judge, images, told, progress)
     return TruthReport(
         n_live=len(live),
         pure=_mean(found.pure[live]),
@@ -216,6 +221,7 @@ def _told(latent: int, concept: str, explanations: Mapping[int, Explanation]) ->
 def _scores(
     reader: EvidenceReader,
     judge: Judge,
+    images: Images,
     told: Mapping[int, Explanation],
     progress: Callable[[int, int], None] | None,
 ) -> tuple[list[float], list[float]]:
@@ -225,7 +231,7 @@ def _scores(
     values: list[float] = []
     for number, test in enumerate(tests):
         evidence = reader.of(test.latent)
-        score = asyncio.run(score_latent(evidence, test, judge, reader.image))
+        score = asyncio.run(score_latent(evidence, test, judge, images))
         values.append(score.auroc)
         if progress is not None:
             progress(number + 1, len(tests))

@@ -74,8 +74,8 @@ def test_right_names_count_and_wrong_ones_do_not(walk: Walk) -> None:
     found = planted(reader, truth)
     right = {n: named(n, f"A {found.names[found.concept[n]]}") for n in reader.live()}
     wrong = {n: named(n, "wheelbarrow") for n in reader.live()}
-    good = measure(reader, model, truth, right, Guesser())
-    bad = measure(reader, model, truth, wrong, Guesser())
+    good = measure(reader, model, truth, right, Guesser(), reader.image)
+    bad = measure(reader, model, truth, wrong, Guesser(), reader.image)
     assert good.n_live == bad.n_live == len(reader.live())
     assert good.named_true == pytest.approx(good.pure)
     assert bad.named_true == 0
