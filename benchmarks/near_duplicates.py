@@ -28,7 +28,7 @@ from interp.evidence.groups.named import read_named
 from interp.records.split import split_of
 from sae.clip.embed import embed
 from sae.clip.model import load_clip
-from sae.data.folders import find_images, parse_domains
+from sae.data.sources.folders import find_images, parse_domains
 from sae.data.store import EmbeddingStore
 from sae.data.store_format import Source
 from sae.world import draw, sample

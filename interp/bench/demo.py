@@ -32,7 +32,7 @@ from sae.clip.embed import embed
 from sae.clip.model import load_clip
 from sae.core.errors import quote
 from sae.core.progress import Progress, bar
-from sae.data.folders import FolderConfig, find_images, parse_domains
+from sae.data.sources.folders import FolderConfig, find_images, parse_domains
 from sae.data.store_format import Source
 from sae.evaluation.config import EvalConfig
 from sae.interchange.load import load

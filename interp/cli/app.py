@@ -32,7 +32,7 @@ from sae.cli.console import (
 from sae.cli.live import DomainArgument, LiveConfig, open_embeddings, sort_words
 from sae.cli.options import spread
 from sae.core.errors import OK, USAGE, UserError, quote
-from sae.data.folders import FolderConfig
+from sae.data.sources.folders import FolderConfig
 
 if TYPE_CHECKING:
     from sae.data.store import EmbeddingStore

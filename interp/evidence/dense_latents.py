@@ -13,8 +13,8 @@ from interp.evidence.stream.activations import Encoder
 from sae.core.errors import UserError, quote
 from sae.core.places import kind_of, refuse_place
 from sae.core.progress import Progress
-from sae.data.folders import parse_domains
 from sae.data.formats import dense
+from sae.data.sources.folders import parse_domains
 from sae.data.store import EmbeddingStore
 from sae.interchange.load import load
 from sae.model.sae import SAEConfig

@@ -17,7 +17,7 @@ from interp.workflow.settings import Said, Settings, make_models, make_training
 from sae.clip.config import SourceConfig
 from sae.core.errors import UserError, quote
 from sae.core.files import did_you_mean
-from sae.data.folders import FolderConfig, parse_domains
+from sae.data.sources.folders import FolderConfig, parse_domains
 from sae.evaluation.config import EvalConfig
 
 PAID = ("explain", "select", "disambiguate", *SCORING, "score-control", f"score-control{BESIDE}")

@@ -23,7 +23,8 @@ class ImageSettings:
     domain: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=DIR; more may follow: sketch=DIR photo=DIR.",
+            help="NAME=DIR, or archives or a list as for sae embed; more may follow: sketch=DIR "
+            "photo=DIR.",
             rich_help_panel=_IMAGES,
             show_default=False,
         ),

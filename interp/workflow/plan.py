@@ -31,7 +31,7 @@ from interp.workflow.names import (
 from interp.workflow.settings import Settings
 from sae.clip.ahead import Shape, shape_ahead
 from sae.core.places import kind_of
-from sae.data.folders import ImageFile, find_images
+from sae.data.sources.folders import ImageFile, find_images
 from sae.evaluation.evaluate import REPORT
 from sae.training.config import AUTO_LR, TrainConfig
 

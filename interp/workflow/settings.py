@@ -26,7 +26,7 @@ from interp.workflow.names import (
 from interp.workflow.options import AskSettings, SizeSettings
 from sae.clip.config import SourceConfig
 from sae.core.files import build_strictly
-from sae.data.folders import FolderConfig
+from sae.data.sources.folders import FolderConfig
 from sae.evaluation.config import EvalConfig
 from sae.training.config import AUTO_LR, TrainConfig, learning_rate
 

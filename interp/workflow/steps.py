@@ -52,7 +52,7 @@ from sae.core.errors import FAILURES, UserError
 from sae.core.progress import bar
 
 if TYPE_CHECKING:
-    from sae.data.folders import ImageFile
+    from sae.data.sources.folders import ImageFile
     from sae.data.store import EmbeddingStore
     from sae.evaluation.report import EvalReport
 
@@ -116,7 +116,7 @@ class _Walk:
         from sae.clip.embed import embed
         from sae.clip.model import load_clip
         from sae.clip.vectors import name_store
-        from sae.data.folders import find_images
+        from sae.data.sources.folders import find_images, find_roots
 
         settings, source, folders = self._settings, self._settings.source, self._settings.folders
         files = self._files
@@ -126,7 +126,7 @@ class _Walk:
         with bar(label) as progress:
             [info] = embed(
                 files,
-                settings.domains,
+                find_roots(settings.domains),
                 {settings.store: name_store(clip, source)},
                 clip,
                 progress=progress,

@@ -50,8 +50,8 @@ def adopt(
     FOLDER or FOLDER@10,cls (layer and tokens).
     """
     from sae.data.adopt import adopt as adopt_store
-    from sae.data.folders import parse_domains
     from sae.data.formats.layout import Choice
+    from sae.data.sources.folders import parse_domains
 
     parse_domains([f"{domain}=."])
     with bar("adopt") as progress:

@@ -30,7 +30,7 @@ from sae.cli.options import RecipeOption, spread, whole_numbers
 from sae.clip.config import SourceConfig
 from sae.core.errors import UserError, quote
 from sae.core.progress import bar
-from sae.data.folders import FolderConfig
+from sae.data.sources.folders import FolderConfig
 from sae.evaluation.config import EvalConfig
 from sae.training.config import TrainConfig
 
@@ -133,10 +133,10 @@ def embed(
     from sae.clip.embed import embed as embed_images
     from sae.clip.model import load_clip
     from sae.clip.vectors import name_stores
-    from sae.data.folders import find_images, parse_domains
+    from sae.data.sources.folders import find_images, find_roots, parse_domains
 
-    roots = parse_domains([*(source.domain or []), *(more or [])])
-    files = find_images(roots, folders)
+    places = parse_domains([*(source.domain or []), *(more or [])])
+    files, roots = find_images(places, folders), find_roots(places)
     model = load_clip(source.clip, device, texts=False)
     stores = name_stores(model, out, source)
     with bar("embed") as progress:

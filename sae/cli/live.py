@@ -14,7 +14,7 @@ import typer
 from sae.clip.config import SourceConfig
 from sae.core.errors import UserError
 from sae.core.progress import bar
-from sae.data.folders import FolderConfig
+from sae.data.sources.folders import FolderConfig
 from sae.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -186,11 +186,11 @@ def _list_images(
     from sae.clip.live_store import LiveStore
     from sae.clip.model import load_clip
     from sae.clip.vectors import name_store
-    from sae.data.folders import find_images, parse_domains
+    from sae.data.sources.folders import find_images, find_roots, parse_domains
     from sae.data.store import EmbeddingStore
 
-    roots = parse_domains(words)
-    files = find_images(roots, folders)
+    places = parse_domains(words)
+    files, roots = find_images(places, folders), find_roots(places)
     clip = load_clip(source.clip, device, texts=False)
     with bar("list") as progress:
         embed(

@@ -11,7 +11,7 @@ from sae.cli import console
 from sae.core.errors import quote
 
 if TYPE_CHECKING:
-    from sae.data.folders import ImageFile
+    from sae.data.sources.folders import ImageFile
     from sae.data.store_format import StoreInfo
     from sae.evaluation.report import EvalReport
     from sae.training.sweep.run import Sweep
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def report_embedding(stores: Mapping[Path, StoreInfo], files: Sequence[ImageFile]) -> None:
     """What was embedded, what was left out: the same in all `stores`."""
     from sae.clip.embed import DUPLICATE
-    from sae.data.folders import name_lost_classes
+    from sae.data.sources.folders import name_lost_classes
     from sae.data.store import EmbeddingStore
     from sae.data.store_format import read_skipped
 

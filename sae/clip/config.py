@@ -16,7 +16,12 @@ class SourceConfig:
     """Images by domain, and the vectors that a network makes of them."""
 
     domain: Annotated[
-        list[str] | None, typer.Option(help="NAME=DIR; more may follow: sketch=DIR photo=DIR.")
+        list[str] | None,
+        typer.Option(
+            help="NAME=DIR; more may follow: sketch=DIR photo=DIR. Also NAME=a.tar, "
+            "NAME=shards/{000..012}.tar, a parquet table of images, or a CSV list with a column "
+            "path."
+        ),
     ] = None
     clip: Annotated[
         str,

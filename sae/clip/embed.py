@@ -24,9 +24,10 @@ from sae.core.errors import FAILURES, UserError
 from sae.core.files import sha256_hex
 from sae.core.lock import LOCK, hold
 from sae.core.progress import Progress
-from sae.data.folders import ImageFile
 from sae.data.images import MAX_PIXELS
 from sae.data.roots import remember
+from sae.data.sources.archives import size_of
+from sae.data.sources.folders import ImageFile
 from sae.data.store_format import DTYPES, ImageRow, Skipped, Source, StoreInfo, torch_dtype
 from sae.data.store_writer import Plan, StoreWriter, relative_roots, require_room_for
 
@@ -260,7 +261,7 @@ def _line(file: ImageFile, path: Path) -> str:
 
 def _size(path: Path) -> int:
     try:
-        return path.stat().st_size
+        return size_of(path)
     except OSError:  # a broken link
         return -1
 

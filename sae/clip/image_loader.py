@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from sae.clip.model import Preprocess
 from sae.core.errors import UserError
-from sae.data.folders import ImageFile
 from sae.data.images import MAX_PIXELS, BadImage, read_image, read_size
+from sae.data.sources.folders import ImageFile
 
 _LOOK = 1.0
 """Seconds between two looks of a worker at whether its parent lives."""

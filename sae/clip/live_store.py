@@ -16,8 +16,8 @@ from sae.clip.image_loader import ImageLoader, Refused, default_workers
 from sae.clip.model import Clip
 from sae.clip.vectors import embed_batch
 from sae.core.errors import FAILURES, Notice, UserError
-from sae.data.folders import ImageFile
 from sae.data.roots import locate
+from sae.data.sources.folders import ImageFile
 from sae.data.store import Batch, EmbeddingStore
 from sae.data.store_format import torch_dtype
 

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
+from sae.core.errors import UserError
 from sae.core.files import sha256_hex
 from sae.core.quiet import quiet
+from sae.data.sources import archives
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF")
 """Pillow reads MPO, a JPEG of several pictures, as JPEG."""
@@ -118,7 +120,7 @@ def check_known(path: Path, image_id: str) -> None:
     Looks are its place on disk, size, and time of the last change.
     """
     try:
-        status = path.stat()
+        status = archives.status_of(path)
     except OSError:
         read_known(path, image_id)  # which says what is wrong
     else:
@@ -194,8 +196,21 @@ def _read_file(path: Path) -> bytes:
         if status.st_size > MAX_BYTES:
             raise BadImage(f"{status.st_size:,} bytes is above the cap of {MAX_BYTES:,}")
         return path.read_bytes()
-    except FileNotFoundError:
-        raise BadImage("a broken link" if path.is_symlink() else "the file is gone") from None
+    except (FileNotFoundError, NotADirectoryError):
+        return _read_member(path)
+    except OSError as error:
+        raise BadImage(f"it cannot be read: {error.strerror or error}") from None
+
+
+def _read_member(path: Path) -> bytes:
+    """The bytes of what lies in an archive."""
+    found = archives.find_archive(path)
+    if found is None:
+        raise BadImage("a broken link" if path.is_symlink() else "the file is gone")
+    try:
+        return archives.read_member(*found, MAX_BYTES)
+    except UserError as error:
+        raise BadImage(str(error)) from None
     except OSError as error:
         raise BadImage(f"it cannot be read: {error.strerror or error}") from None
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from sae.core.errors import Notice, UserError, quote
 from sae.core.files import read_config, replacing, sha256_hex, write_json
-from sae.data.folders import parse_domains
+from sae.data.sources.archives import size_of
+from sae.data.sources.folders import parse_domains
 from sae.data.store_format import StoreInfo
 from sae.data.store_writer import relative_roots
 
@@ -106,7 +107,7 @@ def confirm(store: Path, images: Sequence[str], follow_links: bool = False) -> N
     items = list(images)
     if len(items) == 1 and "=" not in items[0]:
         items = _of_one_folder(Path(items[0]), list(info.roots))
-    roots = parse_domains(items)
+    roots = parse_domains(items, apart=False)
     if set(roots) != set(info.roots):
         raise UserError(f"the domains of {store} are {', '.join(info.roots)}; {_wanted(info)}")
     _require_images(store, roots)
@@ -130,10 +131,18 @@ def _require_images(store: Path, roots: dict[str, Path]) -> None:
     require_inside(images["path"], store / "images.parquet")
     for domain, root in roots.items():
         paths = images["path"][images["domain"] == domain]
-        if len(paths) and not any((root / path).is_file() for path in paths):
+        if len(paths) and not any(_is_there(root / path) for path in paths):
             raise UserError(
                 f"{root} has no image of the domain {domain!r} of {store}, such as {paths.iloc[0]}"
             )
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        size_of(path)
+    except OSError:
+        return False
+    return True
 
 
 def _wanted(info: StoreInfo) -> str:

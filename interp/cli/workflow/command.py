@@ -16,7 +16,7 @@ from sae.cli.console import JsonOption
 from sae.cli.live import DomainArgument
 from sae.cli.options import spread
 from sae.core.errors import OK, USAGE, UserError, quote
-from sae.data.folders import FolderConfig
+from sae.data.sources.folders import FolderConfig
 
 if TYPE_CHECKING:
     from interp.workflow.plan import Plan, Todo

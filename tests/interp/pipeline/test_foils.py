@@ -19,7 +19,7 @@ from interp.run.run import Run
 from interp.score.nulls.foils import LEAST_LATENTS
 from sae.core.errors import OK, USAGE
 from sae.core.files import read_jsonl
-from sae.data.folders import ImageFile
+from sae.data.sources.folders import ImageFile
 from tests.support.commands import interp
 from tests.support.interp.synthetic_run import (
     explanation,

@@ -17,7 +17,7 @@ from interp.workflow.options import AskSettings, ImageSettings, SizeSettings, St
 from interp.workflow.settings import Said, Settings
 from sae.clip.config import SourceConfig
 from sae.core.errors import OK, USAGE, UserError
-from sae.data.folders import FolderConfig
+from sae.data.sources.folders import FolderConfig
 from sae.evaluation.config import EvalConfig
 from sae.training.config import AUTO_LR, TrainConfig
 from tests.support.commands import interp, sae

@@ -10,8 +10,8 @@ from PIL import Image
 from sae.clip import image_loader
 from sae.clip.model import Clip
 from sae.core.errors import UserError
-from sae.data.folders import ImageFile, find_images
 from sae.data.images import BadImage, read_image
+from sae.data.sources.folders import ImageFile, find_images
 from sae.data.store import EmbeddingStore
 from sae.data.store_format import read_skipped
 from tests.support.sae.embedded import Images, contents, count_reads, found, run, skipped

@@ -35,9 +35,9 @@ from interp.records.types import (
 )
 from interp.run.run import RunInfo
 from sae.core.files import append_jsonl, write_json
-from sae.data.folders import ImageFile
 from sae.data.images import read_image
 from sae.data.roots import remember
+from sae.data.sources.folders import ImageFile
 from sae.data.store_format import StoreInfo, shard_path
 
 Painter = Callable[[str, str, int], Image.Image]

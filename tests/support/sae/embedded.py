@@ -13,8 +13,8 @@ from PIL import Image
 from sae.clip import image_loader
 from sae.clip.embed import embed
 from sae.clip.model import Clip
-from sae.data.folders import ImageFile, find_images
 from sae.data.images import read_image
+from sae.data.sources.folders import ImageFile, find_images
 from sae.data.store_format import Source, StoreInfo
 
 

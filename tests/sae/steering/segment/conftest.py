@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from sae.clip.model import Clip
-from sae.data.folders import find_images
+from sae.data.sources.folders import find_images
 from sae.data.store import EmbeddingStore
 from sae.model.sae import SAE
 from tests.support.sae.embedded import Images, run

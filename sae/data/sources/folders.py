@@ -1,4 +1,6 @@
-"""Folders of images, by domain -> the candidates with their classes; what is special is said.
+"""Images by domain -> the candidates with their classes; what is special is said.
+
+A domain is a folder, with the archives in it, or archives, or a list of images: sources/.
 
 Folders are read the ImageFolder way: the first folder under a domain's root is the class; where
 the first ones are splits (train, val, test), it is the one below.
@@ -20,6 +22,15 @@ import typer
 from sae.core.errors import Notice, UserError
 from sae.core.places import IMAGE_SUFFIXES, kind_of, refuse_place
 from sae.data.classes.names import class_of, is_wordnet_id, read_class_names
+from sae.data.sources import archives
+from sae.data.sources.places import (
+    Found,
+    find_in_archives,
+    find_in_files,
+    is_folder,
+    is_list,
+    root_of,
+)
 
 SPLITS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
 _MOST_NAMED = 5
@@ -62,8 +73,11 @@ class FolderConfig:
     ] = 50_000_000
 
 
-def parse_domains(items: Sequence[str]) -> dict[str, Path]:
-    """`["sketch=DIR", "photo=DIR"]` -> roots by domain, in the order given."""
+def parse_domains(items: Sequence[str], apart: bool = True) -> dict[str, Path]:
+    """`["sketch=DIR", "photo=DIR"]` -> places by domain, in the order given.
+
+    `apart`: none may lie in another's.
+    """
     domains: dict[str, Path] = {}
     for item in items:
         name, equals, folder = item.partition("=")
@@ -72,7 +86,8 @@ def parse_domains(items: Sequence[str]) -> dict[str, Path]:
         if name in domains:
             raise UserError(f"the domain {name!r} is given twice; each needs a name of its own")
         path = Path(folder).expanduser()
-        _refuse_overlap(domains, name, path)
+        if apart:
+            _refuse_overlap(domains, name, path)
         domains[name] = path
     if not domains:
         raise UserError(
@@ -86,28 +101,26 @@ def find_images(domains: Mapping[str, Path], config: FolderConfig | None = None)
 
     Hidden files and folders are left out. A folder or a broken link with an image's name is
     listed, so that it ends in skipped.csv instead of vanishing. What is left out, joined or renamed
-    is told by a `Notice`. Raises `UserError` when a root is missing or holds no image, or a link
+    is told by a `Notice`. Raises `UserError` when a place is missing or holds no image, or a link
     leads out of it and `config` does not allow that.
     """
     config = config or FolderConfig()
     names = read_class_names(config.classes) if config.classes else {}
-    roots = {domain: Path(os.path.realpath(root)) for domain, root in domains.items()}
+    real = {domain: Path(os.path.realpath(place)) for domain, place in domains.items()}
     found: list[ImageFile] = []
-    for domain, root in domains.items():
-        if not root.is_dir() or kind_of(root) in (
-            "run",
-            "store",
-            "part of a store",
-            "stores",
-            "SAE",
-            "world",
-        ):
-            raise refuse_place(root, "images")
-        others = [other for name, other in roots.items() if name != domain]
-        scan = _Scan(root, others, config.follow_links)
-        found += _label(domain, root, scan.run(), config, names)
-        scan.report(domain)
+    for domain, place in domains.items():
+        if not is_folder(place):
+            candidates = find_in_files(place, domain)
+        else:
+            others = [other for name, other in real.items() if name != domain]
+            candidates = _find_in_folder(domain, place, others, config)
+        found += _label(domain, root_of(place), candidates, config, names)
     return found
+
+
+def find_roots(domains: Mapping[str, Path]) -> dict[str, Path]:
+    """The folder of each domain's images; of archives or a list, that in which they lie."""
+    return {domain: root_of(place) for domain, place in domains.items()}
 
 
 def name_lost_classes(
@@ -131,9 +144,25 @@ def name_lost_classes(
     return lines
 
 
+def _find_in_folder(
+    domain: str, root: Path, others: Sequence[Path], config: FolderConfig
+) -> list[Found]:
+    """The images of a folder, and of the archives in it, by path."""
+    strangers = ("run", "store", "part of a store", "stores", "SAE", "world")
+    if not root.is_dir() or kind_of(root) in strangers:
+        raise refuse_place(root, "images")
+    scan = _Scan(root, others, config.follow_links)
+    files = [Found(path, path, None) for path in scan.run()]
+    inside = find_in_archives(root, sorted(scan.archives, key=Path.as_posix))
+    scan.report(domain)
+    return sorted([*files, *inside], key=lambda one: one.path.as_posix()) if inside else files
+
+
 def _refuse_overlap(domains: Mapping[str, Path], name: str, path: Path) -> None:
     for other, root in domains.items():
         ours, theirs = path.resolve(), root.resolve()
+        if ours == theirs and is_list(path):
+            continue  # its column tells which rows are of which domain
         if ours == theirs:
             raise UserError(f"the domains {other!r} and {name!r} are the same folder {path}")
         if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
@@ -145,13 +174,13 @@ def _refuse_overlap(domains: Mapping[str, Path], name: str, path: Path) -> None:
 
 
 def _label(
-    domain: str, root: Path, paths: Sequence[Path], config: FolderConfig, names: Mapping[str, str]
+    domain: str, root: Path, found: Sequence[Found], config: FolderConfig, names: Mapping[str, str]
 ) -> Iterator[ImageFile]:
     """The candidates of a domain with their classes. Says how splits and codes were read."""
-    if not paths:
+    if not found:
         looked_for = " ".join(IMAGE_SUFFIXES)
         raise UserError(f"{root} (domain {domain!r}) has no image; looked for {looked_for}")
-    splits = _splits(paths)
+    splits = _splits([one.place for one in found])
     if config.split and config.split not in splits:
         known = f"they are {', '.join(splits)}" if splits else "it has none"
         raise UserError(f"--split {config.split!r} is no split folder of {root}: {known}")
@@ -161,18 +190,30 @@ def _label(
             "(--split takes one), and the folder below is the class"
         )
     depth = 1 if splits else 0
-    chosen = [p for p in paths if not config.split or p.parts[0] == config.split]
-    folders = [path.parts[depth] if len(path.parts) > depth + 1 else "" for path in chosen]
+    chosen = [one for one in found if not config.split or one.place.parts[0] == config.split]
+    folders = [_class_folder(one, depth) for one in chosen]
     _report_classes(domain, folders, names)
-    inner = {path.parts[depth + 1] for path in chosen if len(path.parts) > depth + 2}
+    inner = {
+        one.place.parts[depth + 1]
+        for one in chosen
+        if one.label is None and len(one.place.parts) > depth + 2
+    }
     if len(set(folders)) == 1 and len(inner) > 1:
-        wrapper = root / Path(*chosen[0].parts[: depth + 1])
+        wrapper = root / Path(*chosen[0].place.parts[: depth + 1])
         _notice(
             f"{domain}: all images are of one class, {folders[0]!r}; for the folders in it as "
             f"classes write {domain}={wrapper}"
         )
-    for path, folder in zip(chosen, folders, strict=True):
-        yield ImageFile(root / path, domain, class_of(folder, names))
+    for one, folder in zip(chosen, folders, strict=True):
+        yield ImageFile(root / one.path, domain, class_of(folder, names))
+
+
+def _class_folder(one: Found, depth: int) -> str:
+    """What tells a candidate's class: its archive or list, or its folder at this depth."""
+    if one.label is not None:
+        return one.label
+    parts = one.place.parts
+    return parts[depth] if len(parts) > depth + 1 else ""
 
 
 def _splits(paths: Sequence[Path]) -> list[str]:
@@ -212,6 +253,7 @@ class _Scan:
     """Real folders of the other domains."""
     follow_links: bool
     paths: list[Path] = field(default_factory=list)
+    archives: list[Path] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     """By suffix: files without an image's name."""
     links: list[str] = field(default_factory=list)
@@ -269,17 +311,19 @@ class _Scan:
                 if entry.name.startswith("."):
                     continue
                 if entry.name.lower().endswith(IMAGE_SUFFIXES):
-                    self._take(path, entry.is_symlink())
+                    self._take(self.paths, path, entry.is_symlink())
                 elif entry.is_dir(follow_symlinks=False):
                     waiting.append(path)
                 elif entry.is_dir():
                     links.append(path)
+                elif archives.is_archive(Path(entry.path)):
+                    self._take(self.archives, path, entry.is_symlink())
                 else:
                     self.left_out[Path(entry.name).suffix.lower() or "no suffix"] += 1
         return links
 
-    def _take(self, path: Path, is_link: bool) -> None:
-        self.paths.append(path)
+    def _take(self, paths: list[Path], path: Path, is_link: bool) -> None:
+        paths.append(path)
         if is_link and not self.follow_links:
             target = Path(os.path.realpath(self.root / path))
             if target.exists() and not target.is_relative_to(self._real_root):

@@ -5,7 +5,7 @@ import pytest
 
 from sae.core.errors import Notice, UserError
 from sae.data.classes.names import class_of, read_class_names
-from sae.data.folders import (
+from sae.data.sources.folders import (
     FolderConfig,
     ImageFile,
     find_images,
