@@ -22,6 +22,7 @@ from sae.evaluation.reconstruction import Fit
 from sae.evaluation.zeroshot import ZeroShot
 from sae.model.sae import SAEConfig
 from sae.steering.edit.report import EditReport
+from sae.steering.generate.report import GenerateReport
 from sae.steering.probe import ProbeInfo
 from sae.steering.segment.report import Change, Result, SegmentReport
 from sae.training.checkpoint import CheckpointInfo
@@ -107,6 +108,7 @@ def test_every_heading_that_a_guide_links_to_exists(page: Path) -> None:
         ("eval.json", ZeroShot),
         ("probe.json", ProbeInfo),
         ("edit.json", EditReport),
+        ("generate.json", GenerateReport),
         ("results.csv", Result),
         ("changes.csv", Change),
         ("segment.json", SegmentReport),

@@ -9,7 +9,18 @@ from typing import Annotated, cast
 
 import typer
 
-from sae.cli import adopt, console, edits, hub, interchange, probe, reports, segments, steering
+from sae.cli import (
+    adopt,
+    console,
+    edits,
+    generate,
+    hub,
+    interchange,
+    probe,
+    reports,
+    segments,
+    steering,
+)
 from sae.cli.console import (
     ConfigOption,
     DebugOption,
@@ -284,6 +295,7 @@ app.command()(steering.classes)
 app.command()(probe.probe)
 steering.steer.command()(edits.edit)
 steering.steer.command()(segments.segment)
+steering.steer.command()(generate.generate)
 app.add_typer(steering.steer, name="steer")
 for _command in (hub.push, hub.pull):
     app.command()(_command)
