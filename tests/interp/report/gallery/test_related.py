@@ -41,10 +41,10 @@ def test_the_nearest_rows_of_blocks_are_those_of_all_at_once(
 
 
 def test_of_equally_near_rows_the_first_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(related, "BLOCK", 4)
-    rows = np.eye(3, dtype=np.float32)[np.arange(30) % 3]
-    found = nearest_rows(rows, np.ones(30, bool))
-    assert [near for near, _ in found[12]] == [0, 3, 6, 9, 15, 18]
+    monkeypatch.setattr(related, "BLOCK", 10)
+    found = nearest_rows(np.ones((30, 1), np.float32), np.ones(30, bool))
+    assert [near for near, _ in found[3]] == [0, 1, 2, 4, 5, 6]
+    assert [near for near, _ in found[15]] == [0, 1, 2, 3, 4, 5]
 
 
 def test_sets_are_near_by_the_share_of_members_that_both_have() -> None:
