@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from interp.evidence.config import BY_DOMAIN, EXAMPLES, FOLDER, GROUPS, LATENTS, read_info
+from interp.evidence.rows import ExampleRows, LatentRows, numbers
 from interp.records.split import split_of
 from interp.records.types import (
     KINDS,
@@ -115,8 +116,8 @@ class EvidenceReader:
         """(n, 2) latent and row of every example of the kind "top", of all sides."""
         table = self._examples.table
         kinds = table["kind"].combine_chunks()
-        is_top = _numbers(kinds.indices) == kinds.dictionary.index("top").as_py()
-        columns = [_numbers(table[name].combine_chunks()) for name in ("latent", "row")]
+        is_top = numbers(kinds.indices) == kinds.dictionary.index("top").as_py()
+        columns = [numbers(table[name].combine_chunks()) for name in ("latent", "row")]
         return np.stack([column[is_top].astype(np.int64) for column in columns], 1)
 
     def in_domain(self, domain: str) -> OneDomain:
@@ -139,7 +140,7 @@ class EvidenceReader:
                 f"there is no latent {latent} in {self.run_dir}; "
                 f"they are numbered 0 to {self.info.n_latents - 1}"
             )
-        return _stats(self._latents.slice(latent, 1).to_pylist()[0])
+        return self._latent_rows.of(latent)
 
     def image(self, example: Example) -> Image.Image:
         """The example's picture, upright RGB.
@@ -189,7 +190,7 @@ class EvidenceReader:
         path, n = self.run_dir / FOLDER / LATENTS, self.info.n_latents
         table = read_table(path, LATENT_COLUMNS, REMEDY, added=ADDED)
         _require(len(table) == n, path, f"{len(table)} lines of {n} latents")
-        latents = _numbers(table["latent"].combine_chunks())
+        latents = numbers(table["latent"].combine_chunks())
         _require(bool((latents == np.arange(n)).all()), path, "latents out of order")
         classes = table.schema.field("top_classes").type.value_type
         holds = pa.types.is_struct(classes) and classes.names == ["label", "n"]
@@ -203,7 +204,7 @@ class EvidenceReader:
         holds = pa.types.is_string(parts[-2].type) and pa.types.is_integer(parts[-1].type)
         _require(holds, path, "top_classes of another kind")
         for name in ("frequency", "token_frequency"):
-            share = _numbers(table[name].combine_chunks())
+            share = numbers(table[name].combine_chunks())
             share = share if name == "frequency" else np.nan_to_num(share)
             holds = bool(((share >= 0) & (share <= 1)).all())
             _require(holds, path, f"{name} beyond 0..1")
@@ -220,24 +221,28 @@ class EvidenceReader:
         return table
 
     @cached_property
-    def _examples(self) -> _Examples:
-        return _Examples(self._read_examples(self.run_dir / FOLDER / EXAMPLES))
+    def _latent_rows(self) -> LatentRows:
+        return LatentRows(self._latents)
 
     @cached_property
-    def drawn_by_domain(self) -> _Examples | None:
+    def _examples(self) -> ExampleRows:
+        return ExampleRows(self._read_examples(self.run_dir / FOLDER / EXAMPLES))
+
+    @cached_property
+    def drawn_by_domain(self) -> ExampleRows | None:
         """What was drawn from each domain by itself; None in evidence of before, or of one."""
         path = self.run_dir / FOLDER / BY_DOMAIN
-        return _Examples(self._read_examples(path)) if path.exists() else None
+        return ExampleRows(self._read_examples(path)) if path.exists() else None
 
     def _read_examples(self, path: Path) -> pa.Table:
         table = read_table(path, EXAMPLE_COLUMNS, REMEDY, ("heat",), ADDED)
         ends = {"latent": (0, self.info.n_latents), "row": (0, self.info.n_images)}
         ends["peak"] = (-1, math.prod(self.info.grid) if self.info.grid else 0)
         for name, (first, end) in ends.items():
-            numbers = _numbers(table[name].combine_chunks())
-            holds = not len(numbers) or (numbers.min() >= first and numbers.max() < end)
+            found = numbers(table[name].combine_chunks())
+            holds = not len(found) or (found.min() >= first and found.max() < end)
             _require(bool(holds), path, f"{name} beyond {first}..{end - 1}")
-        owners = _numbers(table["latent"].combine_chunks())
+        owners = numbers(table["latent"].combine_chunks())
         _require(bool((np.diff(owners) >= 0).all()), path, "latents out of order")
         for name, words in (("side", SIDES_WITH_SELECT), ("kind", KINDS)):
             known = set(table[name].unique().to_pylist()) <= {*words}
@@ -245,7 +250,7 @@ class EvidenceReader:
         sizes = set(pc.unique(pc.binary_length(table["heat"])).to_pylist()) - {None}
         n_patches = math.prod(self.info.grid) if self.info.grid else -1
         _require(sizes <= {n_patches}, path, "heat of another grid")
-        acts = _numbers(table["act"].combine_chunks())
+        acts = numbers(table["act"].combine_chunks())
         _require(bool(((acts >= 0) & (acts < np.inf)).all()), path, "act is no activation")
         for name in (name for name, kind in EXAMPLE_COLUMNS.items() if kind == "text"):
             if not pa.types.is_dictionary(table[name].type):
@@ -271,21 +276,6 @@ class OneDomain:
         return dataclasses.replace(evidence, examples=here)
 
 
-class _Examples:
-    """A table of examples, by latent; a latent costs a slice."""
-
-    def __init__(self, table: pa.Table) -> None:
-        self.table = table
-        self._values = [_column_reader(table[field.name]) for field in dataclasses.fields(Example)]
-        self._owners = _numbers(table["latent"].combine_chunks())
-
-    def of(self, latent: int) -> tuple[Example, ...]:
-        """In the order on disk: side, kind, rank."""
-        ends = np.array([latent, latent + 1], self._owners.dtype)
-        part = slice(*np.searchsorted(self._owners, ends).tolist())
-        return tuple(map(Example, *(values(part) for values in self._values)))
-
-
 REMEDY = "run `interp collect` again with --overwrite"
 LATENT_COLUMNS: dict[str, Kind] = {
     **dict.fromkeys(("latent", "n_active"), "whole"),
@@ -306,43 +296,8 @@ EXAMPLE_COLUMNS: dict[str, Kind] = {
 GROUP_COLUMNS: dict[str, Kind] = dict.fromkeys(("image_id", "domain", "path", "group"), "text")
 ADDED: dict[str, Any] = {"token_frequency": math.nan, "held_out": [], "peak": -1, "group": ""}
 """Columns that older tables lack, and what stands in them there."""
-Values = Callable[[slice], list[Any]]
-"""The Python values in a part of a column."""
 
 
 def _require(holds: bool, path: Path, what: str) -> None:
     if not holds:
         raise UserError(f"{path} is damaged ({what}); {REMEDY}")
-
-
-def _column_reader(column: pa.ChunkedArray) -> Values:
-    """How a column is read. By rows, through Arrow's own values, a latent costs 7 times as much."""
-    if pa.types.is_binary(column.type):
-        return _heats(column)
-    whole = column.combine_chunks()
-    if not pa.types.is_dictionary(column.type):
-        numbers = _numbers(whole)
-        return lambda part: numbers[part].tolist()
-    codes = _numbers(whole.indices)
-    texts = np.array(whole.dictionary.to_pylist(), dtype=object)
-    return lambda part: texts[codes[part]].tolist()
-
-
-def _heats(column: pa.ChunkedArray) -> Values:
-    if column.null_count == len(column):
-        return lambda part: [None] * (part.stop - part.start)
-    return lambda part: column[part].to_pylist()
-
-
-def _numbers(values: pa.Array) -> NDArray[Any]:
-    # Not `values.to_numpy()`: that imports pandas.
-    numbers: NDArray[Any] = np.from_dlpack(values)
-    return numbers
-
-
-def _stats(fields: dict[str, Any]) -> LatentStats:
-    """A row of latents.parquet as a record."""
-    top_classes = tuple((c["label"], c["n"]) for c in fields["top_classes"])
-    held_out = tuple(HeldOut(**counted) for counted in fields["held_out"])
-    lists = {"hist": tuple(fields["hist"]), "top_classes": top_classes, "held_out": held_out}
-    return LatentStats(**{**fields, **lists})
