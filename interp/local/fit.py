@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from interp.local.vocabulary import WORLD_CLIPS
+from interp.local.vocabulary import knows_world
 from sae.world.scene.concepts import CONCEPTS, concept_named
 
 MOST_ALIKE = 0.5
@@ -28,17 +28,17 @@ def misfit(clip: str, words: Sequence[str], from_world: bool, images: Tensor) ->
     `words` to name with, or the labels to judge; `images` (n, d) unit rows, an even sample.
     """
     n_known = sum(concept_named(word) is not None for word in words)
-    if clip in WORLD_CLIPS and 2 * n_known < len(words):
+    if knows_world(clip) and 2 * n_known < len(words):
         return (
             "the tiny CLIP knows the words of the built-in world alone, which are "
             f"{n_known:,} of these {len(words):,}; {BETTER}"
         )
-    if clip in WORLD_CLIPS and not from_world and float(images.mean(0).norm()) > MOST_ALIKE:
+    if knows_world(clip) and not from_world and float(images.mean(0).norm()) > MOST_ALIKE:
         return (
             "the tiny CLIP has seen the built-in drawn world alone, and these images are not like "
             f"it: its names and scores say little; {BETTER}"
         )
-    if clip not in WORLD_CLIPS and n_known == len(words) == len(CONCEPTS) and not from_world:
+    if not knows_world(clip) and n_known == len(words) == len(CONCEPTS) and not from_world:
         return (
             "--vocabulary world names what the built-in drawn world shows, and these images are "
             "not from it; --vocabulary general names more"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from sae.core.clip_name import split_adapter
 from sae.core.errors import UserError
 from sae.world.scene.concepts import CONCEPTS, CONJUNCTIONS, OBJECTS, Concept, concept_named
 
@@ -26,6 +27,11 @@ class Term(NamedTuple):
     """What CLIP reads for it; the embeddings of these are averaged."""
 
 
+def knows_world(clip_name: str) -> bool:
+    """Whether it is one of the built-in CLIPs, with or without an adapter on it."""
+    return split_adapter(clip_name)[0] in WORLD_CLIPS
+
+
 def load_vocabulary(source: str, clip_name: str) -> list[Term]:
     """The terms of `source`: "auto", "world", "hard", "general" or a file with one term a line.
 
@@ -33,7 +39,7 @@ def load_vocabulary(source: str, clip_name: str) -> list[Term]:
     names of ImageNet; "hard" is the drawn world's with the conjunctions of its hard tier. Raises
     `UserError` when the file is missing, not text or holds no two terms.
     """
-    chosen = ("world" if clip_name in WORLD_CLIPS else "general") if source == "auto" else source
+    chosen = ("world" if knows_world(clip_name) else "general") if source == "auto" else source
     if chosen in ("world", "hard"):
         concepts = (*CONCEPTS, *CONJUNCTIONS) if chosen == "hard" else CONCEPTS
         return [Term(concept.name, _texts_of_concept(concept)) for concept in concepts]
@@ -46,7 +52,7 @@ def load_vocabulary(source: str, clip_name: str) -> list[Term]:
 
 def texts_of(label: str, clip_name: str) -> tuple[str, ...]:
     """What CLIP reads for a label: a concept's own wording where a tiny CLIP was taught it."""
-    concept = concept_named(label) if clip_name in WORLD_CLIPS else None
+    concept = concept_named(label) if knows_world(clip_name) else None
     if concept is not None:
         return _texts_of_concept(concept)
     return tuple(template.format(label) for template in TEMPLATES)

@@ -96,9 +96,9 @@ def text_rows(
 
 def readings(text: str, clip: str) -> tuple[str, ...]:
     """What CLIP reads for words: one sentence; for a built-in CLIP the wordings it was taught."""
-    from interp.local.vocabulary import WORLD_CLIPS, texts_of
+    from interp.local.vocabulary import knows_world, texts_of
 
-    return texts_of(text, clip) if clip in WORLD_CLIPS else (f"a photo of {text}",)
+    return texts_of(text, clip) if knows_world(clip) else (f"a photo of {text}",)
 
 
 def image_rows(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 
 from interp.local.ranking import STANDS_OUT
-from interp.local.vocabulary import WORLD_CLIPS, load_vocabulary
+from interp.local.vocabulary import knows_world, load_vocabulary
 from interp.pipeline.clip.search import LatentSearch
 from interp.pipeline.clip.vectors import FOLDER
 from interp.records.family import LOCAL
@@ -51,4 +51,4 @@ def _is_at_hand(run: Run) -> bool:
         run.info.clip_sha and (run.path / FOLDER / f"texts-{run.info.clip_sha}.parquet").exists()
     )
     named = run.info.settings.get("explain", {}).get("model") == LOCAL
-    return run.info.clip in WORLD_CLIPS or bool(asked) or named
+    return knows_world(run.info.clip) or bool(asked) or named

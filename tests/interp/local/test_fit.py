@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 from interp.local.fit import MOST_ALIKE, is_world, misfit
+from interp.local.vocabulary import load_vocabulary
 from interp.run.run import Run
 from sae.core.errors import OK
 from sae.world.scene.concepts import CONCEPTS
@@ -81,3 +82,10 @@ def test_the_worlds_own_images_are_not(walk: Walk, capsys: pytest.CaptureFixture
     for command in ("explain", "score"):
         assert interp(command, "--run", run, *LOCAL) == OK
     assert "tiny CLIP" not in capsys.readouterr().err
+
+
+def test_a_tiny_clip_with_an_adapter_still_knows_the_words_of_the_world_alone() -> None:
+    assert load_vocabulary("auto", "tiny+maple:model.pth") == load_vocabulary("auto", "tiny")
+    assert load_vocabulary("auto", "ViT-B-16/openai+maple:model.pth") != load_vocabulary(
+        "auto", "tiny"
+    )
