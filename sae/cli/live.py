@@ -165,7 +165,6 @@ def open_embeddings(
             raise UserError("name a store, or images in its place: --domain photo=DIR")
         yield EmbeddingStore.open(store)
         return
-    from sae.clip.image_loader import explain_dead_workers
     from sae.data.roots import remember
 
     with ExitStack() as held:
@@ -173,7 +172,6 @@ def open_embeddings(
         opened = _list_images(place, domains, live.source(trained), folders, device)
         if keep_at is not None:
             remember(opened.info, folders.follow_links)
-        held.enter_context(explain_dead_workers())
         yield opened
         opened.report()
 

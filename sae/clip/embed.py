@@ -16,7 +16,6 @@ from sae.clip.image_loader import (
     Outcome,
     Refused,
     default_workers,
-    explain_dead_workers,
 )
 from sae.clip.model import Clip
 from sae.clip.vectors import embed_batch, vectors_of
@@ -81,8 +80,7 @@ def embed(
             if keep:
                 require_room_for(left)
             n_workers = default_workers(len(files)) if workers is None else workers
-            with explain_dead_workers():
-                _write_shards(left, files, roots, clip, batch_size, n_workers, progress)
+            _write_shards(left, files, roots, clip, batch_size, n_workers, progress)
         for writer in left:
             _refuse_many_skipped(writer, allow_skipped)
             finished[writer.path] = writer.finish()

@@ -1,8 +1,8 @@
-"""Candidates -> decoded, resized images, in worker processes.
+"""Candidates -> decoded, resized images, in worker processes that may hang or die.
 
-Decoding and Pillow's part of the preprocessing run in a DataLoader's workers, which give order,
-prefetching and the notice of a worker's death. They send uint8 arrays, not tensors: a tensor would
-travel through shared memory, of which a container often has only 64 MB.
+A decoder that hangs or takes its process down costs that one image: it is refused with the reason,
+and a new process goes on with the others. What comes back are uint8 arrays, which travel through
+pipes: shared memory is often only 64 MB in a container.
 """
 
 from __future__ import annotations
@@ -12,19 +12,31 @@ import os
 import signal
 import threading
 import time
+import weakref
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from sae.clip.model import Preprocess
 from sae.core.errors import UserError
 from sae.data.images import MAX_PIXELS, BadImage, read_image, read_size
 from sae.data.sources.folders import ImageFile
 
+DEADLINE = 30.0
+"""Seconds for one image. A 50-megapixel JPEG takes about one."""
+_GRACE = 5.0
+"""Seconds more for a decoder that does not listen: then its process is killed."""
+_PIECE = 16
+"""Images that a worker decodes before it hands them over."""
+_AHEAD = 3
+"""Pieces for each worker that are on the way at once."""
+_TOO_LONG = f"it took its decoder longer than {DEADLINE:.0f} s"
 _LOOK = 1.0
 """Seconds between two looks of a worker at whether its parent lives."""
 
@@ -47,12 +59,14 @@ class Refused(NamedTuple):
 
 
 Outcome = Loaded | Refused
+_Future = ProcessFuture[list[Outcome]]
 
 
 class ImageLoader:
     """Files, and the processes that decode them: for one stream, or, `lasting`, for all of them.
 
-    Without `preprocess` only the images' headers are read.
+    Without `preprocess` only the images' headers are read. Without `workers` this process decodes:
+    then the deadline holds in the main thread, for decoders that can be interrupted.
     """
 
     def __init__(
@@ -63,51 +77,69 @@ class ImageLoader:
         max_pixels: int = MAX_PIXELS,
         lasting: bool = False,
     ) -> None:
-        self._batches = _Batches()
-        self._loader: DataLoader[Any] = DataLoader(
-            _Images(files, preprocess, max_pixels),
-            batch_sampler=self._batches,
-            num_workers=workers,
-            collate_fn=list,
-            worker_init_fn=_ignore_ctrl_c if lasting else _end_with_parent,
-            persistent_workers=lasting and workers > 0,
-        )
+        self._images = _Images(files, preprocess, max_pixels)
+        self._workers, self._lasting = workers, lasting
+        self._pool: ProcessPool | None = None
 
     def load(self, batches: Iterable[list[int]]) -> Iterator[list[Outcome]]:
         """What became of each candidate, batch by batch, in the order of `batches` (places in
-        `files`). One such stream at a time.
+        `files`, at least one in each). One such stream at a time.
 
-        Memory is bounded: two batches a worker are on the way. Use it under `explain_dead_workers`.
+        Memory is bounded: `_AHEAD` pieces of a batch are on the way for each worker. Raises
+        `UserError` when no process can be started.
         """
-        self._batches.now = batches
-        yield from self._loader
+        if self._workers == 0:
+            yield from map(self._images.read, batches)
+            return
+        sizes: deque[int] = deque()
+        outcomes: list[Outcome] = []
+        try:
+            for part in self._load(_cut(batches, sizes)):
+                outcomes += part
+                if len(outcomes) == sizes[0]:
+                    sizes.popleft()
+                    yield outcomes
+                    outcomes = []
+        finally:
+            if not self._lasting and self._pool is not None:
+                _end(self._pool)
+                self._pool = None
 
+    def _load(self, pieces: Iterable[list[int]]) -> Iterator[list[Outcome]]:
+        waiting: deque[tuple[list[int], _Future]] = deque()
+        try:
+            for piece in pieces:
+                waiting.append((piece, self._ask(piece)))
+                if len(waiting) > _AHEAD * self._workers:
+                    yield self._wait(*waiting.popleft())
+            while waiting:
+                yield self._wait(*waiting.popleft())
+        finally:
+            for _, future in waiting:
+                future.cancel()
 
-class _Batches:
-    """The batches of the stream that was asked for last."""
+    def _ask(self, piece: list[int]) -> _Future:
+        if self._pool is None:
+            self._pool = ProcessPool(self._workers, initializer=_begin, initargs=(self._images,))
+            weakref.finalize(self, _end, self._pool)
+        timeout = 2 * DEADLINE if len(piece) > 1 else DEADLINE + _GRACE
+        try:
+            return self._pool.schedule(_read, args=(piece,), timeout=timeout)
+        except RuntimeError:  # what pebble says of a pool that is no more
+            raise _no_process() from None
 
-    now: Iterable[list[int]] = ()
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.now)
-
-
-@contextmanager
-def explain_dead_workers() -> Iterator[None]:
-    """Raise `UserError` when a worker dies while the block runs, whatever is just being done.
-
-    torch tells it by a `RuntimeError` from a signal handler: it can strike between any two steps,
-    so the block is all that runs while there are workers, not the loader alone.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker (pid"):
-            raise
-        raise UserError(
-            "a decoding process died (out of memory?); run the same command again to go on, "
-            "with fewer --workers"
-        ) from None
+    def _wait(self, piece: list[int], future: _Future) -> list[Outcome]:
+        """What became of a piece; where its process hung or died, of each of its images alone."""
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            raise _no_process() from None
+        except (TimeoutError, ProcessExpired) as error:
+            if len(piece) > 1:
+                alone = [([candidate], self._ask([candidate])) for candidate in piece]
+                return [outcome for one in alone for outcome in self._wait(*one)]
+            hung = isinstance(error, TimeoutError)
+            return [Refused(piece[0], _TOO_LONG if hung else "its decoder ended the process")]
 
 
 def default_workers(n_files: int) -> int:
@@ -116,10 +148,69 @@ def default_workers(n_files: int) -> int:
     return min(cores or 1, 8, n_files // 64)
 
 
-def _end_with_parent(worker: int) -> None:
-    """Let a worker end when its parent was killed: it would wait for ever with pictures that
-    nobody takes.
-    """
+class _Images:
+    """What the workers do."""
+
+    def __init__(
+        self, files: Sequence[ImageFile], preprocess: Preprocess | None, max_pixels: int
+    ) -> None:
+        self._max_pixels = max_pixels
+        self._files = files
+        self._preprocess = preprocess
+
+    def read(self, candidates: Sequence[int]) -> list[Outcome]:
+        """What each of these is."""
+        return [self._read(candidate) for candidate in candidates]
+
+    def _read(self, candidate: int) -> Outcome:
+        path = self._files[candidate].path
+        try:
+            with _deadline():
+                if self._preprocess is None:
+                    image_id, size = read_size(path, self._max_pixels)
+                    return Loaded(candidate, image_id, np.empty((0, 0, 3), np.uint8), *size)
+                image_id, image = read_image(path, self._max_pixels)
+                return Loaded(candidate, image_id, self._preprocess.resize(image), *image.size)
+        except BadImage as error:
+            return Refused(candidate, error.reason)
+
+
+@contextmanager
+def _deadline() -> Iterator[None]:
+    """Raise `BadImage` in the block when it takes longer than `DEADLINE`; main thread alone."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise BadImage(_TOO_LONG)
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, DEADLINE)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _cut(batches: Iterable[list[int]], sizes: deque[int]) -> Iterator[list[int]]:
+    """Batches in pieces; the size of each batch goes to `sizes`."""
+    for batch in batches:
+        sizes.append(len(batch))
+        for start in range(0, len(batch), _PIECE):
+            yield batch[start : start + _PIECE]
+
+
+_images: _Images
+"""In a worker: what it reads."""
+
+
+def _begin(images: _Images) -> None:
+    """In a worker, once. It ends when its parent was killed: it would wait for ever else."""
+    global _images
+    _images = images
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -131,34 +222,17 @@ def _end_with_parent(worker: int) -> None:
     threading.Thread(target=look, daemon=True).start()
 
 
-def _ignore_ctrl_c(worker: int) -> None:
-    """The parent goes on for a while, to save what it has, and then ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _end_with_parent(worker)
+def _read(piece: list[int]) -> list[Outcome]:
+    return _images.read(piece)
 
 
-class _Images(Dataset[Outcome]):
-    """What the workers do."""
+def _end(pool: ProcessPool) -> None:
+    pool.stop()
+    pool.join()
 
-    def __init__(
-        self, files: Sequence[ImageFile], preprocess: Preprocess | None, max_pixels: int
-    ) -> None:
-        self._max_pixels = max_pixels
-        self._files = files
-        self._preprocess = preprocess
 
-    def __getitem__(self, candidate: int) -> Outcome:
-        if self._preprocess is None:
-            return self._listed(candidate)
-        try:
-            image_id, image = read_image(self._files[candidate].path, self._max_pixels)
-        except BadImage as error:
-            return Refused(candidate, error.reason)
-        return Loaded(candidate, image_id, self._preprocess.resize(image), *image.size)
-
-    def _listed(self, candidate: int) -> Outcome:
-        try:
-            image_id, size = read_size(self._files[candidate].path, self._max_pixels)
-        except BadImage as error:
-            return Refused(candidate, error.reason)
-        return Loaded(candidate, image_id, np.empty((0, 0, 3), np.uint8), *size)
+def _no_process() -> UserError:
+    return UserError(
+        "no decoding process can be started (out of memory?); run the same command again to go on, "
+        "with fewer --workers"
+    )

@@ -299,21 +299,6 @@ def test_what_the_model_does_not_have_is_refused_before_anything_is_written(
     assert not (tmp_path / "store").exists()
 
 
-def test_a_worker_that_dies_is_reported_and_the_run_goes_on_later(
-    images: Images, clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def die(path: Path, _: int) -> tuple[str, Image.Image]:
-        if path == images.files[7].path:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return read_image(path)
-
-    monkeypatch.setattr(image_loader, "read_image", die)
-    with pytest.raises(UserError, match="a decoding process died"):
-        run(images, tmp_path / "store", clip, workers=1)
-    monkeypatch.undo()
-    assert run(images, tmp_path / "store", clip).n_images == N_IMAGES
-
-
 def test_no_worker_outlives_a_killed_parent(images: Images, tmp_path: Path) -> None:
     class Large(Preprocess):
         def __init__(self) -> None:
@@ -329,17 +314,6 @@ def test_no_worker_outlives_a_killed_parent(images: Images, tmp_path: Path) -> N
         return 0
 
     assert run_for(work, math.inf) < 0  # and nothing of it lives on
-
-
-def test_a_worker_may_die_while_a_shard_is_written(
-    images: Images, clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def struck(*_: object) -> None:  # torch's handler of SIGCHLD raises wherever we are
-        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
-
-    monkeypatch.setattr(StoreWriter, "write_shard", struck)
-    with pytest.raises(UserError, match="a decoding process died"):
-        run(images, tmp_path / "store", clip, workers=0)
 
 
 def test_a_fault_of_ours_is_not_taken_for_a_bad_image(
