@@ -142,13 +142,14 @@ class EvidenceReader:
             )
         return self._latent_rows.of(latent)
 
-    def image(self, example: Example) -> Image.Image:
-        """The example's picture, upright RGB.
+    def image(self, example: Example, longest: int = 0) -> Image.Image:
+        """The example's picture, upright RGB; where its longest side need not be longer than
+        `longest`, it may be a smaller one of it.
 
         Raises `UserError` when the store or its images have gone, `BadImage`, which is noted in
         `looked_at`, when the file is gone, unreadable or no longer what was embedded.
         """
-        return self._noted(example, lambda: self._decode(example))
+        return self._noted(example, lambda: self._decode(example, longest))
 
     def heat(self, example: Example) -> Heat | None:
         """Where on the example's image the latent answers; None without patches."""
@@ -172,9 +173,9 @@ class EvidenceReader:
         path = self.store.image_path(example.row)
         self._noted(example, lambda: check_known(path, example.image_id))
 
-    def _decode(self, example: Example) -> Image.Image:
+    def _decode(self, example: Example, longest: int) -> Image.Image:
         data = read_known(self.store.image_path(example.row), example.image_id)
-        return decode(data, self.store.info.max_pixels)
+        return decode(data, self.store.info.max_pixels, longest)
 
     def _noted(self, example: Example, read: Callable[[], Read]) -> Read:
         self.looked_at[example.image_id] = ""

@@ -56,8 +56,9 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             yield part
             os.replace(part, path)
-        finally:
+        except BaseException:
             part.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager

@@ -132,15 +132,16 @@ def _check_content(path: Path, image_id: str, _looks: tuple[int, int, int]) -> N
     read_known(path, image_id)
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(data: bytes, max_pixels: int = MAX_PIXELS, longest: int = 0) -> Image.Image:
     """Bytes of one of `FORMATS` -> upright RGB; transparency lies on white; of several frames the
-    first.
+    first. Of a JPEG whose longest side is more than twice `longest` (0: of none), a half, a quarter
+    or an eighth of the size, no smaller than that, in a fraction of the time.
 
     The size is checked before any pixel is decoded, and every pixel is decoded before it returns.
     Raises `BadImage` and nothing else. It is no integrity check: of 1,000 JPEGs with five changed
     bytes 966 decode without complaint.
     """
-    return _decode(data, max_pixels, _to_rgb)
+    return _decode(data, max_pixels, _to_rgb, longest)
 
 
 def read_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[str, tuple[int, int]]:
@@ -171,9 +172,15 @@ def _opened(data: bytes, max_pixels: int, use: Callable[[Image.Image], Made]) ->
 
 
 def _decode(
-    data: bytes, max_pixels: int, convert: Callable[[Image.Image], Image.Image]
+    data: bytes,
+    max_pixels: int,
+    convert: Callable[[Image.Image], Image.Image],
+    longest: int = 0,
 ) -> Image.Image:
     def decoded(image: Image.Image) -> Image.Image:
+        if longest:
+            share = longest / max(image.size)
+            image.draft(None, (int(share * image.width) or 1, int(share * image.height) or 1))
         image.load()
         upright = _upright(image, convert(image))
         upright.info = {}  # whoever turns by EXIF again would turn twice

@@ -24,9 +24,15 @@ QUALITY = 80
 
 
 class ImageSource(Protocol):
-    """What thumbnails need of `interp.evidence.reader.EvidenceReader`."""
+    """What pictures of a report need of `interp.evidence.reader.EvidenceReader`."""
 
     def image(self, example: Example) -> Image: ...
+
+
+class SmallImageSource(Protocol):
+    """What thumbnails need of it."""
+
+    def image(self, example: Example, longest: int) -> Image: ...
 
 
 def thumbnail(image: Image) -> bytes:
@@ -34,7 +40,7 @@ def thumbnail(image: Image) -> bytes:
     from PIL import Image as pil
 
     small = image.copy()
-    small.thumbnail((THUMB_SIZE, THUMB_SIZE), pil.Resampling.LANCZOS, reducing_gap=3.0)
+    small.thumbnail((THUMB_SIZE, THUMB_SIZE), pil.Resampling.HAMMING, reducing_gap=3.0)
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=QUALITY, method=2)
     return buffer.getvalue()
@@ -50,12 +56,13 @@ def thumb_path(folder: Path, image_id: str) -> Path:
 class Thumbs:
     """The thumbnails of one gallery folder. State: which images are there and which cannot be."""
 
-    def __init__(self, source: ImageSource, folder: Path, earlier: Path) -> None:
+    def __init__(self, source: SmallImageSource, folder: Path, earlier: Path) -> None:
         self.source = source
         self.folder = folder
         self.earlier = earlier  # a finished gallery to take pictures from; need not exist
         self.there: set[str] = set()
         self.missing: set[str] = set()
+        self._made, self._kept = (_names(of) for of in (folder, earlier))
 
     def ensure(self, examples: Iterable[Example]) -> None:
         """Make the pictures that are not there yet; unreadable images end up in `missing`."""
@@ -77,15 +84,21 @@ class Thumbs:
         from sae.data.images import BadImage
 
         target = thumb_path(self.folder, example.image_id)
-        if target.exists():
+        if target.name in self._made:
             return True
-        kept = thumb_path(self.earlier, example.image_id)
         try:
+            if target.name in self._kept:
+                with replacing(target) as part:
+                    shutil.copyfile(thumb_path(self.earlier, example.image_id), part)
+                return True
+            data = thumbnail(self.source.image(example, 2 * THUMB_SIZE))
             with replacing(target) as part:
-                if kept.exists():
-                    shutil.copyfile(kept, part)
-                else:
-                    part.write_bytes(thumbnail(self.source.image(example)))
+                part.write_bytes(data)
         except BadImage:
             return False
         return True
+
+
+def _names(folder: Path) -> frozenset[str]:
+    """The whole thumbnails of a gallery's folder, which need not exist."""
+    return frozenset(path.name for path in folder.glob("thumbs/*/*.webp"))

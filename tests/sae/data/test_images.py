@@ -103,6 +103,20 @@ def test_one_bit_and_cmyk_become_rgb() -> None:
     assert np.abs(np.array(colour(red, 8, 8)) - (255, 0, 0)).max() < 6
 
 
+def test_of_a_large_jpeg_a_small_picture_is_made_that_shows_the_same() -> None:
+    large = noise(size=(6, 4)).resize((1600, 1000), Image.Resampling.BICUBIC)
+    whole, small = (decode(encoded(large, "JPEG"), longest=longest) for longest in (0, 224))
+    assert whole.size == (1600, 1000)
+    assert small.size == (400, 250)
+    shrunk = np.asarray(whole.resize(small.size), int)
+    assert np.abs(np.asarray(small, int) - shrunk).mean() < 3
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_what_is_not_larger_than_wanted_stays_as_it_is(kind: str) -> None:
+    assert decode(encoded(noise(), kind), longest=20).size == (30, 24)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_an_animation_gives_its_first_frame(kind: str) -> None:
     first, second = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
