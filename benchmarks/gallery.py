@@ -20,10 +20,19 @@ from typing import Any
 from gallery_run import write_run
 
 import interp.report.gallery.build as build
+from interp.evidence.reader import EvidenceReader
 from interp.report.gallery.thumbs import Thumbs
+from interp.run.results import Results
 from interp.run.run import Run
 
-PARTS = ("find_places", "find_related", "_read_known", "make_card", "_write_call", "make_overview")
+PARTS = (
+    *((build, name) for name in ("find_places", "find_related", "_read_known", "find_shown")),
+    *((build, name) for name in ("make_facts", "_write_text", "make_row", "make_overview")),
+    (build._ImageTexts, "add"),
+    (Thumbs, "ensure"),
+    (EvidenceReader, "of"),
+    (Results, "score_with_verdicts"),
+)
 WORDS = ("g", "gr", "gra", "gras", "grass")
 CARD = """(at) => new Promise((done) => {
   const start = performance.now();
@@ -65,7 +74,7 @@ def main() -> None:
 def time_build(run: Path) -> dict[str, Any]:
     """CPU seconds, also by part (one may hold another); peak memory; size of the index."""
     spent: dict[str, float] = {}
-    for owner, name in [*((build, name) for name in PARTS), (Thumbs, "ensure")]:
+    for owner, name in PARTS:
         _time(owner, name, spent)
     cpu, wall = time.process_time(), time.perf_counter()
     build.build_gallery(Run(run))

@@ -6,10 +6,11 @@ and `G.shard(k, cards)`. The page loads the index first, and the rest when it is
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +21,7 @@ from interp.records.effect import CausalEffect
 from interp.records.support import Support
 from interp.records.transfer import Transfer
 from interp.records.types import Evidence, Example, Explanation, Score
-from interp.report.gallery.cards import More, collect_images, frame_box, make_card
+from interp.report.gallery.cards import More, find_shown, frame_box, image_row, make_facts
 from interp.report.gallery.index import (
     SHARD_CARDS,
     Row,
@@ -93,7 +94,13 @@ def build_gallery(
         shutil.rmtree(folder / "data", ignore_errors=True)
         (folder / "data").mkdir()
         thumbs = Thumbs(reader, folder, earlier=target)
-        rows = _write_shards(run, known, thumbs, folder / "data", progress, read_calls)
+        # Hundreds of thousands of records stay until the end; Python's search for garbage would
+        # look through all of them again and again while cards are made.
+        gc.freeze()
+        try:
+            rows = _write_shards(run, known, thumbs, folder / "data", progress, read_calls)
+        finally:
+            gc.unfreeze()
         meta = make_meta(reader, run.path.resolve().name)
         meta["has_calls"] = any((folder / "data").glob("p*.js"))
         meta["has_originals"] = _write_originals(reader, folder, target)
@@ -122,13 +129,22 @@ def build_gallery(
 
 def script_json(value: Any) -> str:
     """JSON that is safe inside a script of any kind: ASCII only, without <, > and &."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return _escape(_to_text(value))
+
+
+_to_text = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+def _escape(text: str) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _write_call(path: Path, function: str, *values: Any) -> None:
-    text = f"G.{function}({','.join(map(script_json, values))});\n"
-    path.write_text(text, encoding="ascii")
+    _write_text(path, f"G.{function}({','.join(map(script_json, values))});")
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text + "\n", encoding="ascii")
 
 
 def _read_known(run: Run, related: Related) -> Known:
@@ -176,21 +192,26 @@ def _write_shards(
     domains, n_latents = list(reader.store.domains), reader.info.n_latents
     clip = without_place(reader.store.info.clip)
     rows: list[Row] = []
+    images = _ImageTexts(domains, thumbs.missing)
     for start in range(0, n_latents, SHARD_CARDS):
         latents = range(start, min(start + SHARD_CARDS, n_latents))
         found = [
             (reader.of(n), results.explanation(n), results.score_with_verdicts(n)) for n in latents
         ]
-        images = [collect_images(one, score, domains) for one, _, score in found]
-        shown = [example for of in images for example in of.values()]
-        thumbs.ensure(shown)
-        gone, boxes = frozenset(thumbs.missing), _boxes(reader, shown, thumbs)
+        shown = [find_shown(one, score, domains) for one, _, score in found]
+        examples = [example for of in shown for example in of.images.values()]
+        thumbs.ensure(examples)
+        boxes = _boxes(reader, examples, thumbs)
         cards = [
-            make_card(*one, domains, gone, clip, boxes, of, _more(known, results.effect(n), n, one))
-            for n, one, of in zip(latents, found, images, strict=True)
+            images.add(
+                make_facts(*one, domains, of, clip, _more(known, results.effect(n), n, one)),
+                of.images,
+                boxes,
+            )
+            for n, one, of in zip(latents, found, shown, strict=True)
         ]
         k = start // SHARD_CARDS
-        _write_call(folder / f"c{k:04d}.js", "shard", k, cards)
+        _write_text(folder / f"c{k:04d}.js", f"G.shard({k},[{_escape(','.join(cards))}]);")
         calls = read_calls and make_provenance(
             [(said, score) for _, said, score in found], read_calls
         )
@@ -203,6 +224,33 @@ def _write_shards(
         if progress:
             progress(start + len(latents), n_latents)
     return rows
+
+
+class _ImageTexts:
+    """Cards as text, each with the list of its images, which are most of it: of each image it is
+    made once."""
+
+    def __init__(self, domains: Sequence[str], missing: Set[str]) -> None:
+        self._domains, self._missing = domains, missing
+        self._known: dict[tuple[str, str, str, str, bool], str] = {}
+
+    def add(
+        self,
+        facts: Mapping[str, Any],
+        images: Mapping[str, Example],
+        boxes: Mapping[str, Sequence[float]],
+    ) -> str:
+        """The JSON of a card."""
+        texts = ",".join(self._of(one, boxes.get(one.image_id)) for one in images.values())
+        return f'{_to_text(facts)[:-1]},"images":[{texts}]}}'
+
+    def _of(self, one: Example, box: Sequence[float] | None) -> str:
+        key = (one.image_id, one.domain, one.label, one.path, box is None)
+        text = self._known.get(key)
+        if text is None:
+            row = image_row(one, self._domains, one.image_id not in self._missing, box)
+            text = self._known[key] = _to_text(row)
+        return text
 
 
 def _more(

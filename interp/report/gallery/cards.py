@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from interp.records.circular import is_circular
 from interp.records.effect import CausalEffect
@@ -29,15 +29,27 @@ Json = Any
 """A plain JSON value."""
 
 
-def collect_images(
-    evidence: Evidence, score: Score | None, domains: Sequence[str]
-) -> dict[str, Example]:
+class Shown(NamedTuple):
+    """The examples of one card, as it groups them."""
+
+    tops: list[list[Example]]
+    """The strongest of each domain."""
+    quantiles: list[list[Example]]
+    """Some of each stratum, from the weakest."""
+    judged: list[Example]
+    """Of the score's verdicts, in their order."""
+    images: dict[str, Example]
     """Every image that the card shows, by id, in the order of first use; a content stands once."""
+
+
+def find_shown(evidence: Evidence, score: Score | None, domains: Sequence[str]) -> Shown:
+    """What a card shows of the evidence and of the score's verdicts."""
+    tops, quantiles = _tops(evidence, domains), _quantiles(evidence)
+    judged = _judged(evidence, score)
     images: dict[str, Example] = {}
-    groups = [*_tops(evidence, domains), *_quantiles(evidence), _judged(evidence, score)]
-    for example in chain.from_iterable(groups):
+    for example in chain.from_iterable((*tops, *quantiles, judged)):
         images.setdefault(example.image_id, example)
-    return images
+    return Shown(tops, quantiles, judged, images)
 
 
 class More(TypedDict, total=False):
@@ -61,19 +73,28 @@ def make_card(
     explanation: Explanation | None,
     score: Score | None,
     domains: Sequence[str],
-    missing: frozenset[str] = frozenset(),
     clip: str = "",
-    boxes: Mapping[str, Sequence[float]] | None = None,
-    images: Mapping[str, Example] | None = None,
     more: More | None = None,
+    shown: Shown | None = None,
 ) -> dict[str, Json]:
-    """The card of one latent; `missing` are the image ids that cannot be shown any more, `clip` is
-    what the SAE is made of, `boxes` by image id what `frame_box` gives, `images` what
-    `collect_images` gives, if that is known already."""
-    if images is None:
-        images = collect_images(evidence, score, domains)
-    place = {image_id: index for index, image_id in enumerate(images)}
-    more = more or {}
+    """The card of one latent: what `make_facts` gives, and its images, all there."""
+    shown = shown or find_shown(evidence, score, domains)
+    facts = make_facts(evidence, explanation, score, domains, shown, clip, more or {})
+    return facts | {"images": [image_row(e, domains) for e in shown.images.values()]}
+
+
+def make_facts(
+    evidence: Evidence,
+    explanation: Explanation | None,
+    score: Score | None,
+    domains: Sequence[str],
+    shown: Shown,
+    clip: str,
+    more: More,
+) -> dict[str, Json]:
+    """The card of one latent without its list of `images`, whose places it names; `clip` is what
+    the SAE is made of."""
+    place = {image_id: index for index, image_id in enumerate(shown.images)}
     effect, crossed = more.get("effect"), more.get("crossed")
     return {
         "id": evidence.stats.latent,
@@ -88,11 +109,18 @@ def make_card(
         "transfer": _transfer(crossed) if crossed else None,
         "tasks": more.get("tasks", []),
         "related": more.get("related", {}),
-        "images": [_image(e, domains, missing, boxes or {}) for e in images.values()],
-        "top": [[_shown(e, place) for e in row] for row in _tops(evidence, domains)],
-        "quantiles": [[_shown(e, place) for e in row] for row in _quantiles(evidence)],
-        "verdicts": _verdicts(evidence, score, place),
+        "top": [[_shown(e, place) for e in row] for row in shown.tops],
+        "quantiles": [[_shown(e, place) for e in row] for row in shown.quantiles],
+        "verdicts": _verdicts(score, shown.judged, place),
     }
+
+
+def image_row(
+    e: Example, domains: Sequence[str], is_there: bool = True, box: Sequence[float] | None = None
+) -> list[Json]:
+    """An image of a card's list; `box` is what `frame_box` gives."""
+    place = [] if box is None else [list(box)]
+    return [e.image_id, domains.index(e.domain), e.label, e.path, int(is_there), *place]
 
 
 def frame_box(size: tuple[int, int], heat: Heat) -> list[float]:
@@ -236,17 +264,6 @@ def _transfer(crossed: Transfer) -> dict[str, Json]:
     return {"words": crossed.words(), "cells": cells}
 
 
-def _image(
-    e: Example,
-    domains: Sequence[str],
-    missing: Iterable[str],
-    boxes: Mapping[str, Sequence[float]],
-) -> list[Json]:
-    there = int(e.image_id not in missing)
-    box = [list(boxes[e.image_id])] if e.image_id in boxes else []
-    return [e.image_id, domains.index(e.domain), e.label, e.path, there, *box]
-
-
 def _shown(e: Example, place: Mapping[str, int]) -> list[Json]:
     return [place[e.image_id], number(e.act), _heat(e)]
 
@@ -255,11 +272,13 @@ def _heat(e: Example) -> str | None:
     return base64.b64encode(e.heat).decode("ascii") if e.heat else None
 
 
-def _verdicts(evidence: Evidence, score: Score | None, place: Mapping[str, int]) -> list[Json]:
+def _verdicts(
+    score: Score | None, examples: Sequence[Example], place: Mapping[str, int]
+) -> list[Json]:
     """Held-out images: positives first by activation, then the hard and the other negatives."""
     if score is None:
         return []
-    judged = zip(score.verdicts, _judged(evidence, score), strict=True)
+    judged = zip(score.verdicts, examples, strict=True)
     ordered = sorted(judged, key=lambda pair: _order(pair[0]))
     return [
         [

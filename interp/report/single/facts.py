@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from interp.records.types import Evidence, Example, Score
 from interp.records.wording import cut_at_word
-from interp.report.gallery.cards import collect_images, make_card
+from interp.report.gallery.cards import find_shown, make_card
 from interp.report.gallery.nulls import RunNulls
 from interp.report.nulls.controls import supports_of
 from interp.report.task_words import test_words
@@ -50,14 +50,14 @@ class FactReader:
         said, score = results.explanation(latent), None
         if results.score(latent) is not None:
             score = results.score_with_verdicts(latent)
-        images = collect_images(evidence, score, self.domains)
+        shown = find_shown(evidence, score, self.domains)
         card = make_card(
             evidence,
             said,
             score,
             self.domains,
             clip=self.clip,
-            images=images,
+            shown=shown,
             more={
                 "effect": results.effect(latent),
                 "support": self._supports.get(latent),
@@ -74,7 +74,7 @@ class FactReader:
             }
         machine = (card["explanation"] or {}).get("marked_label") or ""
         card |= {"machine": machine, "label": (review.better if review else "") or machine}
-        return Facts(evidence, score, images, _cut(card))
+        return Facts(evidence, score, shown.images, _cut(card))
 
     @cached_property
     def _supports(self) -> Any:
