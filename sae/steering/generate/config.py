@@ -35,7 +35,9 @@ class GenerateConfig:
     guidance: Annotated[
         float, typer.Option(help="Scale of guidance; 0: the pipeline's own.", min=0)
     ] = 0.0
-    size: Annotated[int, typer.Option(help="Pixels a side; 0: the pipeline's own.", min=0)] = 0
+    size: Annotated[
+        int, typer.Option(help="Pixels a side, a multiple of 8; 0: the pipeline's own.", min=0)
+    ] = 0
     encoder: Annotated[
         str,
         typer.Option(
@@ -44,6 +46,10 @@ class GenerateConfig:
         ),
     ] = ""
     clip: Annotated[str, typer.Option(help="Where the SAE does not say which CLIP it is of.")] = ""
+
+    def __post_init__(self) -> None:
+        if self.size % 8:
+            raise UserError(f"--size {self.size} is no multiple of 8, as pipelines need it")
 
     @property
     def strengths(self) -> list[float]:

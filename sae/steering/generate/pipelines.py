@@ -52,13 +52,22 @@ class Pipe:
         self._arguments = arguments
 
     def draw(self, embedding: Tensor, seed: int) -> Image.Image:
-        """The noise depends on the seed alone: what differs between strengths is the edit."""
+        """The noise depends on the seed alone: what differs between strengths is the edit.
+
+        Raises `UserError` where the pipeline cannot draw so, or its device has no room.
+        """
         unet = self._pipe.unet
-        drawn = self._pipe(
-            image_embeds=embedding.to(unet.device, unet.dtype),
-            generator=torch.Generator("cpu").manual_seed(seed),
-            **self._arguments,
-        )
+        try:
+            drawn = self._pipe(
+                image_embeds=embedding.to(unet.device, unet.dtype),
+                generator=torch.Generator("cpu").manual_seed(seed),
+                **self._arguments,
+            )
+        except (ValueError, RuntimeError) as error:
+            why = " ".join(str(error).split())[:240]
+            raise UserError(
+                f"{self.name} could not draw: {why}; try another --size, --steps or --device"
+            ) from None
         picture: Image.Image = drawn.images[0]
         return picture.convert("RGB")
 

@@ -197,7 +197,10 @@ def test_what_stands_beside_the_weights_is_known_too(base: str, tmp_path: Path) 
     said = refusal(base, write_maple(tmp_path / "odd.pth", weights, ema=1))
     assert "holds 'ema'" in said
     torch.save(weights, tmp_path / "bare.pth")
-    load_clip(f"{base}+maple:{tmp_path / 'bare.pth'}", "cpu")
+    assert len(read_maple(tmp_path / "bare.pth").texts) == 3
+    whole = torch.load(write_maple(tmp_path / "new.pth", weights), weights_only=False)
+    torch.save(whole, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert len(read_maple(tmp_path / "old.pth").texts) == 3
 
 
 def test_another_backbone_is_refused_in_one_line(base: str, tmp_path: Path) -> None:

@@ -109,3 +109,12 @@ def test_a_folder_that_is_not_there_is_refused_in_one_line(clip: Clip, tmp_path:
         load_pipeline(asked(str(tmp_path / "none")), clip, IMAGE)
     assert "cannot load the pipeline" in str(found.value)
     assert "\n" not in str(found.value)
+
+
+def test_a_size_that_a_pipeline_cannot_draw_is_told_in_one_line(unclip: Path, scene: Scene) -> None:
+    said = asked(str(unclip), **{**SMALL, "size": 8})
+    painter = load_pipeline(said, scene.clip, IMAGE)
+    with pytest.raises(UserError) as found:
+        painter.draw(torch.zeros(1, 7), 0)
+    assert "could not draw" in str(found.value)
+    assert "\n" not in str(found.value)

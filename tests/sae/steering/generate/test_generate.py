@@ -199,6 +199,7 @@ def test_without_the_extra_one_line_says_so(
         (("--latent", 99), "the SAE has the latents 0 to 15"),
         (("--strength", "much"), "not a list of numbers"),
         (("--clip", "tiny"), "the SAE was trained on clip"),
+        (("--size", 65), "no multiple of 8"),
     ],
 )
 def test_a_word_that_does_not_fit_is_refused(
