@@ -51,12 +51,14 @@ def server(run_dir: Path) -> Iterator[ReviewServer]:
 @contextlib.contextmanager
 def serving(run_dir: Path, **options: Any) -> Iterator[ReviewServer]:
     made = ReviewServer(Run(run_dir), **options)
-    thread = threading.Thread(target=made.serve_forever, args=(0.01,))
+    thread = threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True)
     thread.start()
-    yield made
-    made.shutdown()
-    thread.join()
-    made.close()
+    try:
+        yield made
+    finally:  # a test that fails must not leave a server behind
+        made.shutdown()
+        thread.join()
+        made.close()
 
 
 def ours(server: ReviewServer) -> dict[str, str]:
@@ -226,7 +228,7 @@ def test_a_request_that_drips_is_cut_off_while_others_are_answered(
         lines = [f"{name}: {value}" for name, value in ours(server).items()]
         head = "\r\n".join(["POST /verdicts HTTP/1.1", *lines, "Content-Length: 500"])
         first = {"HEADERS": head, "BODY": head + "\r\n\r\n{"}.get(start, start)
-        with socket.create_connection(("127.0.0.1", server.server_port), timeout=20) as slow:
+        with socket.create_connection(("127.0.0.1", server.server_port), timeout=8) as slow:
             slow.sendall(first.encode())
             dripping = threading.Event()
 
@@ -235,15 +237,20 @@ def test_a_request_that_drips_is_cut_off_while_others_are_answered(
                     while not dripping.wait(0.05):
                         slow.sendall(b" ")
 
-            thread = threading.Thread(target=drip)
+            thread = threading.Thread(target=drip, daemon=True)
             thread.start()
             assert ask(server, "GET", "/", ours(server))[0] == 200
-            said = b""
-            with contextlib.suppress(ConnectionError):
+            said, was_closed = b"", True
+            try:
                 while part := slow.recv(1000):  # ends: the server closes
                     said += part
+            except ConnectionError:
+                pass
+            except TimeoutError:  # it waits for as long as one drips
+                was_closed = False
             dripping.set()
             thread.join()
+        assert was_closed
         assert b"200" not in said.split(b"\r\n")[0]
 
 

@@ -8,21 +8,27 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from interp.pipeline.judging.reviews import summarise_reviews
 from interp.records.codec import from_json, to_json
 from interp.records.types import Evidence
+from interp.report.figures import fixed
 from interp.report.gallery import build_gallery
 from interp.review.intake import Intake
 from interp.run.run import Run
 from interp.run.truth_file import LabelTruth, write_truth
-from interp.run.verdicts import Review, append_reviews, read_reviews
+from interp.run.verdicts import WORDS, Review, append_reviews, read_reviews
 from sae.core.files import append_jsonl
 from tests.support.interp import synthetic_run as synthetic
 from tests.support.interp.browsers import Watched
 from tests.support.interp.galleries import XSS, small_run
-from tests.support.interp.reviewing import verdict_on
+from tests.support.interp.reviewing import many, verdict_on
 
+COLOURS = "() => G.found().map(G.COLOURINGS.verdict.colour())"
+"""Of the latents in the order of the list."""
 SECRET = "zigzag-of-brass"
 
 
@@ -33,22 +39,6 @@ def reviewed(browser: Any, tmp_path: Path) -> Any:
     context = browser.new_context(accept_downloads=True)
     yield run, lambda address="": Watched(context, run, address)
     context.close()
-
-
-def many(tmp_path: Path, n: int = 12, change: Any = lambda one: one) -> Path:
-    """A built run of `n` labelled latents, of which the last is dead."""
-    images = synthetic.make_images(tmp_path / "images", per_class=4)
-    evidence = synthetic.make_evidence(tmp_path / "images", images, n, special={n - 1: "dead"})
-    evidence = [*map(change, evidence)]
-    said = [synthetic.explanation(i, f"label {i}") for i in range(n - 1)]
-    scores = [
-        synthetic.scored(e, f"label {i}", min(0.5 + i / 40, 1.0))
-        for i, e in enumerate(evidence[:-1])
-    ]
-    run = tmp_path / "results" / "many"
-    synthetic.write_run(run, tmp_path / "images", images, evidence, said, scores)
-    build_gallery(Run(run))
-    return run
 
 
 def exported(page: Any) -> list[Review]:
@@ -203,6 +193,9 @@ def test_blind_mode_has_no_label_description_or_score_in_the_document_before_the
     score = synthetic.scored(Run(run).evidence.of(3), SECRET, 0.8125, auroc_low=0.71875)
     append_jsonl(run / "explanations.jsonl", [to_json(said)])
     append_jsonl(run / "scores.jsonl", [to_json(score)])
+    (run / "sae").mkdir()
+    rows = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
+    save_file({"W_dec": rows}, run / "sae" / "sae.safetensors")
     build_gallery(Run(run))
     shown = Watched(browser, run, "#/3?sort=id")
     page = shown.page
@@ -224,6 +217,18 @@ def test_blind_mode_has_no_label_description_or_score_in_the_document_before_the
             page.wait_for_selector("#review-bar", state="hidden")
             hidden = page.evaluate(whole)
             assert [word for word in known if word in hidden] == [], place
+        page.evaluate("location.hash = '#/map'")
+        page.wait_for_selector("canvas.points")
+        page.focus("canvas.points")
+        for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp") * 2:
+            page.keyboard.press(key)  # from latent to latent, whose names the map would tell
+            assert page.locator(".tip").inner_text()
+            hidden = page.evaluate(whole)
+            assert [word for word in known if word in hidden] == []
+            assert not re.search(r"label \d", page.locator(".tip").inner_text())
+        # Nor has a colour a score to go by.
+        scores = page.evaluate("G.found().map((id) => G.listed(id).score)")
+        assert set(scores) == {None}
         page.evaluate("location.hash = '#/3?sort=id'")
         page.wait_for_selector(".guess")
         page.reload()  # and a reload brings nothing to light
@@ -321,4 +326,76 @@ def test_a_person_names_what_has_no_label_and_a_dead_latent_has_no_bar(
     assert read_reviews(run)[0].better == "spoke"
     shown.go("#/11")
     assert not page.locator("#review-bar").is_visible()
+    assert shown.faults == []
+
+
+def test_the_map_takes_the_colours_of_verdicts(browser: Any, tmp_path: Path) -> None:
+    run = many(tmp_path)
+    append_reviews(run, [verdict_on(run, 2, "wrong"), verdict_on(run, 4), verdict_on(run, 5)])
+    (run / "sae").mkdir()
+    rows = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
+    save_file({"W_dec": rows}, run / "sae" / "sae.safetensors")
+    build_gallery(Run(run))
+    shown = Watched(browser, run, "#/?sort=id")
+    page = shown.page
+    page.keyboard.press("p")
+    page.wait_for_selector("canvas.points")
+    page.select_option("#colouring", "verdict")
+    assert page.inner_text(".map-key").split() == [*WORDS, "not", "reviewed"]
+    colours = page.evaluate(COLOURS)
+    assert colours[4] == colours[5]
+    assert len({colours[2], colours[4], colours[0]}) == 3
+    assert len(set(colours)) == 3
+    drawn = """() => { const c = document.querySelector('canvas.points');
+      const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+      for (let i = 0; i < d.length; i += 4) if (d[i + 3] > 250 && Math.abs(d[i] - 184) < 6
+        && Math.abs(d[i + 1] - 58) < 6 && Math.abs(d[i + 2] - 50) < 6) return true;
+      return false; }"""
+    page.wait_for_function(drawn)  # the red of "wrong" is on the map
+    assert shown.faults == []
+
+
+def test_the_overview_says_whether_people_and_judge_agree_as_the_command_does(
+    reviewed: Any,
+) -> None:
+    run, visit = reviewed
+    # The judge accepts the labels from 4 on, whose intervals lie above chance.
+    words = ["wrong", "right", "wrong", "unclear", "right", "partly", "wrong", *["right"] * 4]
+    append_reviews(run, [verdict_on(run, n, word) for n, word in enumerate(words)])
+    build_gallery(Run(run))
+    told = summarise_reviews(Run(run))
+    shown = visit()
+    said = shown.page.inner_text(".people")
+    assert "11 of 11 labels reviewed: 6 right, 1 partly, 3 wrong, 1 unclear." in said
+    found = shown.page.evaluate("G.review.agreement(12)")
+    for name in ("n", "agreed", "kappa"):
+        assert found[name] == pytest.approx(told.agreement[name]), name
+    assert 0 < found["kappa"] < 1
+    for name in ("low", "high"):  # samples of their own: near, not the same
+        assert found[name] == pytest.approx(told.agreement[f"kappa_{name}"], abs=0.08), name
+    assert f"{found['agreed']:.0%} of 10 labels: Cohen's kappa {fixed(found['kappa'])}" in said
+    shown.page.evaluate("location.hash = '#/3'")
+    shown.page.wait_for_selector("body[data-shown='3']")
+    shown.page.keyboard.press("3")  # what is said now counts at once
+    shown.page.keyboard.press("o")
+    shown.page.wait_for_selector(".agreement >> text=of 11 labels")
+    assert shown.faults == []
+
+
+@pytest.mark.slow
+def test_reviewing_50_latents_takes_two_keys_each(browser: Any, tmp_path: Path) -> None:
+    run = many(tmp_path, 51)
+    shown = Watched(browser, run, "#/?sort=id")
+    page = shown.page
+    page.evaluate(
+        "() => { window.pressed = 0; addEventListener('keydown', () => { pressed += 1; }, true); }"
+    )
+    for n in range(50):
+        page.keyboard.press("n")
+        page.wait_for_selector(f"body[data-shown='{n}']")
+        page.keyboard.press("1234"[n % 4])
+        page.wait_for_selector(".verdict[aria-pressed=true]")
+    page.wait_for_selector("#review-tools >> text=50 of 50 reviewed")
+    assert page.evaluate("pressed") <= 2 * 50
+    assert len(exported(page)) == 50
     assert shown.faults == []

@@ -166,7 +166,7 @@ def test_prompt_and_reply_are_shown_as_text(browser: Any, tmp_path: Path) -> Non
 def test_a_download_holds_what_the_card_says(browser: Any, full_dir: Path, tmp_path: Path) -> None:
     page = Watched(browser, full_dir, "#/9").page
     with page.expect_download() as waiting:
-        page.click("button:has-text('Download')")
+        page.click("button:has-text('Save data')")
     waiting.value.save_as(tmp_path / "card.json")
     held = json.loads((tmp_path / "card.json").read_text())
     assert held["id"] == 9

@@ -32,7 +32,7 @@
         el("span.source", { title: "The CLIP model, the layer and the tokens that the SAE reads" },
           G.source(meta)),
         el("span.actions", {}, action("Copy link", "Copy this card's address, with the list as it is", () => G.copy(location.href, "Link copied")),
-          action("Download", "Save what this card says as a JSON file", () => download(card, meta)),
+          action("Save data", "Save the figures and words of this card as a JSON file; `interp cards --single` makes a page of it with its pictures", () => download(card, meta)),
           action("Print", "Print this card, or save it as a PDF", () => window.print())),
         el("span.steps", {}, G.steps(around))),
       title(card),

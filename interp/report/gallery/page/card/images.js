@@ -59,12 +59,15 @@
       el("div.strip-box", {}, el("div.lanes", { "aria-hidden": true }, el("span", {}, "active"), el("span", {}, of("weak").length ? "silent or weak" : "silent")),
         el("div", {}, G.strip(answers), G.axis([[0, "0"], [0.5, "50"], [1, "100"]]),
           el("p.caption", {}, "the judge’s answer, from 0 (the label does not fit) to 100 (it fits); ",
-            el("span.key.hard", {}, "look-alikes"), ", ", el("span.key.random", {}, "random images")))),
+            el("span.key.hard", {}, "look-alikes"), ", ", el("span.key.random", {}, "random images"),
+            card.score && answers.length < tested(card.score) ? `; ${G.count(answers.length)} of the ${G.count(tested(card.score))} images are shown here` : null))),
       half("Active: the label should fit", "The latent is active on these images; strongest first", answers.filter(({ truth }) => truth)),
       half_of("hard", "Silent look-alikes: it should not", "Strongest images of neighbouring latents, on which this one is silent"),
       half_of("weak", "Weakest: it should fit these less", "The latent is silent on too few images; these are those of its least activation"),
       half_of("silent", "Silent, drawn at random", "Random images on which this latent is silent"));
   }
+
+  const tested = (score) => score.n_positive + score.n_negative;
 
   function said(truth, act, kind, score) {
     const fact = truth ? `active (${G.act(act)})` : { hard: "silent, a look-alike", weak: `weak (${G.act(act)})` }[kind] || "silent, random";

@@ -5,6 +5,7 @@
   const { el, text } = G;
   const GROUPS = ["#3d6ea8", "#c9772b", "#4d8c6a", "#8d5a9c", "#b83a52", "#7b7f2d", "#2a93a8", "#a8663d", "#5b62c4", "#c45b9d", "#5f9e3b", "#7a6f66"];
   const SUPPORT = { supported: "#23784f", undecided: "#c9962f", unsupported: "#b83a32" };
+  const VERDICTS = { right: "#23784f", partly: "#c9962f", wrong: "#b83a32", unclear: "#5b62c4" };
   const NONE = "#8b9198";
   let colouring = "score";
   let places = null;
@@ -17,6 +18,8 @@
     cluster: { title: "Cluster of directions", colour: (index, { cluster }) => (id) => GROUPS[cluster[id] % GROUPS.length], key: () => [el("span", {}, "each group of like directions in a colour of its own")] },
     support: { title: "Support", has: ({ supported }) => supported.some(Boolean), colour: (index) => (id) => SUPPORT[index.supported[id]] ?? NONE, key: () => Object.entries(SUPPORT).map(([name, colour]) => dot(name, colour)) },
   };
+
+  G.COLOURINGS.verdict = { title: "A person's verdict", has: () => G.review.kept() !== "nowhere", colour: () => (id) => VERDICTS[G.review.of(id)?.verdict] ?? NONE, key: () => [...Object.entries(VERDICTS), ["not reviewed", NONE]].map(([name, colour]) => dot(name, colour)) };
 
   G.mapView = (index) => {
     const known = Object.entries(G.COLOURINGS).filter(([, { has }]) => !has || has(index));

@@ -27,7 +27,7 @@
       el("div.figures", {}, scorePanel(index, scores), planePanel(index)),
       samples(index, "Labels that predict best", "score"),
       samples(index, "Labels that predict worst", "worst"),
-      el("div.figures", {}, costPanel(index.overview), failurePanel(index.overview)),
+      el("div.figures", {}, costPanel(index.overview), failurePanel(index.overview), reviewPanel(index)),
       settingsPanel(index.overview),
       el("p.keys", {}, [["j", "next"], ["k", "previous"], ["/", "search"], ["h", "heat map"], ["o", "overview"], ["l", "list"], index.has_map ? ["p", "map"] : null].filter(Boolean).map(([key, what]) => [el("kbd", {}, key), ` ${what}  `])),
       el("p.keys.more", {}, [["1", "right"], ["2", "partly"], ["3", "wrong"], ["4", "unclear"], ["n", "next to review"], ["u", "undo"], ["e", "better label"], ["m", "note"], ["b", "blind"]].map(([key, what]) => [el("kbd", {}, key), ` ${what}  `])));
@@ -95,6 +95,17 @@
     if (!failures.length) return cost.length ? panel("failures", "Failures", el("p.missing", {}, "None: every latent that was asked about has an answer.")) : null;
     return panel("failures", "Failures", table(["Stage", "Why", "Latents"], failures.map(([stage, kind, n, reason]) => [text(stage),
       el("div", {}, el("a.plain-link", { href: G.hrefWith("list", { failure: kind }) }, text(kind.replaceAll("_", " "))), reason ? el("span.reason", {}, text(reason)) : null), G.count(n)]), 2));
+  }
+
+  /** What people say of the labels, and whether the judge says the same; live, as the verdicts are. */
+  function reviewPanel(index) {
+    const R = G.review, { done, all } = R.progress();
+    if (R.kept() === "nowhere" || !done) return null;
+    const counts = R.WORDS.map((word) => [word, index.status.reduce((sum, _, id) => sum + (R.of(id)?.verdict === word), 0)]);
+    const found = R.agreement(index.status.length);
+    return panel("people", el("span", { title: "Right and partly stand for yes, wrong for no; the judge says yes to a label that is supported, or, where no null was graded, whose interval lies above chance" }, "People and the judge"),
+      el("p", {}, `${G.count(done)} of ${G.plural(all, "label")} reviewed: ${counts.map(([word, n]) => `${G.count(n)} ${word}`).join(", ")}.`),
+      found ? el("p.agreement", {}, `They agree on ${G.percent(found.agreed)} of ${G.plural(found.n, "label")}: `, found.kappa === null ? "no kappa where one of them says the same of all." : [`Cohen's kappa ${G.fixed(found.kappa)}`, found.low === null ? "." : ` (${G.fixed(found.low)} to ${G.fixed(found.high)} at 95%).`]) : null);
   }
 
   function settingsPanel({ settings, versions, k }) {

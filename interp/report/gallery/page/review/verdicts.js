@@ -51,6 +51,10 @@
   R.of = (id) => verdicts.get(id) ?? null;
   R.guess = (id) => guesses.get(id) ?? verdicts.get(id)?.guess ?? "";
   R.machine = (id) => own.label[id];
+
+  /** Whether the judge takes a label to hold: it is supported, or where no null was graded its interval lies above chance; null without a score. */
+  R.accepts = (id) => (own.score[id] === null ? null : own.supported[id] ? own.supported[id] === "supported" : own.low[id] > 0.5);
+
   R.isBlind = () => isBlind;
   R.unsent = () => [...unsent.values()];
   R.canUndo = () => undone.length > 0;
@@ -108,15 +112,20 @@
     edited: ["With a person's label", (_, id) => Boolean(R.label(id))],
   });
 
-  /** The same order each time, by the run alone. */
-  function shuffled(n) {
-    let state = [...(index.review?.run ?? "")].reduce((sum, sign) => (Math.imul(sum, 31) + sign.charCodeAt(0)) | 0, 7);
-    const draw = () => {
+  /** Chances from 0 to 1, the same ones each time for a seed. */
+  R.chances = (seed) => {
+    let state = seed;
+    return () => {
       state = (state + 0x6d2b79f5) | 0;
       let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
       mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-      return (mixed ^ (mixed >>> 14)) >>> 0;
+      return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
     };
+  };
+
+  /** The same order each time, by the run alone. */
+  function shuffled(n) {
+    const draw = R.chances([...(index.review?.run ?? "")].reduce((sum, sign) => (Math.imul(sum, 31) + sign.charCodeAt(0)) | 0, 7));
     return Array.from({ length: n }, draw);
   }
 
