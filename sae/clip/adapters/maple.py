@@ -31,6 +31,10 @@ class Attached(NamedTuple):
     n_ctx: int
     sha: str
     """First 16 hex digits of the sha256 of the file."""
+    behind: Tensor | None
+    """As in `MapleWeights`."""
+    embedding: nn.Embedding
+    """The CLIP's, of text tokens."""
 
     def tokenizer(self, plain: Any) -> Callable[[Sequence[str]], Tensor]:
         """The CLIP's tokenizer for texts in MaPLe's form."""
@@ -38,7 +42,21 @@ class Attached(NamedTuple):
             raise UserError(
                 f"the word {PLACE!r} is not one token of this CLIP: no place for prompts"
             )
-        return lambda texts: plain([maple_text(text, self.n_ctx) for text in texts])
+        keeps = self._keeps_words(plain)
+        return lambda texts: plain([maple_text(text, self.n_ctx, keeps) for text in texts])
+
+    def _keeps_words(self, plain: Any) -> bool:
+        """Whether the prompts were learned before the last of the words "a photo of a".
+
+        MaPLe's code begins with these words, or, where none are set, with none. A file without the
+        embedded texts of its classes tells neither: then as its authors have set it.
+        """
+        tokens = plain(["a photo of a"])[0]
+        last = tokens[1 + self.n_ctx : int(tokens.argmax())]
+        if self.behind is None or len(last) == 0 or self.behind.shape[1] < len(last):
+            return True
+        wanted = self.embedding.weight[last.to(self.embedding.weight.device)].cpu().float()
+        return _is_same(wanted, self.behind[0, : len(last)])
 
 
 class Prompts(nn.Module):
@@ -78,18 +96,19 @@ def attach_maple(model: Any, name: str, path: Path) -> Attached:
     _require_fit(model, name, path, maple)
     _attach_to_images(model.visual, Prompts(maple.images))
     _attach_to_texts(model, Prompts(maple.texts))
-    return Attached(maple.n_ctx, sha256_of(path)[:16])
+    return Attached(maple.n_ctx, sha256_of(path)[:16], maple.behind, model.token_embedding)
 
 
-def maple_text(text: str, n_ctx: int) -> str:
+def maple_text(text: str, n_ctx: int, keeps: bool = True) -> str:
     """A text as MaPLe's text tower learned to read it, with `PLACE` where a prompt comes.
 
     The prompts stand for the first words of "a photo of a", and a full stop ends the text:
     "a photo of a cup" -> "x x of a cup." Before a text that begins otherwise they are put, so that
-    no word of it is lost: "a red cup" -> "x x a red cup."
+    no word of it is lost: "a red cup" -> "x x a red cup." Unless it `keeps` them, the prompts stand
+    for all four words: "a photo of a cup" -> "x x cup."
     """
     start = _START.match(text)
-    kept = start[1].split()[n_ctx:] if start else []
+    kept = start[1].split()[n_ctx:] if start and keeps else []
     rest = text[start.end() :] if start else text
     return " ".join([*[PLACE] * n_ctx, *kept, rest.strip().rstrip(".")]) + "."
 

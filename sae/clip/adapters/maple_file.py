@@ -21,8 +21,10 @@ from sae.untrusted.torch_file import torch_dict
 AROUND = ("state_dict", "epoch", "optimizer", "scheduler", "val_result")
 """What dassl writes beside the weights; of it only the weights are used."""
 LEARNER = "prompt_learner."
-OF_CLASSES = (f"{LEARNER}token_prefix", f"{LEARNER}token_suffix")
-"""Embedded texts of the classes that the prompts were learned with: other classes have others."""
+SUFFIX = f"{LEARNER}token_suffix"
+OF_CLASSES = (f"{LEARNER}token_prefix", SUFFIX)
+"""Embedded texts of the classes that the prompts were learned with, before and behind them: other
+classes have others. What stands behind tells which words the prompts do not stand for."""
 TOWERS = {"image_encoder.": "visual.", "text_encoder.": "", "logit_scale": "logit_scale"}
 """The CLIP that the prompts were learned on, and open_clip's names for its parts."""
 _DEEP = re.compile(
@@ -39,6 +41,8 @@ class MapleWeights(NamedTuple):
     images: list[Tensor]  # depth times (n_ctx, width of the image tower)
     backbone: dict[str, Tensor]
     """Weights of the CLIP that it was learned on, as far as they are in the file."""
+    behind: Tensor | None = None
+    """(n_classes, tokens, width of the text tower) embedded tokens that stood behind them."""
 
     @property
     def n_ctx(self) -> int:
@@ -73,7 +77,13 @@ def read_maple(path: Path) -> MapleWeights:
         images.append(F.linear(prompts, weight, bias))
     if not all(x.isfinite().all() for x in (*texts, *images)):
         raise UserError(f"{path}: its prompts hold values that are no numbers; fetch it again")
-    return MapleWeights(texts, images, _backbone(state))
+    behind = tensor(state, SUFFIX, str(path), 3) if SUFFIX in state else None
+    if behind is not None and behind.shape[2] != texts[0].shape[1]:
+        raise UserError(
+            f"{path}: {SUFFIX} is {behind.shape[2]} wide, but the prompts {texts[0].shape[1]}; "
+            f"{REMEDY}"
+        )
+    return MapleWeights(texts, images, _backbone(state), behind)
 
 
 def _weights_in(path: Path) -> Mapping[str, Any]:

@@ -10,9 +10,14 @@ from torch import Tensor, nn
 
 
 def maple_weights(
-    n_ctx: int, depth: int, d_text: int, d_image: int, seed: int = 0
+    n_ctx: int,
+    depth: int,
+    d_text: int,
+    d_image: int,
+    seed: int = 0,
+    behind: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """What its prompt learner holds, with the buffers of two classes."""
+    """What its prompt learner holds; with what stood `behind` the prompts, all of the buffers."""
     draw = torch.Generator().manual_seed(seed)
 
     def random(*shape: int) -> Tensor:
@@ -20,8 +25,6 @@ def maple_weights(
 
     learner = {
         "ctx": random(n_ctx, d_text),
-        "token_prefix": random(2, 1, d_text),
-        "token_suffix": random(2, 76 - n_ctx, d_text),
         "proj.weight": 0.2 * random(d_image, d_text),
         "proj.bias": random(d_image),
     }
@@ -30,6 +33,8 @@ def maple_weights(
         learner[f"compound_prompts_text.{deep}"] = random(n_ctx, d_text)
         learner[f"{layer}.weight"] = 0.2 * random(d_image, d_text)
         learner[f"{layer}.bias"] = random(d_image)
+    if behind is not None:
+        learner |= {"token_prefix": random(len(behind), 1, d_text), "token_suffix": behind}
     return {f"prompt_learner.{name}": value for name, value in learner.items()}
 
 

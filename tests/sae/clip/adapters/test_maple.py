@@ -120,6 +120,21 @@ def test_a_network_that_goes_on_behind_a_block_ends_as_one_in_one_piece(
     torch.testing.assert_close(several[-1].row[:, 0], clip.embed_images(pixels)[:, 0])
 
 
+@pytest.mark.parametrize("words", ["a photo of a", "x x"])
+def test_the_buffers_of_the_classes_tell_which_words_stand_behind_the_prompts(
+    folder: Path, tmp_path: Path, words: str
+) -> None:
+    base = small_clip(folder / "words", texts={**OPENAI_TEXTS, "layers": 2})
+    weights = weights_of(base)
+    tokens = SimpleTokenizer()([f"{words} {name}." for name in ("dog", "cat")])
+    behind = weights["token_embedding.weight"][tokens][:, 1 + N_CTX :].half()
+    maple = maple_weights(N_CTX, 2, 64, 64, behind=behind)
+    clip = load_clip(f"{base}+maple:{write_maple(tmp_path / 'maple.pth', maple)}", "cpu")
+    expected = text_features(weights, maple, SimpleTokenizer()([f"{words} cup."]), 2)
+    found = clip.embed_texts(["a photo of a cup"])
+    torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=TOLERANCE)
+
+
 @pytest.mark.parametrize(
     ("text", "n_ctx", "expected"),
     [
@@ -163,6 +178,7 @@ def test_weights_of_the_clip_that_are_in_the_file_must_be_its_own(
 
 Change = Callable[[dict[str, Any]], None]
 DEEP = "prompt_learner.compound_prompts_text.1"
+SUFFIX = "prompt_learner.token_suffix"
 SHIFT = "prompt_learner.compound_prompt_projections.0.bias"
 
 
@@ -174,6 +190,7 @@ SHIFT = "prompt_learner.compound_prompt_projections.0.bias"
         (lambda w: w.pop(SHIFT), f"lacks '{SHIFT}', which MaPLe of depth 3 has"),
         (lambda w: w.update({DEEP: torch.zeros(4, 64)}), f"{DEEP} has shape (4, 64), not (2, 64)"),
         (lambda w: w.update({DEEP: "a word"}), "lacks the tensor"),
+        (lambda w: w.update({SUFFIX: torch.zeros(2, 9, 32)}), "token_suffix is 32 wide, but the"),
         (lambda w: w.update({DEEP: torch.full((2, 64), torch.nan)}), "no numbers"),
         (lambda w: w.update({"prompt_learner.meta_net.a": torch.zeros(1)}), "meta_net.a"),
         (lambda w: w.update({DEEP.replace("1", "99999999"): torch.zeros(2, 64)}), "one after"),
