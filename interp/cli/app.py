@@ -13,6 +13,7 @@ import typer
 
 from interp.cli import ask, bench
 from interp.cli.analysis.causal import causal
+from interp.cli.analysis.compare import compare
 from interp.cli.analysis.find import explain_image, find
 from interp.cli.analysis.transfer import transfer
 from interp.cli.pages.hand_over import cards, export, show
@@ -232,7 +233,7 @@ def _ways_to_explain(run: Path) -> list[str]:
     return [f"interp explain --model {model} --run {quote(run)}" for model in ("local", "MODEL")]
 
 
-_ASKED = (ask.explain, ask.score, transfer, causal, find, explain_image)
+_ASKED = (ask.explain, ask.score, transfer, causal, compare, find, explain_image)
 for _command in (*_ASKED, cards, show, export):
     app.command()(_command)
 

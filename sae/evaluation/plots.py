@@ -67,7 +67,7 @@ class Curve(NamedTuple):
 
 def plot_tradeoff(path: Path, curves: Sequence[Curve], title: str = "What sparsity costs") -> None:
     """FVU against L0, both logarithmic, a line for each curve; points not above 0 are left out."""
-    with _axes(path, title, "towards the lower left: fewer latents explain more") as axes:
+    with open_axes(path, title, "towards the lower left: fewer latents explain more") as axes:
         drawn = [_drawable(curve) for curve in curves]
         for curve, tone in zip(drawn, cycle(TONES), strict=False):
             axes.plot(curve.l0, curve.fvu, color=tone, marker="o", lw=1.8, label=curve.name)
@@ -100,7 +100,7 @@ def plot_pareto(path: Path, points: Sequence[Point]) -> None:
     drawn = sorted(point for point in points if point.l0 > 0 and point.fvu > 0)
     front = [point for point in drawn if point.on_front]
     subtitle = f"{len(points)} SAEs; on the line those that no other beats in both"
-    with _axes(path, "What sparsity costs", subtitle) as axes:
+    with open_axes(path, "What sparsity costs", subtitle) as axes:
         axes.plot([p.l0 for p in front], [p.fvu for p in front], color=TONES[0], lw=1.8)
         for point in drawn:
             tone = TONES[0] if point.on_front else "#b9b4aa"
@@ -127,7 +127,7 @@ def plot_frequency(path: Path, frequency: NDArray[np.float64], dense: float, n_t
         f"{len(frequency):,} latents on {n_tokens:,} tokens: {n_silent:,} never fire, "
         f"{int((live > dense).sum()):,} on more than {dense:.0%}"
     )
-    with _axes(path, "How often the latents fire", subtitle) as axes:
+    with open_axes(path, "How often the latents fire", subtitle) as axes:
         low = min(-1.0, np.floor(np.log10(1 / n_tokens) * 4) / 4)
         bins = np.arange(low, 0.01, 0.25 if low < -3 else 0.125)
         # A rate that stands on an edge belongs to the bin above, whatever the rounding.
@@ -162,7 +162,7 @@ def plot_share(path: Path, shares: Mapping[str, NDArray[np.float64]]) -> None:
     only = ", ".join(f"{n_only[domain]:,} nearly only on {domain}" for domain in most)
     only = only.replace(" nearly", " fire nearly", 1)
     title = f"{first.capitalize()} or {others[0]}?" if len(others) == 1 else "Which domain?"
-    with _axes(path, title, f"of {len(shares[first]):,} live latents {only}") as axes:
+    with open_axes(path, title, f"of {len(shares[first]):,} live latents {only}") as axes:
         if len(others) == 1:
             _draw_share_bars(axes, shares[first], first, others[0])
         else:
@@ -189,7 +189,7 @@ def plot_recalls(path: Path, curves: Mapping[str, Recalls]) -> None:
     words["control_on"] = "random, kept alone"
     plain = curves["no_sae"].own[0]
     subtitle = "solid: the class itself; dashed: the other classes; dotted: the network alone"
-    with _axes(path, "What a class's latents do to its recall", subtitle) as axes:
+    with open_axes(path, "What a class's latents do to its recall", subtitle) as axes:
         for (kind, word), tone in zip(words.items(), TONES, strict=False):
             if kind in curves:
                 k, own, others = curves[kind]
@@ -207,7 +207,7 @@ def plot_recalls(path: Path, curves: Mapping[str, Recalls]) -> None:
 def plot_against_truth(path: Path, points: Mapping[str, tuple[Sequence[float], ...]]) -> None:
     """Scores (y) against what the truth gives on the same images (x), a colour a group."""
     subtitle = "each point a latent; on the line a score is the truth"
-    with _axes(path, "Scores of labels against the truth", subtitle) as axes:
+    with open_axes(path, "Scores of labels against the truth", subtitle) as axes:
         for (name, (truth, score)), tone in zip(points.items(), cycle(TONES), strict=False):
             axes.scatter(truth, score, s=13, color=tone, alpha=0.6, lw=0, label=name)
         axes.plot([0.3, 1], [0.3, 1], color=SOFT, lw=1, ls=(0, (4, 3)))
@@ -231,7 +231,7 @@ def plot_crossing(
     an empty group stands in the legend alone. `bound`: from which on a label holds.
     """
     a, b = domains
-    with _axes(path, "Does a label hold in the other domain?", subtitle) as axes:
+    with open_axes(path, "Does a label hold in the other domain?", subtitle) as axes:
         for (name, areas), tone in zip(groups.items(), cycle(TONES), strict=False):
             axes.plot(
                 areas[:, 0], areas[:, 1], color=tone, marker="o", ls="", alpha=0.8, label=name
@@ -291,7 +291,7 @@ def _with_room(axes: Axes, points: Sequence[Point]) -> list[Point]:
 
 
 @contextmanager
-def _axes(path: Path, title: str, subtitle: str) -> Iterator[Axes]:
+def open_axes(path: Path, title: str, subtitle: str) -> Iterator[Axes]:
     """An empty figure with a title; it is written to `path` when the block ends well."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -6,6 +6,7 @@ and `G.shard(k, cards)`. The page loads the index first, and the rest when it is
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 import os
@@ -21,6 +22,7 @@ from interp.records.effect import CausalEffect
 from interp.records.support import Support
 from interp.records.transfer import Transfer
 from interp.records.types import Evidence, Example, Explanation, Score
+from interp.report.changes.files import read_changes
 from interp.report.gallery.cards import More, find_shown, frame_box, image_row, make_facts
 from interp.report.gallery.index import (
     SHARD_CARDS,
@@ -56,6 +58,9 @@ PAGE = tuple(
     if path.suffix in (".html", ".css", ".js")
 )
 """The page, the same for every run; in a gallery all of it lies in one folder."""
+
+CHANGED = ("before", "after", "n_before", "n_after", "n_tested", "n_rise", "n_fall", "least")
+"""Of compare.json, what the overview tells."""
 
 
 class Known(NamedTuple):
@@ -108,6 +113,7 @@ def build_gallery(
         columns = make_index(rows, has_tokens) | classes | review_columns(run)
         columns |= {"overview": make_overview(run, known.nulls), "has_map": places is not None}
         columns |= {"has_words": True} if words else {}
+        columns |= _changes(run)
         if known.crossed:
             kinds = {latent: one.kind for latent, one in known.crossed.items()}
             columns["transfer"] = transfer_column(kinds, len(rows))
@@ -155,6 +161,16 @@ def _read_known(run: Run, related: Related) -> Known:
 
 def _labels(run: Run) -> dict[int, str | None]:
     return {latent: said.label for latent, said in run.results.newest_explanations().items()}
+
+
+def _changes(run: Run) -> dict[str, Any]:
+    """What was compared with the run, and what rises and falls most clearly."""
+    found = read_changes(run.path)
+    if found is None:
+        return {}
+    values = dataclasses.asdict(found)
+    shown = [list(one) for one in found.shown if 0 <= one.latent < run.evidence.info.n_latents]
+    return {"changes": {name: values[name] for name in CHANGED} | {"shown": shown}}
 
 
 def _classes(reader: EvidenceReader, folder: Path) -> dict[str, Any]:

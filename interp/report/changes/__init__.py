@@ -1,0 +1,1 @@
+"""Two runs, or two domains of one -> what differs between them: tables, figure, gallery."""
