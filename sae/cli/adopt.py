@@ -17,12 +17,17 @@ def adopt(
     source: Annotated[
         Path,
         typer.Argument(
-            help="saev's shards, embedding chunks batch_*.pt, or latents.npy; or their folder."
+            help="saev's shards, embedding chunks batch_*.pt, clip-retrieval's img_emb_*.npy, or "
+            "latents.npy; or their folder."
         ),
     ],
     out: Annotated[Path, console.declare_out("Folder of the EmbeddingStore to write: a pointer.")],
     layer: Annotated[
-        str, typer.Option(help="Which of the layers that saev kept; default: the last it lists.")
+        str,
+        typer.Option(
+            help="Which of the layers that saev kept; default: the last it lists. Of an .npy file "
+            "of embeddings in place of latents: which layer's, e.g. projected."
+        ),
     ] = "",
     tokens: Annotated[
         str,
@@ -33,7 +38,8 @@ def adopt(
     images: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the images they are of, read in torchvision's ImageFolder order.",
+            help="Folder of the images they are of, read in torchvision's ImageFolder order where "
+            "the embeddings do not name them.",
             show_default=False,
         ),
     ] = None,

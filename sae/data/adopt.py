@@ -1,8 +1,8 @@
 """A folder of other labs' embeddings -> a small store that points to them: nothing is copied.
 
-Three kinds: saev's activation shards, embedding chunks, dense latents. A folder of them is a store
-to every command, as `FOLDER` or `FOLDER@10,cls` (layer and tokens); `adopt` writes a small store
-that points to them, and knows which images they are of.
+Four kinds: saev's activation shards, embedding chunks, clip-retrieval's arrays, dense latents. A
+folder of them is a store to every command, as `FOLDER` or `FOLDER@10,cls` (layer and tokens);
+`adopt` writes a small store that points to them, and knows which images they are of.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def adopt(
 ) -> EmbeddingStore:
     """Write a store to `out` that points to foreign embeddings: store.json and images.parquet.
 
-    `images` is the folder they were made of, in torchvision's order; its files are read once, for
+    `images` is the folder they were made of, in torchvision's order where they do not name their
+    images; its files are read once, for
     the hash of their content. Without it an image is known by its place alone. Raises `UserError`
     when the numbers of images or their classes differ, or `out` holds another store.
     """
@@ -71,7 +72,10 @@ def _rows_of_folder(
 ) -> list[ImageRow]:
     """Images found in a folder; the classes that came with the embeddings must be its own."""
     root, given = Path(images), foreign.read_labels(layout)
-    found = image_folder.in_order(root, layout.n_images)
+    if layout.paths is None:
+        found = image_folder.in_order(root, layout.n_images)
+    else:
+        found = image_folder.by_name(root, layout.paths())
     classes = [name for _, name in found]
     checkable = given.kind in ("name", "number") and any(classes) and bool(given.values)
     if checkable and not image_folder.same_classes(classes, given.values, given.kind == "number"):

@@ -1,7 +1,8 @@
 """Latents that were written down: latents.npy (n_images, n_latents), and captions.json beside it.
 
 As clip_sae_for_sketches writes them. They open as a store whose embeddings are the latents
-themselves (layer "latents"); what is collected from it needs no SAE.
+themselves (layer "latents"); what is collected from it needs no SAE. With another layer an array
+holds that layer's embeddings: `x.npy@projected`.
 """
 
 from __future__ import annotations
@@ -36,10 +37,8 @@ def find(path: Path) -> Path | None:
 
 def read(path: Path, choice: Choice) -> Layout:
     """Raises `UserError` for an array of objects, of other axes, or with other captions."""
-    if tokens_named(choice.tokens or "cls") != "cls" or choice.layer not in ("", LAYER):
-        raise UserError(
-            f"{path} holds latents of whole images: it has no layer or tokens to choose"
-        )
+    if tokens_named(choice.tokens or "cls") != "cls":
+        raise UserError(f"{path} holds one vector an image: it has no tokens to choose")
     array = _mapped(path)
     digest = hashlib.sha256(f"{array.shape} {array.dtype}".encode())
     digest.update(np.ascontiguousarray(array[:_N_HASHED]).tobytes())
@@ -56,7 +55,7 @@ def read(path: Path, choice: Choice) -> Layout:
         grid=[],
         dtype="float16" if array.dtype.itemsize == 2 else "float32",
         clip=choice.clip,
-        layer=LAYER,
+        layer=choice.layer or LAYER,
         tokens="cls",
         fingerprint=digest.hexdigest(),
         vectors=lambda _shard: _mapped(path),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from sae.core.errors import UserError
-from sae.data.formats import chunks, dense, saev
+from sae.data.formats import chunks, clip_retrieval, dense, saev
 from sae.data.formats.layout import Choice, Layout
 from sae.data.tokens import tokens_named
 from sae.untrusted.damage import errors_in_one_line
@@ -24,7 +24,7 @@ class Format(Protocol):
     def read(self, path: Path, choice: Choice) -> Layout: ...
 
 
-FORMATS = cast("tuple[Format, ...]", (saev, chunks, dense))
+FORMATS = cast("tuple[Format, ...]", (saev, chunks, clip_retrieval, dense))
 """In the order in which they are asked."""
 
 

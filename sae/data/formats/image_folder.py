@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
 
 from PIL import Image, UnidentifiedImageError
 
@@ -42,6 +43,29 @@ def in_order(root: Path, n_images: int) -> list[tuple[str, str]]:
             f"{n_images}; name the folder that they were made of"
         )
     return found
+
+
+def by_name(root: Path, names: Sequence[str]) -> list[tuple[str, str]]:
+    """Path relative to `root`, and class, of images that were called so where they were embedded.
+
+    Folders that all names begin with, and that are not below `root`, are left off. Raises
+    `UserError` when one is not there.
+    """
+    if not root.is_dir():
+        raise UserError(f"{root} is no folder; name the images that the embeddings were made of")
+    parts = [[part for part in PurePosixPath(name).parts if part != "/"] for name in names]
+    levels = zip(*(one[:-1] for one in parts), strict=False)
+    n_shared = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, levels))
+    first = parts[0]
+    cut = next((n for n in range(n_shared + 1) if (root / Path(*first[n:])).is_file()), 0)
+    found = [PurePosixPath(*one[cut:]) for one in parts]
+    for path, name in zip(found, names, strict=True):
+        if ".." in path.parts or not (root / path).is_file():
+            raise UserError(
+                f"{root} has no image {name!r}, of which there is an embedding; name the folder "
+                "that they were made of"
+            )
+    return [(path.as_posix(), path.parts[0] if len(path.parts) > 1 else "") for path in found]
 
 
 def rows_of(

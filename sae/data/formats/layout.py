@@ -58,6 +58,9 @@ class Layout:
     """Of a file: all its vectors (n, d), mapped where that is possible."""
     labels: Callable[[], Labels]
     """Of all images, in the order of the files."""
+    paths: Callable[[], list[str]] | None = None
+    """Of all images, in the order of the files, as they were called when they were embedded; None
+    where nothing tells: then their folder is read in torchvision's order."""
     may_stay_open: bool = False
     """An open file costs neither memory nor a file handle."""
 
