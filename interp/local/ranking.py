@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from interp.local.label_words import LabelWords
 
 Rows = NDArray[np.float32]
+SAYS_IT = 0.8
+"""Wording from which a label is as good as the words."""
 STANDS_OUT = 4.0
 """Standard deviations: on the built-in world all but the vaguest of its concepts have a latent that
 is so far out, and 2 of 30 things that it never shows."""

@@ -55,13 +55,18 @@ def find(
     if image is not None:
         found = _look_at(opened, image, device)
         answers = _answers_of(opened, found, top)
-        title, about = f"Latents that are active on {image.name}", {"image": image.name}
+        title = f"Latents that are active on {image.name}"
+        about: dict[str, Any] = {"image": image.name}
         note = f"{len(found.latents)} latents are active; the {len(answers)} most active"
         asked = found.image
     else:
-        answers = _by_words(opened, query, top, device)
-        title, about = f"Latents for “{query}”", {"query": query}
+        answers, is_told = _by_words(opened, query, top, device)
+        title = f"Latents for “{query}”"
+        about = {"query": query, "stands_out": is_told}
         note, asked = "Ordered by the mean of two: direction in CLIP, and what the label says", None
+        if not is_told:
+            note = "No latent stands out for these words; the nearest ones"
+            console.say(note[0].lower() + note[1:] + ":")
     _say(answers)
     console.write_figures(json, {**about, "latents": [answer.json() for answer in answers]})
     following = [f"interp show {answers[0].latent} --run {quote(opened.path)}"] if answers else []
@@ -128,7 +133,9 @@ def explain_image(
         _open(page)
 
 
-def _by_words(run: Run, query: str, top: int, device: str) -> list[Answer]:
+def _by_words(run: Run, query: str, top: int, device: str) -> tuple[list[Answer], bool]:
+    """The answers, and whether any of them is about these words."""
+    from interp.local.ranking import SAYS_IT, STANDS_OUT
     from interp.pipeline.clip.search import LatentSearch
     from interp.report.find.answers import tell
     from sae.core.progress import bar
@@ -139,7 +146,8 @@ def _by_words(run: Run, query: str, top: int, device: str) -> list[Answer]:
     figures = [
         {"match": one.match, "direction": one.direction, "wording": one.wording} for one in ranked
     ]
-    return tell(run, [one.latent for one in ranked], figures)
+    is_told = any(one.deviation >= STANDS_OUT or one.wording >= SAYS_IT for one in ranked)
+    return tell(run, [one.latent for one in ranked], figures), is_told
 
 
 def _look_at(run: Run, file: Path, device: str) -> ExplainedImage:

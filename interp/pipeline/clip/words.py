@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from interp.local.ranking import STANDS_OUT
+from interp.local.ranking import SAYS_IT, STANDS_OUT
 from interp.local.vocabulary import knows_world, load_vocabulary
 from interp.pipeline.clip.search import LatentSearch
 from interp.pipeline.clip.vectors import FOLDER
@@ -15,8 +15,6 @@ from sae.core.progress import Progress
 
 N_LATENTS = 8
 """Latents kept of a word, best first."""
-SAYS_IT = 0.8
-"""Wording from which a label is as good as the word."""
 
 
 def find_words(

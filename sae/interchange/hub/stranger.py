@@ -19,10 +19,10 @@ from sae.core.errors import UserError
 from sae.core.files import parse_object
 from sae.interchange.hub.parcel import GALLERY, LABELS, REPORT
 
-_CARDS = re.compile(r"gallery/data/(index|text|map|[cp]\d{4,6})\.js")
+_CARDS = re.compile(r"gallery/data/(index|text|words|map|[cp]\d{4,6})\.js")
 _PICTURE = re.compile(r"gallery/thumbs/[0-9a-z]{2}/[0-9a-z]{1,64}\.(webp|png|jpg)")
 _CALL = re.compile(
-    r"\s*G\.(?:(index|texts|map)\((\{.*\}|\[.*\])|(shard|calls)\((\d{1,6}),\s*(\{.*\}|\[.*\]))\)\s*;?\s*",
+    r"\s*G\.(?:(index|texts|words|map)\((\{.*\}|\[.*\])|(shard|calls)\((\d{1,6}),\s*(\{.*\}|\[.*\]))\)\s*;?\s*",
     re.S,
 )
 _STARTS = {".webp": b"RIFF", ".png": b"\x89PNG", ".jpg": b"\xff\xd8\xff"}

@@ -56,6 +56,17 @@ def test_find_prints_latent_label_score_and_support_and_writes_the_same(
     assert "<script" not in page
 
 
+def test_words_that_no_latent_is_about_are_said_to_be(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    append_jsonl(run.explanations, [to_json(explanation(3, "wheel"))])
+    figures = tmp_path / "find.json"
+    for words, is_told in (("wheels", True), ("a bicycle", False)):
+        assert interp("find", run.path, words, "--device", "cpu", "--json", figures) == 0
+        assert ("no latent stands out" in capsys.readouterr().out) == (not is_told)
+        assert json.loads(figures.read_text())["stands_out"] == is_told
+
+
 def test_explain_image_writes_a_page_and_json_called_by_the_content(
     run: Run, walk: Walk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,7 +33,9 @@ def test_pages_and_scripts_of_theirs_are_not_taken_and_ours_shows_the_data(
     evil = {"gallery/index.html": RUN, "gallery/app.js": RUN, "gallery/x/evil.js": RUN}
     evil |= {"gallery/app.css": RUN, "gallery/evil.html": RUN, "gallery/data/evil.js": RUN}
     cards = b'G.shard(0,[{"label":"</script><script>alert(1)</script>"}]);\n'
-    _hostile(hub, model, tmp_path, evil | {"gallery/data/c0000.js": cards})
+    words = b'G.words({"words":["<b>"],"of":[[0]]});\n'
+    data = {"gallery/data/c0000.js": cards, "gallery/data/words.js": words}
+    _hostile(hub, model, tmp_path, evil | data)
     pull(REPO, tmp_path / "pulled")
     gallery = tmp_path / "pulled" / "gallery"
     for path in gallery.rglob("*.*"):
@@ -42,6 +44,8 @@ def test_pages_and_scripts_of_theirs_are_not_taken_and_ours_shows_the_data(
     for path in PAGE.glob("*.js"):
         assert (gallery / path.name).read_bytes() == path.read_bytes()
     assert (gallery / "index.html").read_bytes() == (PAGE / "index.html").read_bytes()
+    kept = (gallery / "data" / "words.js").read_text()
+    assert kept == 'G.words({"words":["\\u003cb\\u003e"],"of":[[0]]});\n'
     text = (gallery / "data" / "c0000.js").read_text()
     assert "<" not in text
     said = re.fullmatch(r"G\.shard\(0,(.*)\);\n", text)
@@ -54,6 +58,7 @@ def test_pages_and_scripts_of_theirs_are_not_taken_and_ours_shows_the_data(
     ("name", "data", "message"),
     [
         ("gallery/data/index.js", RUN, "index.js is no gallery's data"),
+        ("gallery/data/words.js", b"G.words(alert(1));", "words.js is no gallery's data"),
         ("gallery/data/index.js", b"alert(1);G.index({});", "index.js is no gallery's data"),
         ("gallery/data/index.js", b"G.index({});alert(1)", "is no"),
         ("gallery/data/index.js", b"G.index({a:alert(1)});", "is not valid JSON"),
