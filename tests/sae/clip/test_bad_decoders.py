@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import time
@@ -15,8 +16,11 @@ from sae.clip import image_loader
 from sae.clip.model import Clip
 from sae.core.errors import UserError
 from sae.data.images import read_image
+from sae.data.sources.folders import find_images, find_roots
 from sae.data.store import EmbeddingStore
 from tests.support.sae.embedded import Images, contents, run, skipped
+from tests.support.sae.small_clip import write_images
+from tests.support.sae.sources import write_tar
 
 BAD = 7
 """Place of the image that the decoder cannot stand."""
@@ -124,3 +128,41 @@ def test_a_lasting_loader_reads_streams_one_after_the_other(images: Images, clip
     first = next(loader.load([[n] for n in range(20)]))
     again = list(loader.load([[0, 1], [2]]))
     assert [one.candidate for batch in (first, *again) for one in batch] == [0, 0, 1, 2]
+
+
+@pytest.mark.slow
+def test_thirteen_archives_with_twenty_bad_members(
+    clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = write_images(tmp_path / "drawn", 1980)
+    members = [(f"{n:05d}.png", file.read_bytes()) for n, file in enumerate(files)]
+    bomb = io.BytesIO()
+    Image.new("1", (8000, 6251)).save(bomb, "png")
+    for n in range(5):
+        content = members[n][1]
+        members += [
+            (f"cut{n}.png", content[: len(content) // 2]),
+            (f"bomb{n}.png", bomb.getvalue() + bytes([n])),
+            (f"text{n}.jpg", b"no image %d" % n),
+            (f"sleep{n}.png", content + bytes([n])),
+        ]
+    for shard in range(13):
+        write_tar(tmp_path / "shards" / f"{shard:06d}.tar", members[shard::13])
+
+    def read(path: Path, most: int) -> tuple[str, Image.Image]:
+        if path.name.startswith("sleep"):
+            sleep_deaf()
+        return read_image(path, most)
+
+    monkeypatch.setattr(image_loader, "read_image", read)
+    monkeypatch.setattr(image_loader, "DEADLINE", 1.0)
+    places = {"photo": tmp_path / "shards" / "{000000..000012}.tar"}
+    images = Images(find_roots(places), find_images(places))
+    options = {"batch_size": 64, "shard_images": 512, "allow_skipped": True}
+    info = run(images, tmp_path / "store", clip, "projected", "cls", workers=2, **options)
+    assert info.n_images == 1980
+    reasons = {Path(path).name: reason for path, _, reason in skipped(tmp_path / "store")[1:]}
+    said = {"cut": "cut short", "bomb": "50 megapixels", "text": "not a JPEG", "sleep": HANGS}
+    assert len(reasons) == 20
+    for name, reason in reasons.items():
+        assert said[name.partition(".")[0].rstrip("01234")] in reason
