@@ -112,7 +112,7 @@ def _compare(
     labels = {n: one.label or "" for n, one in said.items()}
     rises, falls = clearest(compared, 1), clearest(compared, -1)
     _say(info, rises, falls, labels)
-    note = f"from {info.before} to {info.after}; q below .05, {info.n_tested:,} pairs tested"
+    note = f"from {info.before} to {info.after}; q below .05, {info.n_tested:,} {_tested(info)}"
     return info, draw_changes(folder / FILE, rises, falls, labels, note)
 
 
@@ -125,12 +125,12 @@ def _say(
     left = f"; {info.n_left_out:,} are in one of them alone" if info.n_left_out else ""
     console.say(f"{info.before} -> {info.after}: {images}, {info.n_classes} classes{left}")
     console.say(
-        f"  {info.n_tested:,} pairs of class and latent tested: {info.n_rise:,} rise "
+        f"  {info.n_tested:,} {_tested(info)} tested: {info.n_rise:,} rise "
         f"({info.latents_rise} latents), {info.n_fall:,} fall ({info.latents_fall} latents)"
         f" by more than {info.least:.0%} of their mean activation, q .05"
     )
     if not info.n_tested:
-        console.say("  no latent differs on enough images of any class")
+        console.say("  no latent differs on enough images for a test")
     rows = []
     for name, found in (("rises", rises), ("falls", falls)):
         for one in found[:N_PRINTED]:
@@ -143,6 +143,10 @@ def _say(
     if rows:
         heads = ("latent  label", "", "class", "difference", "95%", "q")
         console.print_table(rows, heads)
+
+
+def _tested(info: CompareInfo) -> str:
+    return "pairs of class and latent" if info.in_classes else "latents over all images"
 
 
 def _match(

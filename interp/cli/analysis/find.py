@@ -112,7 +112,7 @@ def explain_image(
     _say(answers)
     folder = opened.path / "explained" if out is None else out
     page, figures = (folder / f"{found.image_id[:16]}.{ending}" for ending in ("html", "json"))
-    write_page(page, opened, f"What {file.name} is made of", note, answers, found.image)
+    write_page(page, opened, f"Latents that are active on {file.name}", note, answers, found.image)
     info = opened.evidence.info
     about: dict[str, Any] = {
         "format": FORMAT,

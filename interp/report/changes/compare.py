@@ -47,6 +47,13 @@ class Compared(NamedTuple):
         """(n,) of each pair that was tested: 1 rises, -1 falls, 0 neither."""
         return self.changes.signs(self.least)
 
+    @property
+    def is_counted(self) -> NDArray[np.bool_]:
+        """(n,) the pairs that are counted: those of classes; where no class has enough images, the
+        latents over all images."""
+        by_class = self.changes.classes >= 0
+        return by_class if by_class.any() else ~by_class
+
 
 def compare_runs(
     first: Run,

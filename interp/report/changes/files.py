@@ -58,7 +58,9 @@ class CompareInfo:
     n_left_out: int
     n_classes: int
     n_tested: int
-    """Pairs of class and latent."""
+    """Pairs of class and latent; where no class has enough images, latents over all images."""
+    in_classes: bool
+    """Which of the two."""
     n_rise: int
     n_fall: int
     """Of them, at q .05 and beyond `least`."""
@@ -91,7 +93,7 @@ def write_changes(
         cells = [write_cell(name), str(latent), *map(write_cell, texts), *numbers, *counts]
         rows.append([*cells, *(_number(float(mean)) for mean in means)])
     _write(folder / CHANGES, COLUMNS, rows)
-    rise, fall = (by_class & (signs == sign) for sign in (1, -1))
+    rise, fall = (compared.is_counted & (signs == sign) for sign in (1, -1))
     info = CompareInfo(
         before=compared.before,
         after=compared.after,
@@ -102,7 +104,8 @@ def write_changes(
         n_after=compared.n_after,
         n_left_out=compared.n_left_out,
         n_classes=len(compared.classes),
-        n_tested=int(by_class.sum()),
+        n_tested=int(compared.is_counted.sum()),
+        in_classes=bool(by_class.any()),
         n_rise=int(rise.sum()),
         n_fall=int(fall.sum()),
         least=least,
@@ -117,11 +120,9 @@ def write_changes(
 
 
 def clearest(compared: Compared, sign: int, n: int = N_SHOWN) -> list[Shown]:
-    """Those that rise (1) or fall (-1): the bound nearest to 0 is furthest from it. In classes;
-    over all images where no class is named."""
+    """Those that are counted and rise (1) or fall (-1): the bound nearest to 0 is furthest off."""
     found = compared.changes
-    wanted = (compared.signs == sign) & ((found.classes >= 0) | (not compared.classes))
-    places = np.flatnonzero(wanted)
+    places = np.flatnonzero((compared.signs == sign) & compared.is_counted)
     bounds = np.minimum(np.abs(found.low[places]), np.abs(found.high[places]))
     best = places[np.argsort(-bounds, kind="stable")][:n].tolist()
     return [

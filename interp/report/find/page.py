@@ -99,7 +99,10 @@ def _card(run: Run, answer: Answer, asked: Image.Image | None, folder: Path) -> 
 
 
 def _facts(answer: Answer, evidence: Evidence) -> list[tuple[str, str]]:
-    facts = [(WORDS[name], short(name, value)) for name, value in answer.figures.items()]
+    facts = [
+        (WORDS[name], short(name, value) + (" of its images" if name == "percentile" else ""))
+        for name, value in answer.figures.items()
+    ]
     if not math.isnan(answer.auroc):
         interval = (
             f"{fixed(answer.auroc)} ({fixed(answer.auroc_low)} to {fixed(answer.auroc_high)})"

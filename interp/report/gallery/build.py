@@ -59,7 +59,17 @@ PAGE = tuple(
 )
 """The page, the same for every run; in a gallery all of it lies in one folder."""
 
-CHANGED = ("before", "after", "n_before", "n_after", "n_tested", "n_rise", "n_fall", "least")
+CHANGED = (
+    "before",
+    "after",
+    "n_before",
+    "n_after",
+    "n_tested",
+    "n_rise",
+    "n_fall",
+    "least",
+    "in_classes",
+)
 """Of compare.json, what the overview tells."""
 
 

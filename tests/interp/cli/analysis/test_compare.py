@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -107,8 +108,6 @@ def test_a_latent_that_was_put_into_one_class_rises_there(
 def test_images_of_two_stores_are_paired_by_content_or_by_path(
     first: Run, second: Run, capsys: Any
 ) -> None:
-    import pandas as pd
-
     images = second.store / "images.parquet"
     frame = pd.read_parquet(images)
     frame["image_id"] = [f"{n:064x}" for n in range(len(frame))]
@@ -135,6 +134,26 @@ def test_two_domains_of_a_run(walk: Walk, tmp_path: Path, capsys: Any) -> None:
         if row["change"]:
             assert (shares[int(row["latent_id"])] > 0.5) == (row["change"] == "falls")
     assert "sketch -> photo" in capsys.readouterr().out
+
+
+def test_where_no_class_has_enough_images_all_of_them_are_told(
+    first: Run, second: Run, capsys: Any
+) -> None:
+    for run in (first, second):
+        images = run.store / "images.parquet"
+        frame = pd.read_parquet(images)
+        frame["label"] = [f"class {n // 3}" for n in range(len(frame))]
+        frame.to_parquet(images)
+    x = load_file(shard_path(second.store, 0))["x"]
+    model = SAE.load(second.sae)
+    step = 15.0 * float(model.scale) * model.W_dec[3].detach()
+    save_file({"x": x + step.to(x.dtype)}, shard_path(second.store, 0))
+    assert interp("compare", first.path, second.path, *CPU) == 0
+    found = read_changes(first.path)
+    assert found is not None
+    assert not found.in_classes
+    assert found.shown[0][:2] == (3, "")
+    assert "latents over all images tested" in capsys.readouterr().out
 
 
 def test_two_saes_whose_latents_stand_in_another_order(

@@ -23,7 +23,7 @@ def test_the_overview_tells_what_changes_and_blind_mode_does_not(
     counts = dict.fromkeys(("n_before", "n_after", "n_left_out", "n_classes", "n_tested"), 48)
     counts |= dict.fromkeys(("n_rise", "n_fall", "latents_rise", "latents_fall"), 2)
     sides = {"before": XSS[0], "after": "adapted", "clip_before": "a", "clip_after": "b"}
-    info = CompareInfo(**sides, **counts, pairing="path", least=0.15, shown=shown)
+    info = CompareInfo(**sides, **counts, pairing="path", in_classes=True, least=0.15, shown=shown)
     write_json(run / "compare/compare.json", dataclasses.asdict(info))
     build_gallery(Run(run))
     seen = Watched(browser, run)

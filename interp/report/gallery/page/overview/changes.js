@@ -11,7 +11,7 @@
     if (!found || G.review.isBlind()) return null;
     const images = found.n_before === found.n_after ? G.plural(found.n_before, "image") : `${G.count(found.n_before)} and ${G.plural(found.n_after, "image")}`;
     return el("section.panel.changes", {}, el("h2", {}, "What changes from ", text(found.before), " to ", text(found.after)),
-      el("p.caption", {}, `${images}, class by class: ${G.count(found.n_rise)} times a latent rises, ${G.count(found.n_fall)} times one falls, of ${G.count(found.n_tested)} pairs of class and latent; q below .05, by more than ${G.percent(found.least)} of its mean activation`),
+      el("p.caption", {}, `${images}, ${found.in_classes ? "class by class" : "all together"}: ${G.count(found.n_rise)} times a latent rises, ${G.count(found.n_fall)} times one falls, of ${found.in_classes ? `${G.count(found.n_tested)} pairs of class and latent` : G.plural(found.n_tested, "latent")}; q below .05, by more than ${G.percent(found.least)} of its mean activation`),
       el("div.figures", {}, side(index, "Rise", found.shown.filter(([, , difference]) => difference > 0)), side(index, "Fall", found.shown.filter(([, , difference]) => difference < 0))));
   };
 
