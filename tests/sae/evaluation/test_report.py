@@ -109,7 +109,7 @@ def test_the_report_is_one_flat_object_and_one_table() -> None:
 def test_a_store_without_classes_needs_no_clip(
     model: SAE, store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sae.clip.model.load_clip", None)
+    monkeypatch.setattr("sae.clip.store_images.load_clip", None)
     assert evaluate_run(model, store, tmp_path, CPU, n_zeroshot=100).zeroshot == {}
 
 

@@ -42,6 +42,7 @@ class ColourClip:
 
     name = "fake"
     sha = "0" * 16
+    adapter_sha = ""
     device = torch.device("cpu")
 
     def __init__(self) -> None:
@@ -347,7 +348,7 @@ def test_a_clip_of_other_weights_is_refused(store: EmbeddingStore) -> None:
 def test_the_report_of_a_run_holds_zero_shot_results(
     store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sae.clip.model.load_clip", lambda name, device: ColourClip())
+    monkeypatch.setattr("sae.clip.store_images.load_clip", lambda name, device: ColourClip())
     monkeypatch.setattr(evaluate, "held_out_rows", lambda model, store: np.arange(6))
     model = sae_to(None)
     cpu = torch.device("cpu")
@@ -367,7 +368,7 @@ def test_a_clip_that_cannot_be_loaded_is_told_before_the_work(
     def fail(name: str, device: str) -> None:
         raise UserError("no library")
 
-    monkeypatch.setattr("sae.clip.model.load_clip", fail)
+    monkeypatch.setattr("sae.clip.store_images.load_clip", fail)
     monkeypatch.setattr(evaluate, "evaluate", lambda *_: 1 / 0)
     monkeypatch.setattr(evaluate, "held_out_rows", lambda model, store: np.arange(6))
     with pytest.raises(UserError, match="no library; or add --no-zeroshot"):
