@@ -52,11 +52,12 @@ def control_scores(run_dir: Path, name: str) -> list[Score]:
 
 
 def side_by_side(run: Run) -> list[Row]:
-    """A row for each kind of labels that were scored by the run's newest judge."""
-    own = [line.score for line in run.results.score_lines]
-    if not own:
+    """A row for each kind of labels that were scored by the run's newest judge and in its way: the
+    means of fixed and of adaptive tests are never mixed."""
+    lines = run.results.score_lines
+    if not lines:
         return []
-    by = (own[-1].model, own[-1].prompt)
+    by = _way(lines[-1].score)
     rows = [_row("trained", run.results, "", by)]
     rows += [_row(name, Results(run.path / FOLDER / name), "", by) for name in PIPELINE]
     rows.append(_row("shuffled", run.results, "shuffled", by))
@@ -79,12 +80,17 @@ def flat(rows: Sequence[Row]) -> dict[str, float | int]:
     }
 
 
-def _row(name: str, results: Results, control: str, by: tuple[str, str]) -> Row:
+def _way(score: Score) -> tuple[str, str, bool]:
+    """Who judged, with which prompt, and whether the test was adaptive."""
+    return score.model, score.prompt, score.looks > 0
+
+
+def _row(name: str, results: Results, control: str, by: tuple[str, str, bool]) -> Row:
     newest = results.newest_explanations()
     last = {
         line.score.latent: line.score
         for line in results.score_lines
-        if line.score.control == control and (line.score.model, line.score.prompt) == by
+        if line.score.control == control and _way(line.score) == by
     }
     areas = [score.auroc for score in last.values() if score.failure is None]
     found = find_support(newest, last.values(), control).values()
