@@ -17,7 +17,7 @@ from interp.llm.repair import Answered, Asker
 from interp.llm.types import Question, ReplyError, VisionModel
 from interp.pictures.cache import HeatOf, Images
 from interp.pictures.grid import FIRST, SECOND
-from interp.pictures.painter import Layout, Painter
+from interp.pictures.painter import Layout, Painter, draw
 from interp.records.types import TOO_FEW, UNREADABLE, AnsweredBy, Evidence, Explanation
 
 
@@ -87,7 +87,7 @@ class VlmExplainer(Asker):
     async def explain(self, evidence: Evidence, images: Images) -> Explanation:
         """One label for one latent. Raises `LeakError` when an image is not of the explain side."""
         # Decoding and drawing must not hold up the requests in flight.
-        page = await asyncio.to_thread(self._page, evidence, images)
+        page = await asyncio.to_thread(self._drawn_page, evidence, images)
         latent = evidence.stats.latent
         if self._shows_too_little(page):
             chosen = choose_shown(evidence, self.config.show).positives
@@ -107,6 +107,12 @@ class VlmExplainer(Asker):
         if self._shows_too_little(page):
             return None
         return self._question(page, evidence.stats.latent)
+
+    def _drawn_page(self, evidence: Evidence, images: Images) -> Page:
+        page = self._page(evidence, images)
+        if not self._shows_too_little(page):
+            draw(page.drawn)
+        return page
 
     def _page(self, evidence: Evidence, images: Images) -> Page:
         shown = choose_shown(evidence, self.config.show)

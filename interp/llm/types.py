@@ -73,6 +73,47 @@ class Picture:
             return image.size
 
 
+class LatePicture(Picture):
+    """A picture of a known size that is drawn when its bytes are first asked for, or never.
+
+    An estimate of costs needs the size alone.
+    """
+
+    def __init__(self, size: tuple[int, int], draw: Callable[[], Picture]) -> None:
+        vars(self).update(size=size, _draw=draw)  # a frozen dataclass has no other way
+
+    @cached_property
+    def _drawn(self) -> Picture:
+        draw: Callable[[], Picture] = vars(self).pop("_draw")
+        return draw()
+
+    @property
+    def data(self) -> bytes:
+        """See `Picture`."""
+        return self._drawn.data
+
+    @property
+    def media_type(self) -> str:
+        """See `Picture`."""
+        return self._drawn.media_type
+
+    @property
+    def sha256(self) -> str:
+        """See `Picture`."""
+        return self._drawn.sha256
+
+    @property
+    def base64(self) -> str:
+        """See `Picture`."""
+        return self._drawn.base64
+
+    def __eq__(self, other: object) -> bool:
+        return self._drawn == (other._drawn if isinstance(other, LatePicture) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._drawn)
+
+
 @dataclass(frozen=True)
 class Question:
     """One request to one model. Equal questions have equal ledger keys."""

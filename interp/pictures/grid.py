@@ -66,12 +66,16 @@ def compose(
     """
     if not tiles or columns < 1 or cell not in CELLS:
         raise ValueError(f"{len(tiles)} tiles in {columns} columns of {cell} px; cells: {CELLS}")
-    rows = math.ceil(len(tiles) / columns)
-    page = Image.new("RGB", (columns * cell, rows * cell), (_STRIP,) * 3)
+    page = Image.new("RGB", grid_size(len(tiles), columns, cell), (_STRIP,) * 3)
     for slot, tile in enumerate(tiles):
         row, column = divmod(slot, columns)
         page.paste(_cell(tile, cell, background, twin), (column * cell, row * cell))
     return _encoded(page)
+
+
+def grid_size(n_tiles: int, columns: int, cell: int) -> tuple[int, int]:
+    """(width, height) of what `compose` draws, px."""
+    return columns * cell, math.ceil(n_tiles / columns) * cell
 
 
 def single(tile: Tile, cell: int = 224, background: int | None = None) -> Picture:

@@ -6,12 +6,13 @@ by the image, whatever its size; `interp.llm.cost.tokens.cheaper_layout` says wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Literal
 
-from interp.llm.types import Picture
+from interp.llm.types import LatePicture, Picture
 from interp.pictures.cache import CACHE_BYTES, Lru
-from interp.pictures.grid import Tile, compose, single
+from interp.pictures.grid import Tile, compose, grid_size, single
 
 Layout = Literal["grid", "separate"]
 
@@ -42,24 +43,25 @@ class Painter:
     ) -> tuple[str | Picture, ...]:
         """What shows the tiles under a title ("First set"), with a twin where they have heat maps.
 
+        A picture is drawn when its bytes are first asked for; `draw` does it at once.
         `background`: see `grid.compose`; `only_outlined`: the twin alone.
         """
         if not tiles:
             return ()
         if only_outlined:
-            return tuple(map(_ready, self._outlined(tiles, background)))
-        drawn = self._grids if self.layout == "grid" else self._singles
-        return tuple(_ready(part) for part in drawn(tiles, background, title))
+            return tuple(self._outlined(tiles, background))
+        shown = self._grids if self.layout == "grid" else self._singles
+        return tuple(shown(tiles, background, title))
 
     def _grids(
         self, tiles: Sequence[Tile], background: int | None, title: str
     ) -> Iterator[str | Picture]:
         if title:
             yield f"{title}:"
-        yield compose(tiles, self._columns, self._cell, background)
+        yield self._grid(tiles, background)
         if any(tile.heat is not None for tile in tiles):
             yield f"{title or 'The same'} with outlines:"
-            yield compose(tiles, self._columns, self._cell, background, twin=True)
+            yield self._grid(tiles, background, twin=True)
 
     def _singles(
         self, tiles: Sequence[Tile], background: int | None, title: str
@@ -75,13 +77,24 @@ class Painter:
 
     def _outlined(self, tiles: Sequence[Tile], background: int | None) -> Iterator[str | Picture]:
         if self.layout == "grid":
-            yield compose(tiles, self._columns, self._cell, background, twin=True)
+            yield self._grid(tiles, background, twin=True)
             return
         for tile in tiles:
             yield f"Picture {tile.letter}:"
             yield self._single(tile, background)
 
+    def _grid(
+        self, tiles: Sequence[Tile], background: int | None, *, twin: bool = False
+    ) -> Picture:
+        columns, cell = self._columns, self._cell
+        drawn = partial(compose, tiles, columns, cell, background, twin=twin)
+        return LatePicture(grid_size(len(tiles), columns, cell), drawn)
+
     def _single(self, tile: Tile, background: int | None) -> Picture:
+        drawn = partial(self._draw_single, tile, background)
+        return LatePicture((self._cell, self._cell), drawn)
+
+    def _draw_single(self, tile: Tile, background: int | None) -> Picture:
         if not tile.image_id:
             return single(tile, self._cell, background)
         heat = tile.heat and (tile.heat.values.shape, tile.heat.values.tobytes(), tile.heat.view)
@@ -89,11 +102,11 @@ class Painter:
         return self._encoded.get(key, lambda: single(tile, self._cell, background))
 
 
-def _ready(part: str | Picture) -> str | Picture:
-    """Work out here, in the drawing thread, what the event loop would stop for when it sends."""
-    if isinstance(part, Picture):
-        _ = part.sha256, part.base64, part.size
-    return part
+def draw(parts: Iterable[str | Picture]) -> None:
+    """Work out here, in a drawing thread, what the event loop would stop for when it sends."""
+    for part in parts:
+        if isinstance(part, Picture):
+            _ = part.sha256, part.base64, part.size
 
 
 def _memory(picture: Picture) -> int:

@@ -12,7 +12,7 @@ from interp.llm.prompts import fingerprint, render
 from interp.llm.repair import Asker
 from interp.llm.types import Question, ReplyError, VisionModel
 from interp.pictures.grid import FIRST, Tile
-from interp.pictures.painter import Layout, Painter
+from interp.pictures.painter import Layout, Painter, draw
 from interp.records.tasks import DETECT
 from interp.score.answer import detect_schema
 from interp.score.judge import Judgement
@@ -72,7 +72,7 @@ class GridAsker(Asker):
 
         `pose` reads and draws the pictures, in a thread; None where none can be read.
         """
-        question = await asyncio.to_thread(pose)
+        question = await asyncio.to_thread(_drawn, pose)
         if question is None:
             return Judgement({})
         codes = question.codes
@@ -123,6 +123,13 @@ class GridAsker(Asker):
             about=about,
         )
         return GridQuestion(asked, wanted, n)
+
+
+def _drawn(pose: Callable[[], GridQuestion | None]) -> GridQuestion | None:
+    question = pose()
+    if question is not None:
+        draw(question.asked.parts)
+    return question
 
 
 def _is_whole(graded: Graded) -> bool:

@@ -20,7 +20,7 @@ from interp.llm.server.client import ChatModel, ClientConfig
 from interp.llm.types import Picture
 from interp.pictures import painter as layouts
 from interp.pictures.grid import CELLS, FIRST, Tile, compose, single
-from interp.pictures.painter import Layout, Painter
+from interp.pictures.painter import Layout, Painter, draw
 from sae.data.view import Heat
 from tests.support.interp.explaining import ColourSource, colour_of
 from tests.support.servers.loopback import Loopback
@@ -48,6 +48,24 @@ def pictures(parts: tuple[str | Picture, ...]) -> list[Picture]:
 
 def words(parts: tuple[str | Picture, ...]) -> list[str]:
     return [part for part in parts if isinstance(part, str)]
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Tile]:
+    """The first tile of each picture that was drawn."""
+    seen: list[Tile] = []
+
+    def draw_one(tile: Tile, *how: int) -> Picture:
+        seen.append(tile)
+        return single(tile, *how)
+
+    def draw_grid(tiles: list[Tile], *how: int, twin: bool) -> Picture:
+        seen.append(tiles[0])
+        return compose(tiles, *how, twin=twin)
+
+    monkeypatch.setattr(layouts, "single", draw_one)
+    monkeypatch.setattr(layouts, "compose", draw_grid)
+    return seen
 
 
 # A single picture
@@ -97,7 +115,7 @@ def test_a_grid_is_one_picture_under_its_title() -> None:
 def test_separate_pictures_stand_each_under_its_letter() -> None:
     parts = Painter("separate", 4, 224).parts(tiles(), 255, "First set")
     assert words(parts) == ["First set.\nPicture A:", "Picture B:", "Picture C:", "Picture D:"]
-    assert [type(part) for part in parts] == [str, Picture] * 4
+    assert [isinstance(part, Picture) for part in parts] == [False, True] * 4
     for picture, colour in zip(pictures(parts), COLOURS, strict=True):
         assert np.abs(pixels(picture) - colour).max() < 8
 
@@ -134,32 +152,37 @@ def test_no_tiles_are_shown_by_nothing_at_all(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize("layout", ["grid", "separate"])
-def test_what_sending_needs_is_worked_out_while_drawing(layout: Layout) -> None:
-    for picture in pictures(Painter(layout, 4, 224).parts(tiles())):
-        assert {"sha256", "base64", "size"} <= set(vars(picture))
+def test_a_picture_is_drawn_when_it_is_asked_for_and_its_size_is_known_before(
+    layout: Layout, drawn: list[object]
+) -> None:
+    shown = pictures(Painter(layout, 3, 224).parts(tiles(HEAT)))
+    sizes = [picture.size for picture in shown]
+    assert drawn == []
+    assert sizes == [Image.open(io.BytesIO(picture.data)).size for picture in shown]
+    assert len(drawn) == len(shown)
+
+
+@pytest.mark.parametrize("layout", ["grid", "separate"])
+def test_what_sending_needs_is_worked_out_while_drawing(
+    layout: Layout, drawn: list[object]
+) -> None:
+    parts = Painter(layout, 4, 224).parts(tiles())
+    draw(parts)
+    n = len(drawn)
+    for picture in pictures(parts):
+        assert {"sha256", "base64"} <= set(vars(vars(picture)["_drawn"]))
+    assert len(drawn) == n > 0
 
 
 # The cache
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Tile]:
-    """Each single picture that was drawn."""
-    seen: list[Tile] = []
-
-    def draw(tile: Tile, *how: int) -> Picture:
-        seen.append(tile)
-        return single(tile, *how)
-
-    monkeypatch.setattr(layouts, "single", draw)
-    return seen
 
 
 def test_the_same_image_is_encoded_once_whatever_its_letter(drawn: list[Tile]) -> None:
     painter = Painter("separate", 4, 224)
     first = pictures(painter.parts(tiles(), 255))
     again = pictures(painter.parts([tile._replace(letter="M") for tile in tiles()], 255))
-    assert all(one is two for one, two in zip(first, again, strict=True))
+    pairs = zip(first, again, strict=True)
+    assert all(one.data is two.data and one.base64 is two.base64 for one, two in pairs)
     assert len(drawn) == 4
 
 
@@ -169,17 +192,17 @@ def test_other_margins_and_other_outlines_are_other_pictures(drawn: list[Tile]) 
     heats = [None, HEAT, Heat(VALUES, "crop"), *(Heat(other, "squash") for other in others)]
     for heat in heats:
         for background in (255, 128, None):
-            painter.parts([Tile("A", image, heat, "one")], background)
+            draw(painter.parts([Tile("A", image, heat, "one")], background))
     plain, outlined = 3, 3 * (len(heats) - 1)
     assert len(drawn) == plain + outlined
-    painter.parts([Tile("A", image, image_id="two")], 255)
+    draw(painter.parts([Tile("A", image, image_id="two")], 255))
     assert len(drawn) == plain + outlined + 1
 
 
 def test_an_image_without_an_id_is_drawn_each_time(drawn: list[Tile]) -> None:
     painter = Painter("separate", 4, 224)
     for colour in ("red", "blue"):
-        painter.parts([Tile("A", Image.new("RGB", (30, 30), colour))])
+        draw(painter.parts([Tile("A", Image.new("RGB", (30, 30), colour))]))
     assert [tile.image.getpixel((0, 0)) for tile in drawn] == [(255, 0, 0), (0, 0, 255)]
 
 

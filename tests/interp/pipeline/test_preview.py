@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from interp.pictures import painter
 from tests.support.commands import Walk, interp
 from tests.support.servers.loopback import Loopback
 from tests.support.servers.loopback_answers import Request
@@ -125,7 +126,14 @@ def test_scoring_is_estimated_too(server, run, tmp_path):
     assert 0 < told(figures)["score-foils/usd"] < told(figures)["usd"]
 
 
-def test_an_estimate_opens_no_socket_and_says_what_is_not_known(run, no_sockets, capsys):
+def test_an_estimate_opens_no_socket_draws_nothing_and_says_what_is_not_known(
+    run, no_sockets, capsys, monkeypatch
+):
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("a picture was drawn")
+
+    monkeypatch.setattr(painter, "compose", refuse)
+    monkeypatch.setattr(painter, "single", refuse)
     url = "http://127.0.0.1:9/v1"
     command = ("explain", "--run", run, "--model", "somebody/unknown", "--base-url", url)
     assert interp(*command, "--estimate") == 0
