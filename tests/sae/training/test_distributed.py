@@ -1,4 +1,4 @@
-"""Two processes under torchrun, connected by gloo, on this machine's CPU."""
+"""Two processes, connected by gloo, on this machine's CPU: under torchrun, or forked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,12 +17,13 @@ import torch
 
 from sae.core import distributed
 from sae.core.distributed import Ranks
-from sae.core.errors import USAGE
+from sae.core.errors import FAILURES, USAGE
 from sae.core.files import read_jsonl
 from sae.data.store import EmbeddingStore
 from tests.support.commands import sae
 from tests.support.paths import ROOT
-from tests.support.sae.recorded_steps import record
+from tests.support.sae.ranks import Pair
+from tests.support.sae.recorded_steps import compare_rank, record
 from tests.support.sae.stores import oracle, write_store
 
 SMALL = ["--n-latents", "96", "--k", "3", "--batch-size", "65", "--dead-after", "130"]
@@ -49,37 +52,45 @@ def torchrun(*words: object, module: str = "sae") -> subprocess.Popen[str]:
 
 
 def long_training(store: EmbeddingStore) -> list[object]:
-    """1,200 steps: there is time to stop them."""
+    """600 steps: there is time to stop them."""
     words: list[object] = ["train", store.path, *SMALL, "--backend", "plain"]
-    words[words.index(str(65 * 40))] = str(65 * 1200)
+    words[words.index(str(65 * 40))] = str(65 * 600)
     return words
 
 
-def wait_for_rows(process: subprocess.Popen[str], out: Path) -> None:
+def wait_for_rows(is_alive: Callable[[], bool], out: Path) -> None:
     """Until the training has logged twice."""
     while len(read_jsonl(out / "train.jsonl")) < 2:
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert is_alive()
         time.sleep(0.02)
 
 
 @pytest.mark.parametrize(
-    "variant",
+    ("variant", "launcher"),
     [
-        pytest.param(["--backend", "sparse"], marks=pytest.mark.slow),
-        ["--activation", "batch_topk", "--matryoshka", "24,48"],
+        pytest.param(["--backend", "sparse"], "torchrun", marks=pytest.mark.slow),
+        (["--activation", "batch_topk", "--matryoshka", "24,48"], "fork"),
     ],
 )
 def test_two_processes_train_the_same_sae_as_one(
-    store: EmbeddingStore, tmp_path: Path, variant: list[str], monkeypatch: pytest.MonkeyPatch
+    store: EmbeddingStore, tmp_path: Path, variant: list[str], launcher: str
 ) -> None:
     words = ["train", store.path, *SMALL, *variant, "--out"]
     states, differences = tmp_path / "states", tmp_path / "differences"
-    record(monkeypatch, states)
-    assert sae(*words, tmp_path / "one") == 0
-    command = [states, differences, *words, tmp_path / "two"]
-    with torchrun(*command, module="tests.support.sae.recorded_steps") as process:
-        said, complained = process.communicate(timeout=600)
-    assert process.returncode == 0, complained
+    with pytest.MonkeyPatch.context() as patch:
+        record(patch, states)
+        assert sae(*words, tmp_path / "one") == 0
+    words.append(tmp_path / "two")
+    if launcher == "torchrun":
+        module = "tests.support.sae.recorded_steps"
+        with torchrun(states, differences, *words, module=module) as process:
+            said, complained = process.communicate(timeout=600)
+        assert process.returncode == 0, complained
+    else:
+        hold = partial(compare_rank, states, differences)
+        pair = Pair(words, tmp_path / "said", hold)
+        assert pair.end() == [0, 0], pair.text("err")
+        said, complained = pair.text("out"), pair.text("err")
     engine = "sparse" if "sparse" in variant else "plain"
     # The first process speaks, the other is silent.
     assert said.count(f"trained with the {engine} engine: 96 latents") == 1
@@ -101,7 +112,7 @@ def test_ctrl_c_stops_both_at_one_step_and_either_number_of_processes_goes_on(
     out = tmp_path / "two"
     words = long_training(store)
     with torchrun(*words, "--out", out) as process:
-        wait_for_rows(process, out)
+        wait_for_rows(lambda: process.poll() is None, out)
         os.killpg(process.pid, signal.SIGINT)
         _, complained = process.communicate(timeout=600)
     assert process.returncode != 0
@@ -119,8 +130,27 @@ def test_a_lost_process_is_one_line_on_the_other_and_the_first_keeps_its_work(
 ) -> None:
     out = tmp_path / "two"
     words = long_training(store)
+    pair = Pair([*words, "--out", out], tmp_path / "said")
+    wait_for_rows(lambda: pair.children[lost].is_alive(), out)
+    pair.children[lost].kill()
+    pair.end()
+    assert pair.children[1 - lost].exitcode == FAILURES
+    (line,) = [line for line in pair.text("err").splitlines() if "another process" in line]
+    assert "the same command goes on from the last checkpoint" in line
+    assert "a bug in the program" not in pair.text("err")
+    if lost != 0:
+        _goes_on(words, out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [1, 0])
+def test_a_process_lost_under_torchrun_is_one_line_too(
+    store: EmbeddingStore, tmp_path: Path, lost: int
+) -> None:
+    out = tmp_path / "two"
+    words = long_training(store)
     with torchrun(*words, "--out", out) as process:
-        wait_for_rows(process, out)
+        wait_for_rows(lambda: process.poll() is None, out)
         os.kill(rank_of(process.pid, lost), signal.SIGKILL)
         _, complained = process.communicate(timeout=600)
     # torchrun ends it as soon as the other is lost, which may be before it finds out by itself.
@@ -131,11 +161,15 @@ def test_a_lost_process_is_one_line_on_the_other_and_the_first_keeps_its_work(
         assert "the same command goes on from the last checkpoint" in ours[0]
     assert "a bug in the program" not in complained
     if lost != 0:
-        assert len(list((out / "checkpoints").iterdir())) == 1
-        assert sae(*words, "--out", out) == 0
-        steps = [row["step"] for row in read_jsonl(out / "train.jsonl")]
-        assert steps == sorted(set(steps))
-        assert len(steps) == 100
+        _goes_on(words, out)
+
+
+def _goes_on(words: list[object], out: Path) -> None:
+    assert len(list((out / "checkpoints").iterdir())) == 1
+    assert sae(*words, "--out", out) == 0
+    steps = [row["step"] for row in read_jsonl(out / "train.jsonl")]
+    assert steps == sorted(set(steps))
+    assert len(steps) == 100
 
 
 def rank_of(parent: int, rank: int) -> int:

@@ -65,6 +65,11 @@ def compare(monkeypatch: pytest.MonkeyPatch, folder: Path, out: Path) -> None:
     monkeypatch.setattr(Trainer, "step", compared)
 
 
+def compare_rank(states: Path, differences: Path, rank: int) -> None:
+    """`compare` in a process that ends with this training; one file of differences a rank."""
+    compare(pytest.MonkeyPatch(), states, Path(f"{differences}.{rank}"))
+
+
 def _state_of(trainer: Trainer) -> dict[str, dict[str, Tensor]]:
     state = {"model": trainer.model.state_dict(), "trainer": trainer.state()}
     return {of: {name: value.clone() for name, value in s.items()} for of, s in state.items()}
@@ -76,7 +81,6 @@ def _distance(a: Any, b: Any) -> float:
 
 if __name__ == "__main__":
     states, differences, *words = sys.argv[1:]
-    with pytest.MonkeyPatch.context() as patch:
-        compare(patch, Path(states), Path(f"{differences}.{os.environ['RANK']}"))
-        sys.argv = ["sae", *words]
-        sys.exit(main())
+    compare_rank(Path(states), Path(differences), int(os.environ["RANK"]))
+    sys.argv = ["sae", *words]
+    sys.exit(main())
