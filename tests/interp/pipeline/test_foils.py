@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -39,6 +41,9 @@ N, N_EACH = len(WORDS), 70
 N_ACTIVE = 24
 """On either side, of each word."""
 N_RIGHT = N - 3
+N_FEW = 12
+FEW = ("--latents", f"0-{N_FEW - 1}")
+"""Enough where it is counted what is asked, and not which labels are supported."""
 LABELS = [*WORDS[:N_RIGHT], *WORDS[1:3], "an interesting picture"]
 """By latent: right, of another latent, of nothing."""
 
@@ -96,13 +101,24 @@ def judge(run: Path, server: Loopback, *more: object) -> int:
     return interp("score", *where, "--layout", "grid", "--price", "1,4", *more)
 
 
+class Judged(NamedTuple):
+    """A run that a judge of the known rates is through with. Read-only."""
+
+    run: Path
+    figures: dict[str, Any]
+    """Of --json."""
+    said: str
+    """What was printed."""
+    n_with_foils: int
+
+
 @pytest.fixture(scope="module")
-def judged(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run as it is when a judge of the known rates is through with it."""
-    run = copy(made, tmp_path_factory.mktemp("judged"))
-    with Loopback(refuse=CodedVlm(is_true, 0.95, 0.05)) as server:
-        assert judge(run, server) == OK
-    return run
+def judged(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Judged:
+    run, said = copy(made, tmp_path_factory.mktemp("judged")), io.StringIO()
+    figures = run.with_name("figures.json")
+    with Loopback(refuse=CodedVlm(is_true, 0.95, 0.05)) as server, redirect_stdout(said):
+        assert judge(run, server, "--json", figures) == OK
+        return Judged(run, json.loads(figures.read_text()), said.getvalue(), with_foils(server))
 
 
 def support_of(run: Path) -> dict[int, Support]:
@@ -115,12 +131,8 @@ def with_foils(server: Loopback) -> int:
     return sum("rule_2: <<<" in " ".join(chat.texts) for chat in server.chats)
 
 
-def test_good_labels_are_supported_and_shuffled_or_generic_ones_are_not(
-    run: Path, server: Loopback, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    said = tmp_path / "figures.json"
-    assert judge(run, server, "--json", said) == OK
-    found, figures = support_of(run), json.loads(said.read_text())
+def test_good_labels_are_supported_and_shuffled_or_generic_ones_are_not(judged: Judged) -> None:
+    found, figures = support_of(judged.run), judged.figures
     right, wrong = [[found[n].state for n in part] for part in (range(N_RIGHT), range(N_RIGHT, N))]
     assert right.count("supported") >= 0.8 * N_RIGHT
     assert "supported" not in wrong
@@ -129,12 +141,11 @@ def test_good_labels_are_supported_and_shuffled_or_generic_ones_are_not(
     assert figures["nulls/shuffled"] == pytest.approx(0.5, abs=0.02)
     assert figures["retest/foil_shift"] == 0
     assert figures["canary/passed"] == 1
-    told = capsys.readouterr()
-    assert "with foils in the question a grade is 0.0 points higher" in told.out
-    assert f"only {3 * LEAST_LATENTS} other labels were there to rank with" in told.out
-    assert "100.0% passed" in told.out
-    kept = [row["nulls"] for row in read_jsonl(run / "scores.jsonl") if row["nulls"]]
-    assert len(kept) == LEAST_LATENTS == with_foils(server) / 4
+    assert "with foils in the question a grade is 0.0 points higher" in judged.said
+    assert f"only {3 * LEAST_LATENTS} other labels were there to rank with" in judged.said
+    assert "100.0% passed" in judged.said
+    kept = [row["nulls"] for row in read_jsonl(judged.run / "scores.jsonl") if row["nulls"]]
+    assert len(kept) == LEAST_LATENTS == judged.n_with_foils / 4
     assert {null["how"] for null in kept} == {"foils"}
     assert all(one["kind"] == "shuffled" for null in kept for one in null["nulls"])
 
@@ -143,19 +154,22 @@ def test_nothing_is_paid_twice_whatever_is_at_work_and_the_estimate_counts_it(
     run: Path, server: Loopback, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = tmp_path / "estimate.json"
-    assert judge(run, server, "--estimate", "--json", said) == OK
+    assert judge(run, server, *FEW, "--estimate", "--json", said) == OK
     assert server.chats == []
     estimate, told = json.loads(said.read_text()), capsys.readouterr().out
-    assert "of it for nulls: labels of other latents in 80 requests on 20 latents" in told
+    assert (
+        f"of it for nulls: labels of other latents in {4 * N_FEW} requests on {N_FEW} latents"
+        in told
+    )
     assert "nulls and checks of the judge (+" in told
-    assert judge(run, server, "--limit", 7, "--concurrency", 16) == OK
-    assert judge(run, server, "--concurrency", 16) == OK
+    assert judge(run, server, *FEW, "--limit", 4, "--concurrency", 16) == OK
+    assert judge(run, server, *FEW, "--concurrency", 16) == OK
     asked = [chat for chat in server.chats if "Which colour" not in chat.texts[-1]]
     n_asked = estimate["in_all/n_requests"]
     assert len({chat.digest for chat in asked}) == len(asked) == n_asked
     assert with_foils(server) == estimate["score-foils/n_requests"]
     n, written = len(server.chats), (run / "tasks.jsonl").read_bytes()
-    assert judge(run, server) == OK
+    assert judge(run, server, *FEW) == OK
     assert len(server.chats) == n
     assert (run / "tasks.jsonl").read_bytes() == written
 
@@ -176,29 +190,29 @@ def test_one_question_at_a_time_writes_the_same_bytes(
 def test_without_nulls_questions_are_what_they_were_and_foils_come_on_top(
     run: Path, server: Loopback, tmp_path: Path
 ) -> None:
-    assert judge(run, server, "--nulls", "none", "--canary-share", 0) == OK
+    assert judge(run, server, *FEW, "--nulls", "none", "--canary-share", 0) == OK
     assert with_foils(server) == 0
     assert support_of(run) == {}
     n = len(server.chats)
-    assert judge(run, server) == OK
+    assert judge(run, server, *FEW) == OK
     more = server.chats[n:]
-    assert with_foils(server) == 4 * LEAST_LATENTS  # the others' answers are valid still
+    assert with_foils(server) == 4 * N_FEW  # the others' answers are valid still
     canaries = sum("<<<solid black triangle>>>" in " ".join(chat.texts) for chat in more)
-    assert len(more) == 4 * LEAST_LATENTS + canaries
-    assert len(support_of(run)) == N
-    assert judge(run, server, "--nulls", "none") == OK
+    assert len(more) == 4 * N_FEW + canaries
+    assert len(support_of(run)) == N_FEW
+    assert judge(run, server, *FEW, "--nulls", "none") == OK
     assert len(server.chats) == n + len(more)
 
 
 def test_foils_without_grades_and_refusals_do_the_label_no_harm(
-    made: Path, judged: Path, vlm: CodedVlm, server: Loopback, tmp_path: Path
+    made: Path, judged: Judged, vlm: CodedVlm, server: Loopback, tmp_path: Path
 ) -> None:
-    whole = support_of(judged)
+    whole = support_of(judged.run)
     vlm.silent, vlm.refused = frozenset(WORDS[:8]), frozenset(WORDS[8:9])
     other = copy(made, tmp_path / "other")
     assert judge(other, server, "--max-failures", 1) == OK
     scores = {row["latent"]: row for row in read_jsonl(other / "scores.jsonl")}
-    before = {row["latent"]: row for row in read_jsonl(judged / "scores.jsonl")}
+    before = {row["latent"]: row for row in read_jsonl(judged.run / "scores.jsonl")}
     for latent in set(scores) - {8}:
         assert scores[latent]["auroc"] == before[latent]["auroc"]
         assert scores[latent]["n_missing"] == 0
@@ -218,7 +232,7 @@ def test_foils_that_move_the_labels_own_grades_are_complained_about(
     run: Path, vlm: CodedVlm, server: Loopback, capsys: pytest.CaptureFixture[str]
 ) -> None:
     vlm.pull = 9
-    assert judge(run, server, "--foil-share", 1, "--retest-share", 0.25) == OK
+    assert judge(run, server, *FEW, "--foil-share", 1, "--retest-share", 0.25) == OK
     said = capsys.readouterr()
     assert "with foils in the question a grade is 9.0 [9.0, 9.0] points higher" in said.out
     assert "foils in a question change the label's own grades by +9.0 points" in said.err
@@ -234,11 +248,11 @@ def test_a_judge_that_slips_by_a_letter_or_does_not_look_fails_the_canaries(
 ) -> None:
     for name, value in fault.items():
         setattr(vlm, name, value)
-    kept = ("--nulls", "none", "--retest-share", 0, "--alone-share", 0)
+    kept = (*FEW, "--nulls", "none", "--retest-share", 0, "--alone-share", 0)
     assert judge(run, server, *kept, "--canary-share", 0.25) == OK
-    found = re.search(rf"the judge failed (\d+) of {N} canaries", capsys.readouterr().err)
+    found = re.search(rf"the judge failed (\d+) of {N_FEW} canaries", capsys.readouterr().err)
     assert found
-    assert int(found.group(1)) >= 0.9 * N
+    assert int(found.group(1)) >= 0.9 * N_FEW
 
 
 def test_a_run_of_ten_latents_has_a_canary_and_a_share_of_nought_none(
@@ -265,7 +279,7 @@ def test_nulls_that_a_judge_cannot_grade_are_refused(
     assert server.chats == []
 
 
-KEPT = ("--nulls", "none", "--retest-share", 0, "--alone-share", 0, "--canary-share", 0.05)
+KEPT = (*FEW, "--nulls", "none", "--retest-share", 0, "--alone-share", 0, "--canary-share", 0.1)
 
 
 def moments(server: Loopback) -> list[str]:
@@ -287,14 +301,14 @@ def test_canaries_stand_before_half_way_and_after_and_a_steady_judge_passes(
     n = json.loads(said.read_text())["canary/repeated"]
     runs = [(key, len(list(some))) for key, some in groupby(turns)]
     n_all = estimate["score-canary/n_requests"]
-    assert runs == [("c", n), ("-", 2 * N), ("c", n), ("-", 2 * N), ("c", n_all)]
+    assert runs == [("c", n), ("-", 2 * N_FEW), ("c", n), ("-", 2 * N_FEW), ("c", n_all)]
     assert 3 <= n <= n_all
     told = capsys.readouterr()
     assert f"{n:.0f} canaries asked again: 100% passed at the start (error 0.0)" in told.out
     assert "the judge has changed" not in told.err
     whole = (run / "scores.jsonl").read_bytes()
     other = copy(made, tmp_path / "in parts")  # the moments are those of all labels, not of a call
-    for limit in (5, 10, 5, N):
+    for limit in (3, 5, 2, N_FEW):
         assert judge(other, server, *KEPT, "--limit", limit, "--json", said) == OK
     assert (other / "scores.jsonl").read_bytes() == whole
     again = moments(server)[len(turns) :]
@@ -312,7 +326,7 @@ def test_a_judge_that_changes_under_way_is_said_aloud_and_recorded(
     capsys: pytest.CaptureFixture[str],
     at: str,
 ) -> None:
-    vlm.worse_after = {"half way": N, "end": 3 * N}[at]
+    vlm.worse_after = {"half way": N_FEW, "end": 3 * N_FEW}[at]
     said = tmp_path / "figures.json"
     judge(run, server, *KEPT, "--concurrency", 1, "--json", said)
     told = capsys.readouterr()
@@ -328,6 +342,6 @@ def test_a_judge_that_changes_under_way_is_said_aloud_and_recorded(
 
 
 def test_a_run_that_was_begun_without_them_has_no_start(run: Path, server: Loopback) -> None:
-    assert judge(run, server, *KEPT[:-1], 0, "--limit", 5) == OK
+    assert judge(run, server, *KEPT[:-1], 0, "--limit", 3) == OK
     assert judge(run, server, *KEPT) == OK
     assert {row["kind"] for row in read_jsonl(run / "tasks.jsonl")} == {"canary"}
