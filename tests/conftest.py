@@ -12,18 +12,20 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before torch is imported: workers side by side (`-n auto`) must not take the cores of each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-import torch
 
-from sae.clip.model import Clip, load_clip
 from tests.support.commands import Walk, interp, sae
-from tests.support.sae.embedded import Images, found
-from tests.support.sae.small_clip import small_clip, write_images
-from tests.support.servers.fake_hub import TOKEN, FakeHub
+from tests.support.unchanged import unchanged
+
+if TYPE_CHECKING:  # torch and open_clip take seconds, also of a process that only deals out tests
+    from sae.clip.model import Clip
+    from tests.support.sae.embedded import Images
+    from tests.support.servers.fake_hub import FakeHub
 
 NOT_UNIT = {"subprocess", "multiprocessing", "Loopback", "FakeHub", "sae", "interp"}
 """Names in a test's file, or fixtures of a test, that start a process, a server or a command."""
@@ -96,7 +98,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="session")
-def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
+def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walk]:
     """300 drawings, the tiny CLIP, 16 latents, collected. Read-only: copy what you change."""
     folder = tmp_path_factory.mktemp("walk")
     made = Walk(folder / "world", folder / "store", folder / "sae", folder / "run")
@@ -107,13 +109,16 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
     assert sae("train", made.store, "--out", made.sae, *latents) == 0
     wide = ("--dense-above", 0.9)
     assert interp("collect", made.sae, made.store, "--run", made.run, *wide) == 0
-    return made
+    with unchanged(*made):
+        yield made
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     """An empty hub, with a token for it and a cache of its own."""
     import huggingface_hub.constants as hf
+
+    from tests.support.servers.fake_hub import TOKEN, FakeHub
 
     monkeypatch.setattr(hf, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
     monkeypatch.setattr(hf, "HF_TOKEN_PATH", str(tmp_path / "no-login"))
@@ -128,6 +133,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For the models of one file of tests."""
+    import torch
+
     torch.set_num_threads(1)  # children are forked, and must not wait for threads left behind
     return tmp_path_factory.mktemp("clips")
 
@@ -135,12 +142,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def clip(folder: Path) -> Clip:
     """A small ViT with random weights."""
+    from sae.clip.model import load_clip
+    from tests.support.sae.small_clip import small_clip
+
     return load_clip(small_clip(folder / "vit"), "cpu")
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> Images:
     """12 sketches and 11 photos, all different."""
+    from tests.support.sae.embedded import found
+    from tests.support.sae.small_clip import write_images
+
     return found(
         tmp_path, write_images(tmp_path / "sketch", 12), write_images(tmp_path / "photo", 11, 1)
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from tests.support.paths import BENCHMARKS
 
 sys.path.append(str(BENCHMARKS))
 
-from train_speed import figures, measure, table
+from train_speed import figures, main, measure, table
 from train_systems import Task, dense, ours
 
 TIMES = {"dense": [8.0, 10.0, 12.0], "sparsify": [4.0, 6.0, 5.0], "sparse": [1.0, 2.0, 9.0]}
@@ -57,7 +56,9 @@ def test_the_dense_reference_and_the_engines_start_at_the_same_loss(n_dead: int)
         assert float(ours(task, backend)(x).fvu) == pytest.approx(expected, rel=1e-5)  # type: ignore[attr-defined, arg-type]
 
 
-def test_the_benchmark_runs_and_writes_what_it_printed(tmp_path: Path) -> None:
+def test_the_benchmark_runs_and_writes_what_it_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = tmp_path / "speed.json"
     systems = "dense,plain,sparse float32,sparse bfloat16,sparse BatchTopK"
     sizes = [
@@ -74,22 +75,22 @@ def test_the_benchmark_runs_and_writes_what_it_printed(tmp_path: Path) -> None:
         "--n-dead",
         "9",
     ]
-    command = [sys.executable, str(BENCHMARKS / "train_speed.py"), *sizes]
-    done = subprocess.run(
-        [*command, "--systems", systems, "--json", str(found)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    words = [*sizes, "--systems", systems, "--json", str(found)]
+    monkeypatch.setattr(sys, "argv", ["train_speed.py", *words])
+    main()
+    said = capsys.readouterr().out
     figures = json.loads(found.read_text(encoding="utf-8"))
     assert figures["n_dead"] == 9
     assert "version of torch" in figures
     for name in systems.split(","):
-        assert f"| {name} | {figures[f'{name}: ms']:.1f} |" in done.stdout
+        assert f"| {name} | {figures[f'{name}: ms']:.1f} |" in said
 
 
-def test_an_unknown_system_is_refused_by_name() -> None:
-    command = [sys.executable, str(BENCHMARKS / "train_speed.py"), "--systems", "sparze"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "sparze not known, or not installed (extra bench)" in done.stderr
+def test_an_unknown_system_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train_speed.py", "--systems", "sparze"])
+    with pytest.raises(SystemExit) as refused:
+        main()
+    assert refused.value.code == 2
+    assert "sparze not known, or not installed (extra bench)" in capsys.readouterr().err

@@ -29,7 +29,9 @@ WRITERS: dict[str, Command] = {
     "embed": lambda walk, out: sae(
         "embed", "--domain", f"photo={walk.world / 'photo'}", "--out", out, "--workers", 0
     ),
-    "train": lambda walk, out: sae("train", walk.store, "--out", out, "--n-latents", 8, "--k", 1),
+    "train": lambda walk, out: sae(
+        "train", walk.store, "--out", out, "--n-latents", 8, "--k", 1, "--epochs", 2
+    ),
     "train --overwrite": lambda walk, out: sae(
         "train", walk.store, "--out", out, "--n-latents", 8, "--k", 1, "--overwrite"
     ),

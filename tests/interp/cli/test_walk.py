@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shlex
@@ -10,7 +11,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,6 +36,7 @@ from tests.support.paths import ROOT
 from tests.support.sae.small_clip import small_clip
 from tests.support.servers.loopback import Loopback
 from tests.support.servers.loopback_answers import Fault
+from tests.support.unchanged import unchanged
 
 CANARY = "sk-or-canary-0123456789abcdef"
 
@@ -43,6 +48,34 @@ def run(walk: Walk) -> Path:
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(walk.run, copy)
     return copy
+
+
+class Paid(NamedTuple):
+    """A run that a server has explained and judged. Read-only: copy what you change."""
+
+    run: Path
+    said: str
+    """What was printed, in both streams."""
+    keys: set[str]
+    """What stood in the header `authorization` of its requests."""
+
+
+@pytest.fixture(scope="module")
+def paid(walk: Walk) -> Iterator[Paid]:
+    run, said = walk.run.with_name("paid"), io.StringIO()
+    shutil.copytree(walk.run, run)
+    with ExitStack() as stack:
+        stack.enter_context(pytest.MonkeyPatch.context()).setenv("OPENROUTER_API_KEY", CANARY)
+        server = stack.enter_context(Loopback())
+        stack.enter_context(redirect_stdout(said))
+        stack.enter_context(redirect_stderr(said))
+        for command in ("explain", "score"):
+            url = ("--base-url", server.base_url)
+            assert interp(command, "--model", "x/y", *url, "--run", run) == 0
+        assert interp("cards", "--run", run) == 0
+        keys = {request.headers.get("authorization", "") for request in server.requests}
+    with unchanged(run):
+        yield Paid(run, said.getvalue(), keys)
 
 
 def test_local_walk_ends_with_a_row_for_every_latent_and_a_second_call_changes_no_file(
@@ -94,11 +127,8 @@ def test_score_only_edited_tests_the_labels_of_people_beside_the_runs_own(
     assert "did you mean 'edited'?" in capsys.readouterr().err
 
 
-def test_no_held_out_image_is_shown_and_no_shown_image_is_tested(run: Path) -> None:
-    with Loopback() as server:
-        for command in ("explain", "score"):
-            url = ("--base-url", server.base_url)
-            assert interp(command, "--model", "x/y", *url, "--run", run) == 0
+def test_no_held_out_image_is_shown_and_no_shown_image_is_tested(paid: Paid) -> None:
+    run = paid.run
     explained = [from_json(Explanation, row) for row in read_jsonl(run / "explanations.jsonl")]
     scored = [from_json(Score, row) for row in read_jsonl(run / "scores.jsonl")]
     shown = {image for one in explained for image in one.codes.values()}
@@ -164,22 +194,21 @@ def test_an_interrupted_run_says_its_own_words_which_go_on_without_asking_twice(
 
 
 def test_key_stands_in_no_file_and_no_output(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    paid: Paid, run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    assert f"Bearer {CANARY}" in paid.keys, "the key never reached the server"
     monkeypatch.setenv("OPENROUTER_API_KEY", CANARY)
     with Loopback() as server:
         url = ("--base-url", server.base_url)
-        interp("explain", "--model", "x/y", *url, "--run", run)
-        interp("score", "--model", "x/y", *url, "--run", run)
-        interp("cards", "--run", run)
         server.always = Fault("echo")
         assert interp("--debug", "explain", "--model", "x/z", *url, "--run", run) != 0
         interp("doctor", "--model", "x/z", *url)
         sent = [r for r in server.requests if CANARY in r.headers.get("authorization", "")]
     assert sent, "the key never reached the server: the test looks at nothing"
     output = capfd.readouterr()
-    assert CANARY not in output.out + output.err
-    holding = [p for p in run.rglob("*") if p.is_file() and CANARY.encode() in p.read_bytes()]
+    assert CANARY not in output.out + output.err + paid.said
+    files = [path for folder in (run, paid.run) for path in folder.rglob("*") if path.is_file()]
+    holding = [path for path in files if CANARY.encode() in path.read_bytes()]
     assert holding == []
 
 

@@ -50,18 +50,30 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
 
 
-@pytest.mark.parametrize("damage", [mirror, Path.unlink, cut], ids=["changed", "gone", "cut"])
+COMMANDS: tuple[tuple[object, ...], ...] = (
+    ("explain", *LOCAL),
+    ("cards",),
+    ("score", *LOCAL),
+    ("explain", *PAID, "--dry-run", 1),
+    ("score", *PAID, "--estimate"),
+    ("show", 3),
+)
+FULL = 2
+"""So many commands meet every damage in the fast tier: they look at images in ways of their own."""
+
+
 @pytest.mark.parametrize(
-    "command",
+    ("command", "damage"),
     [
-        ("explain", *LOCAL),
-        ("score", *LOCAL),
-        ("explain", *PAID, "--dry-run", 1),
-        ("score", *PAID, "--estimate"),
-        ("cards",),
-        ("show", 3),
+        pytest.param(
+            command,
+            damage,
+            id=f"{' '.join(map(str, command[:2]))}-{name}",
+            marks=() if n < FULL or damage is mirror else pytest.mark.slow,
+        )
+        for n, command in enumerate(COMMANDS)
+        for damage, name in ((mirror, "changed"), (Path.unlink, "gone"), (cut, "cut"))
     ],
-    ids=lambda command: " ".join(map(str, (command[0], *command[1:2]))),
 )
 def test_where_all_have_changed_a_command_ends_with_4_and_names_them(
     own: Path,

@@ -31,6 +31,7 @@ from tests.support.interp.synthetic_run import (
 )
 from tests.support.servers.coded_vlm import CodedVlm, draw_number
 from tests.support.servers.loopback import Loopback
+from tests.support.unchanged import unchanged
 
 NAMES = (
     "anchor banjo candle desert engine feather garlic hammer island jacket kettle lantern "
@@ -113,12 +114,14 @@ class Judged(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def judged(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Judged:
+def judged(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judged]:
     run, said = copy(made, tmp_path_factory.mktemp("judged")), io.StringIO()
     figures = run.with_name("figures.json")
     with Loopback(refuse=CodedVlm(is_true, 0.95, 0.05)) as server, redirect_stdout(said):
         assert judge(run, server, "--json", figures) == OK
-        return Judged(run, json.loads(figures.read_text()), said.getvalue(), with_foils(server))
+        n_with_foils = with_foils(server)
+    with unchanged(run):
+        yield Judged(run, json.loads(figures.read_text()), said.getvalue(), n_with_foils)
 
 
 def support_of(run: Path) -> dict[int, Support]:

@@ -76,10 +76,15 @@ def test_a_missing_triton_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to measure")
-def test_the_table_of_parts_is_refused_without_a_gpu() -> None:
-    done = run(str(BENCHMARKS / "train_parts.py"))
-    assert done.returncode == 2
-    assert done.stderr == "train_parts measures a CUDA GPU, and there is none here\n"
+def test_the_table_of_parts_is_refused_without_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import train_parts
+
+    monkeypatch.setattr(sys, "argv", ["train_parts.py"])
+    assert train_parts.main() == 2
+    assert capsys.readouterr().err == "train_parts measures a CUDA GPU, and there is none here\n"
 
 
 def on_gpu() -> tuple[SAE, SAE]:
