@@ -6,6 +6,7 @@ import difflib
 import importlib
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -240,6 +241,9 @@ def _parts(request: Request, model: Any, transform: Any) -> Parts:
     )
 
 
+_PLAIN = re.compile(r"[A-Za-z0-9 ,.'()-]*").fullmatch
+
+
 def _make_tokenizer(request: Request, n_known: int | None) -> Any:
     """open_clip's tokenizer of a model that knows `n_known` words (None: it does not tell)."""
     _require_transformers(request, texts=True)
@@ -249,7 +253,17 @@ def _make_tokenizer(request: Request, n_known: int | None) -> Any:
         n_words = getattr(tokenizer, "vocab_size", 0)
         if n_known is not None and n_words > n_known:
             raise ValueError(f"the tokenizer has {n_words} tokens, the model only {n_known}")
+    if hasattr(tokenizer, "clean_fn"):
+        tokenizer.clean_fn = _quick(tokenizer.clean_fn)
     return tokenizer
+
+
+def _quick(clean: Callable[[str], str]) -> Callable[[str], str]:
+    """The same, without looking for wrong encodings (most of the time of a short text) where there
+    are none: in plain words."""
+    if clean("A,  b") != "a, b":
+        return clean  # it does something else than to lower letters and join words by blanks
+    return lambda text: " ".join(text.split()).lower() if _PLAIN(text) else clean(text)
 
 
 def _tokenizer_arguments(model: str) -> dict[str, str]:

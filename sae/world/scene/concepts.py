@@ -6,7 +6,7 @@ import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Literal
@@ -129,6 +129,7 @@ def names_same_concept(label: str, name: str) -> bool:
     return concept is not None and concept is BY_NAME[name]
 
 
+@lru_cache(100_000)
 def concept_named(label: str) -> Concept | None:
     """The one concept that `label` says, or None."""
     words = _plain(label)

@@ -249,3 +249,18 @@ def test_weights_that_would_run_a_command_are_refused(clip: Clip, folder: Path) 
     name = broken_folder(folder, "evil", damage)
     assert "cannot load" in says(lambda: load_clip(name, "cpu"))
     assert not (folder / "marker").exists()
+
+
+PLAIN_TEXTS = ["a photo of a cup", "  Two  Words ", "it's 3 (or 4), e.g. x-ray.", ""]
+OTHER_TEXTS = ["caf\u00e9", "a &amp; b", "tab\tstop", "what?"]
+
+
+def test_plain_words_are_read_without_a_look_for_wrong_encodings_and_all_others_with_one() -> None:
+    tokenizer = names.open_clip_parts("tiny").make_tokenizer()
+    usual = open_clip.tokenizer.get_clean_fn("lower")
+    texts = PLAIN_TEXTS + OTHER_TEXTS
+    assert [tokenizer.clean_fn(text) for text in texts] == [usual(text) for text in texts]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ftfy.fix_text", lambda _text: "looked")
+        found = [tokenizer.clean_fn(text) for text in texts]
+    assert [text == "looked" for text in found] == [False] * 4 + [True] * 4
