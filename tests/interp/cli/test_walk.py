@@ -238,7 +238,8 @@ def test_figures_that_were_printed_are_written_as_one_flat_object(
     walk: Walk, tmp_path: Path
 ) -> None:
     out = tmp_path / "figures.json"
-    assert sae("eval", walk.sae, walk.store, "--no-zeroshot", "--json", out) == 0
+    model = shutil.copytree(walk.sae, tmp_path / "sae")  # which gets its eval.json
+    assert sae("eval", model, walk.store, "--no-zeroshot", "--json", out) == 0
     figures = json.loads(out.read_text())
     assert {"fvu", "sketch/fvu", "photo/fvu"} <= set(figures)
     assert all(isinstance(value, int | float | str | None) for value in figures.values())

@@ -15,7 +15,6 @@ import pytest
 from sae.core.errors import OK
 from tests.support.commands import Walk, interp
 from tests.support.servers.loopback import Loopback
-from tests.support.unchanged import unchanged
 
 SETTINGS = """
 [run]
@@ -63,14 +62,13 @@ class Finished(NamedTuple):
 @pytest.fixture(scope="session")
 def finished(
     words: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Finished]:
+) -> Finished:
     """From nothing, in one command."""
     folder, said = tmp_path_factory.mktemp("finished"), io.StringIO()
     out, figures = folder / "run", folder / "figures.json"
     with contextlib.redirect_stdout(said):
         assert interp("run", *words, "--model", "local", "--out", out, "--json", figures) == OK
-    with unchanged(out):
-        yield Finished(out, said.getvalue(), json.loads(figures.read_text()))
+    return Finished(out, said.getvalue(), json.loads(figures.read_text()))
 
 
 @pytest.fixture
