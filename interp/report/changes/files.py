@@ -6,16 +6,18 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from interp.records.wording import interpretation
-from interp.report.changes.compare import Compared
-from interp.report.changes.match import KINDS, Matched
 from interp.run.run import Run
 from sae.core.csv_cells import write_cell
 from sae.core.files import FORMAT, read_config, replacing, write_json
+
+if TYPE_CHECKING:
+    from interp.report.changes.compare import Compared
+    from interp.report.changes.match import Matched
 
 FOLDER = "compare"
 CHANGES, CHANGES_INFO = "compare.csv", "compare.json"
@@ -148,6 +150,8 @@ def read_changes(run_dir: Path) -> CompareInfo | None:
 
 def write_matches(folder: Path, matched: Matched) -> dict[str, float | int | str]:
     """Write both files; the figures of match.json come back."""
+    from interp.report.changes.match import KINDS  # which brings torch
+
     rows = [
         [
             m.kind.replace(" ", "_"),
