@@ -11,7 +11,8 @@ import gc
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -96,6 +97,29 @@ def build_gallery(
     are the latents that each word means, best first, for the search. Raises `UserError` with exit
     code 4, the gallery written, when over 1% of its images are not as they were embedded.
     """
+    with _without_collection():
+        return _build(run, progress, read_calls, words)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """While records are made Python looks for cycles among all of them again and again, an eighth
+    of the time of a large run; ours have none, and are let go without it."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _build(
+    run: Run,
+    progress: Progress | None,
+    read_calls: ReadCalls | None,
+    words: Mapping[str, Sequence[int]] | None,
+) -> Path:
     reader = run.evidence
     target = run.path / "gallery"
     classes = _classes(reader, run.path / "classes")
@@ -109,13 +133,7 @@ def build_gallery(
         shutil.rmtree(folder / "data", ignore_errors=True)
         (folder / "data").mkdir()
         thumbs = Thumbs(reader, folder, earlier=target)
-        # Hundreds of thousands of records stay until the end; Python's search for garbage would
-        # look through all of them again and again while cards are made.
-        gc.freeze()
-        try:
-            rows = _write_shards(run, known, thumbs, folder / "data", progress, read_calls)
-        finally:
-            gc.unfreeze()
+        rows = _write_shards(run, known, thumbs, folder / "data", progress, read_calls)
         meta = make_meta(reader, run.path.resolve().name)
         meta["has_calls"] = any((folder / "data").glob("p*.js"))
         meta["has_originals"] = _write_originals(reader, folder, target)
