@@ -30,7 +30,10 @@ MOST_CLUSTERS = 12
 """As many as colours that can be told apart."""
 SIDE = 10_000
 """The page's places are whole numbers from 0 to this."""
-METHOD = f"PCA {N_COMPONENTS}, t-SNE of {N_PLACED}, k-means"
+N_STEPS, ANGLE = 400, 0.8
+"""Of t-SNE. 500 and its default of .5 take 1.7 times as long and keep neighbours as well: of 24,576
+directions .702 of trustworthiness at 15 in the place of .698."""
+METHOD = f"PCA {N_COMPONENTS}, t-SNE of {N_PLACED} in {N_STEPS} steps, k-means"
 _BLOCK = 2048
 _SEED = 0
 Floats = NDArray[np.float32]
@@ -86,9 +89,15 @@ def _flatten(points: Floats) -> Floats:
 
     chosen = np.sort(np.random.default_rng(_SEED).permutation(len(points))[:N_PLACED])
     perplexity = min(30.0, (len(chosen) - 1) / 3)
-    guides = TSNE(
-        init="pca", perplexity=perplexity, random_state=_SEED, max_iter=500, n_jobs=1
-    ).fit_transform(points[chosen])
+    placing = TSNE(
+        init="pca",
+        perplexity=perplexity,
+        angle=ANGLE,
+        random_state=_SEED,
+        max_iter=N_STEPS,
+        n_jobs=1,
+    )
+    guides = placing.fit_transform(points[chosen])
     flat = np.empty((len(points), 2), np.float32)
     for start in range(0, len(points), _BLOCK):
         part = points[start : start + _BLOCK]
