@@ -60,9 +60,7 @@ class Finished(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def finished(
-    words: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory
-) -> Finished:
+def finished(words: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """From nothing, in one command."""
     folder, said = tmp_path_factory.mktemp("finished"), io.StringIO()
     out, figures = folder / "run", folder / "figures.json"
