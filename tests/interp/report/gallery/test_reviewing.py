@@ -348,7 +348,7 @@ def test_the_map_takes_the_colours_of_verdicts(browser: Any, tmp_path: Path) -> 
     assert len(set(colours)) == 3
     drawn = """() => { const c = document.querySelector('canvas.points');
       const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
-      for (let i = 0; i < d.length; i += 4) if (d[i + 3] > 250 && Math.abs(d[i] - 184) < 6
+      for (let i = 0; i < d.length; i += 4) if (d[i + 3] > 200 && Math.abs(d[i] - 184) < 6
         && Math.abs(d[i + 1] - 58) < 6 && Math.abs(d[i + 2] - 50) < 6) return true;
       return false; }"""
     page.wait_for_function(drawn)  # the red of "wrong" is on the map
