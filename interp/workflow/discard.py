@@ -6,6 +6,8 @@ from contextlib import closing
 from pathlib import Path
 
 from interp.evidence.config import FOLDER
+from interp.pipeline.clip.vectors import FOLDER as FOUND
+from interp.report.changes.files import FOLDER as COMPARED
 from interp.report.nulls.controls import FOLDER as CONTROLS
 from interp.report.transfer_figure import FILE as FIGURE
 from interp.run.results import CAUSAL as EFFECTS
@@ -30,6 +32,8 @@ from sae.core.files import FORMAT, write_json
 from sae.evaluation.evaluate import REPORT
 
 LEDGER = "calls.sqlite"
+EXPLAINED = "explained"
+"""What `interp explain-image` leaves."""
 OF_ONE_SAE = (CANDIDATES, DISAMBIGUATION, CONTROLS, "classes")
 """What other commands have left there, which says nothing of another SAE."""
 MADE: dict[str, tuple[str, ...]] = {
@@ -37,12 +41,12 @@ MADE: dict[str, tuple[str, ...]] = {
     TRAIN: ("sae-trained", *OF_ONE_SAE),
     IMPORT: ("sae-imported", *OF_ONE_SAE),
     EVAL: (f"sae-trained/{REPORT}", f"sae-imported/{REPORT}"),
-    COLLECT: (INFO, "sae", FOLDER),
+    COLLECT: (INFO, "sae", FOLDER, EXPLAINED, COMPARED),
     EXPLAIN: (EXPLANATIONS,),
     SCORE: (SCORES, TASKS),
     CAUSAL: (EFFECTS,),
     TRANSFER: (CROSSED, CROSSED_FILE, FIGURE),
-    CARDS: ("labels.csv", "gallery"),
+    CARDS: ("labels.csv", "gallery", FOUND),
 }
 """What each step leaves in a run's folder. The ledger of paid answers is in none, nor is what a
 person has said."""
