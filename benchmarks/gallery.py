@@ -17,8 +17,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from gallery_run import write_run
-
 import interp.report.gallery.build as build
 from interp.evidence.reader import EvidenceReader
 from interp.report.gallery.thumbs import Thumbs
@@ -69,6 +67,8 @@ def main() -> None:
     asked = parser.parse_args()
     run = asked.folder / "run"
     if not (run / "scores.jsonl").exists():
+        from gallery_run import write_run  # brings torch: build again for the peak memory
+
         write_run(asked.folder, asked.latents, asked.images, asked.d)
     shutil.rmtree(run / "gallery", ignore_errors=True)
     figures = {**time_build(run), **time_page(run / "gallery/index.html", asked)}
