@@ -66,6 +66,8 @@ def _encoder_of(run: Run, name: str, settings: ModelSettings) -> ClipEncoder:
     from sae.data.store import EmbeddingStore
 
     encoder = _encoder(name, settings.device)
+    if settings.clip:  # named by the user, store or no store
+        return encoder
     store = EmbeddingStore.open(run.store)
     if store.info.clip == name and store.info.adapter_sha:
         from sae.clip.model import Clip
