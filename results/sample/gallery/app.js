@@ -9,7 +9,7 @@
 
   let index = null;
   let list = null;
-  let showControls = null;
+  let controls = null;
   let state = { view: "start", id: null, ...START };
 
   G.state = () => state;
@@ -68,7 +68,7 @@
     G.review.begin(index, lent);
     $("run").textContent = meta.run;
     $("summary").textContent = `${G.plural(index.status.length, "latent")} · ${G.plural(meta.n_images, "image")}`;
-    showControls = G.controls(index, $("controls"), $("filters-body"), change);
+    controls = G.controls(index, $("controls"), $("filters-body"), change);
     list = new G.List($("rows"), $("space"), $("heads"), index);
     $("query").addEventListener("input", () => change({ q: $("query").value }));
     $("clear").addEventListener("click", () => change({ ...START }));
@@ -76,7 +76,8 @@
     window.addEventListener("hashchange", () => follow(parse(location.hash)));
     document.addEventListener("keydown", onKey);
     follow(parse(location.hash), true);
-    setTimeout(() => G.loadTexts(index).then(() => { if (state.q) relist(); }), 50);
+    afterPaint(controls.finish);
+    afterPaint(() => setTimeout(() => G.loadTexts(index).then(() => { if (state.q) relist(); }), 50));
   };
 
   function change(part) {
@@ -99,8 +100,13 @@
     }
     if (moved) relist();
     else list.mark(state.id);
-    if (first && state.view === "start") setTimeout(draw); // the list first
+    if (first && state.view === "start") afterPaint(draw); // the list first
     else draw();
+  }
+
+  /** Once the list is on the screen. */
+  function afterPaint(then) {
+    requestAnimationFrame(() => setTimeout(then));
   }
 
   function draw() {
@@ -116,7 +122,7 @@
   }
 
   function relist() {
-    showControls(state);
+    controls.show(state);
     if ($("query").value !== state.q) $("query").value = state.q;
     list.current = state.id;
     list.set(G.select(index, state));

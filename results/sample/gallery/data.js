@@ -55,9 +55,9 @@
     index.top_classes ??= { names: [], of: [] };
     index.overview ??= { nulls: [], cost: [], failures: [], settings: [], versions: {}, k: null };
     index.meta.nulls = index.overview.nulls;
-    index.groups = groups(index.label);
+    onDemand(index, "groups", () => groups(index.label));
     index.lowerClasses = index.top_classes.names.map((name) => name.toLowerCase());
-    index.lower = index.status.map((_, i) => G.searched(index, i));
+    searchable(index);
     return index;
   }
 
@@ -94,14 +94,29 @@
     return `${index.label[i] === null ? "" : index.label[i].toLowerCase()}\n${classes}\n${index.texts ? index.texts[i].toLowerCase() : ""}`;
   };
 
+  /** `index.lower`, what each latent is searched by: made when it is first asked for, or a part at a time by `go`. */
   function searchable(index) {
-    for (let i = 0; i < index.status.length; i++) index.lower[i] = G.review.hides(i) ? "" : G.searched(index, i);
+    const n = index.status.length, lower = new Array(n);
+    let done = 0;
+    const fill = (end) => { for (; done < end; done++) lower[done] = G.review.hides(done) ? "" : G.searched(index, done); };
+    onDemand(index, "lower", () => { fill(n); return lower; });
+    const go = () => { fill(Math.min(n, done + 2000)); if (done < n) setTimeout(go); };
+    return go;
+  }
+
+  /** A column that most visits have no need of. */
+  function onDemand(index, name, make) {
+    Object.defineProperty(index, name, { configurable: true, enumerable: true, get: () => {
+      const value = make();
+      Object.defineProperty(index, name, { value, writable: true });
+      return value;
+    } });
   }
 
   /** Descriptions come after the list is there; an older gallery has none. */
   G.loadTexts = async (index) => {
     if (!index.images) return;
     index.texts = await G.once("data/text.js").catch(() => undefined);
-    searchable(index);
+    searchable(index)();
   };
 })();

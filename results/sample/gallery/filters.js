@@ -86,7 +86,7 @@
     return tests;
   };
 
-  /** Draws all of them; `change(part)` is told what was chosen. Returns show(state), which sets them. */
+  /** Draws all of them; `change(part)` is told what was chosen. show(state) sets them. */
   G.controls = (index, first, more, change) => {
     const selects = new Map(), brushes = new Map(), listed = new Map();
     const add = (name, title, pairs, place) => {
@@ -95,29 +95,40 @@
       selects.set(name, select);
       place.append(el("label", { id: `of-${name}`, hidden: pairs.length === 0 }, el("span.control-name", {}, title), select));
     };
-    for (const [name, { title, choices, first: early }] of Object.entries(G.CHOICES)) add(name, title, choices(index, ""), early ? first : more);
+    const addChoices = (isFirst, place) => {
+      for (const [name, { title, choices, first: early = false }] of Object.entries(G.CHOICES)) if (early === isFirst) add(name, title, choices(index, ""), place);
+    };
+    addChoices(true, first);
     add("sort", "Sort by", Object.entries(G.sorts(index)).map(([name, [title]]) => [name, title]), first);
-    for (const [name, { title, titled, values, log, write }] of Object.entries(G.RANGES)) {
-      const column = values(index);
-      if (!column || column.every((value) => value === null)) continue;
-      const brush = G.brush({ name, title: title ?? titled(index), values: column, log, write, change: (range) => change({ [name]: G.written(range) }) });
-      brushes.set(name, brush);
-      more.append(brush);
-    }
-    return (state) => {
+    /** The filters that are folded away at first: the page calls it once the list is there. */
+    const finish = () => {
+      addChoices(false, more);
+      for (const [name, { title, titled, values, log, write }] of Object.entries(G.RANGES)) {
+        const column = values(index);
+        if (!column || column.every((value) => value === null)) continue;
+        const brush = G.brush({ name, title: title ?? titled(index), values: column, log, write, change: (range) => change({ [name]: G.written(range) }) });
+        brushes.set(name, brush);
+        more.append(brush);
+      }
+      if (last) show(last);
+    };
+    let last = null;
+    const show = (state) => {
+      last = state;
       const blind = G.review.isBlind();
-      if ((listed.get("blind") ?? false) !== blind) { // the classes' names would tell what is to be guessed
+      if (selects.has("top") && (listed.get("blind") ?? false) !== blind) { // the classes' names would tell what is to be guessed
         fill(selects.get("top"), blind ? [] : G.CHOICES.top.choices(index));
         selects.get("top").parentElement.hidden = selects.get("top").options.length === 0;
         listed.set("blind", blind);
       }
-      if (listed.get("label") !== state.label) {
+      if (selects.has("label") && listed.get("label") !== state.label) {
         fill(selects.get("label"), G.CHOICES.label.choices(index, state.label));
         listed.set("label", state.label);
       }
       for (const [name, select] of selects) if (select.value !== state[name]) select.value = state[name];
       for (const [name, brush] of brushes) brush.set(G.range(state[name]));
     };
+    return { show, finish };
   };
 
   function fill(select, pairs) {

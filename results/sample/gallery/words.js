@@ -19,7 +19,9 @@
 
   /** Said beside the count of what was found. */
   G.meantNote = (index, state) => {
-    const shown = new Set(G.found()), n = G.meant(index, state.q).filter((id) => shown.has(id)).length;
+    const meant = G.meant(index, state.q);
+    if (!meant.length) return "";
+    const shown = new Set(G.found()), n = meant.filter((id) => shown.has(id)).length;
     return n ? ` · ${n} by meaning` : "";
   };
 
