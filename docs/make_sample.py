@@ -13,13 +13,14 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from PIL import Image
 
 from interp.report.choice import spread
 from interp.report.gallery.build import script_json
 from interp.report.sheets import sheet_png
+from interp.report.single.pictures import Fineness
 from interp.run.run import Run
 from sae.core.files import replacing, replacing_folder
 from sae.interchange.hub.gallery import pack_gallery
@@ -33,16 +34,6 @@ ROOM_FOR_CARD = 200_000
 """Bytes that card.png may have."""
 N_TRIED = 100
 """Pictures whose bytes tell whether all of them may fit."""
-
-
-class Fineness(NamedTuple):
-    """How many pictures of a latent are kept, and how fine they are."""
-
-    n_top: int
-    n_stratum: int
-    n_judged: int
-    side: int
-    quality: int
 
 
 LADDER = (

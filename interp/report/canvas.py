@@ -77,6 +77,12 @@ def paint_heat(pixels: NDArray[np.uint8], heat: Heat) -> NDArray[np.uint8]:
     return (pixels + share * (np.array(HOT) - pixels)).round().astype(np.uint8)
 
 
+def one_line(words: str, most: int) -> str:
+    """Words as they stand in a row of a table: printable, blanks joined, at most `most` signs."""
+    line = " ".join(printable(words).split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
 def printable(words: str) -> str:
     """Control and direction signs as spaces: a label cannot disturb the sheet."""
     return "".join(c if c.isprintable() or c == "\n" else " " for c in words)

@@ -8,6 +8,7 @@ from pathlib import Path
 from interp.evidence.config import FOLDER
 from interp.pipeline.clip.vectors import FOLDER as FOUND
 from interp.report.changes.files import FOLDER as COMPARED
+from interp.report.find import EXPLAINED
 from interp.report.nulls.controls import FOLDER as CONTROLS
 from interp.report.transfer_figure import FILE as FIGURE
 from interp.run.results import CAUSAL as EFFECTS
@@ -32,8 +33,6 @@ from sae.core.files import FORMAT, write_json
 from sae.evaluation.evaluate import REPORT
 
 LEDGER = "calls.sqlite"
-EXPLAINED = "explained"
-"""What `interp explain-image` leaves."""
 OF_ONE_SAE = (CANDIDATES, DISAMBIGUATION, CONTROLS, "classes")
 """What other commands have left there, which says nothing of another SAE."""
 MADE: dict[str, tuple[str, ...]] = {

@@ -102,7 +102,7 @@ class ImageLoader:
                     outcomes = []
         finally:
             if not self._lasting and self._pool is not None:
-                _end(self._pool)
+                self._end_pool()
                 self._pool = None
 
     def _load(self, pieces: Iterable[list[int]]) -> Iterator[list[Outcome]]:
@@ -121,7 +121,7 @@ class ImageLoader:
     def _ask(self, piece: list[int]) -> _Future:
         if self._pool is None:
             self._pool = ProcessPool(self._workers, initializer=_begin, initargs=(self._images,))
-            weakref.finalize(self, _end, self._pool)
+            self._end_pool = weakref.finalize(self, _end, self._pool)  # which runs once
         timeout = 2 * DEADLINE if len(piece) > 1 else DEADLINE + _GRACE
         try:
             return self._pool.schedule(_read, args=(piece,), timeout=timeout)

@@ -13,6 +13,14 @@ from sae.core.errors import UserError
 from sae.untrusted.damage import DAMAGE, one_line
 
 
+def mapped_rows(path: Path, what: str) -> NDArray[Any]:
+    """`mapped_array` of rows of floats, of which `what` says the axes ("latents are (n, m)")."""
+    array = mapped_array(path)
+    if array.ndim != 2 or 0 in array.shape or array.dtype.kind != "f":
+        raise UserError(f"{path} has {array.shape} {array.dtype}; {what}")
+    return array
+
+
 def mapped_array(path: Path) -> NDArray[Any]:
     """Raises `UserError` where it is no such file, or holds objects."""
     try:

@@ -57,12 +57,13 @@ def compare(
     The same images in two CLIPs, say a plain and an adapted one; or, with --domains, two domains of
     one run; or, with --match, two SAEs. Labels against controls: `interp score --control`.
     """
+    from interp.report.changes.files import FOLDER
     from interp.run.run import Run
     from sae.clip.model import resolve_device
 
     pairing = _pairing(other, domains, match, pair)
     first, second = Run.open(run), Run.open(other) if other else None
-    folder, on = out or first.path / "compare", str(resolve_device(device))
+    folder, on = out or first.path / FOLDER, str(resolve_device(device))
     if second is not None and match:
         _match(first, second, pairing, folder, on, json)
         return
@@ -187,7 +188,6 @@ def _say_matched(matched: Matched) -> None:
 
 
 def _cut(words: str) -> str:
-    from interp.report.canvas import printable
+    from interp.report.canvas import one_line
 
-    line = " ".join(printable(words).split())
-    return line if len(line) <= 32 else f"{line[:31]}…"
+    return one_line(words, 32)

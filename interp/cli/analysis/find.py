@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 RunArgument = Annotated[str, typer.Argument(help="Name under results/, or a folder.")]
 TopOption = Annotated[int, typer.Option(help="How many latents.", min=1)]
-FOLDER = "find"
-"""In a run: where pages of cards are written."""
 
 
 def find(
@@ -73,6 +71,7 @@ def find(
     if not open_page:
         console.finish({}, following)
         return
+    from interp.pipeline.clip.vectors import FOLDER
     from interp.report.find.page import write_page
 
     path = opened.path / FOLDER / "latents.html"
@@ -98,6 +97,7 @@ def explain_image(
     An activation is held against the latent's own active images: 93% means that it is stronger than
     on 93% of them. Writes a page of cards and a JSON file, both called as the image's content hash.
     """
+    from interp.report.find import EXPLAINED
     from interp.report.find.page import write_page
     from interp.run.run import Run
     from sae.core.clip_name import without_place
@@ -110,7 +110,7 @@ def explain_image(
     note = f"{len(found.latents)} latents are active{shown}"
     console.say(f"{file.name}: {note}" + ("; an image of the run" if found.is_known else ""))
     _say(answers)
-    folder = opened.path / "explained" if out is None else out
+    folder = opened.path / EXPLAINED if out is None else out
     page, figures = (folder / f"{found.image_id[:16]}.{ending}" for ending in ("html", "json"))
     write_page(page, opened, f"Latents that are active on {file.name}", note, answers, found.image)
     info = opened.evidence.info

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from interp.records.wording import interpretation
-from interp.report.canvas import printable
+from interp.report.canvas import one_line
 from interp.report.figures import fixed
 from interp.report.nulls.controls import supports_of
 from interp.run.run import Run
@@ -79,8 +79,7 @@ def table(answers: Sequence[Answer]) -> list[tuple[str, ...]]:
 
 
 def _cells(answer: Answer) -> tuple[str, ...]:
-    label = " ".join(printable(answer.label or NO_LABEL).split())
-    label = label if len(label) <= 48 else f"{label[:47]}…"
+    label = one_line(answer.label or NO_LABEL, 48)
     scored = not math.isnan(answer.auroc)
     interval = f"{fixed(answer.auroc_low)} to {fixed(answer.auroc_high)}" if scored else "–"
     shown = [short(name, value) for name, value in answer.figures.items()]

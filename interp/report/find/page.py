@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -19,10 +16,11 @@ from markupsafe import Markup
 from PIL import Image
 
 from interp.records.types import Evidence, Example
-from interp.report.canvas import HEAVIEST, HOT
+from interp.report.canvas import paint_heat
 from interp.report.figures import act, fixed, percent
 from interp.report.find.answers import Answer, short
 from interp.report.gallery.thumbs import QUALITY, THUMB_SIZE
+from interp.report.single.html import read_style, templates_in, webp_uri
 from interp.run.run import Run
 from sae.core.files import replacing
 from sae.data.images import BadImage
@@ -52,13 +50,12 @@ def write_page(
     asked: Image.Image | None = None,
 ) -> Path:
     """Write the page; `asked` is the image that was asked about, shown with each latent's heat."""
-    style = Path(__file__).with_name(STYLE).read_text(encoding="utf-8")
-    digest = hashlib.sha256(style.encode()).digest()
+    style, digest = read_style(Path(__file__).with_name(STYLE))
     page = _template().render(
         title=title,
         note=note,
         style=Markup(style),  # our own file
-        style_hash=base64.b64encode(digest).decode("ascii"),
+        style_hash=digest,
         asked=None if asked is None else _data_uri(_fitted(asked, ASKED_SIZE)),
         cards=[_card(run, answer, asked, path.parent) for answer in answers],
     )
@@ -69,14 +66,7 @@ def write_page(
 
 @cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE)
+    return templates_in(Path(__file__).parent).get_template(TEMPLATE)
 
 
 def _card(run: Run, answer: Answer, asked: Image.Image | None, folder: Path) -> Mapping[str, Any]:
@@ -143,9 +133,7 @@ def _with_heat(image: Image.Image, heat: Heat | None) -> Image.Image:
     small = _fitted(image, THUMB_SIZE)
     if heat is None:
         return small
-    pixels = np.asarray(small)
-    share = HEAVIEST / 255 * heat.spread(small.size)[..., None]  # (h, w, 1)
-    return Image.fromarray((pixels + share * (np.array(HOT) - pixels)).round().astype(np.uint8))
+    return Image.fromarray(paint_heat(np.asarray(small), heat))
 
 
 def _fitted(image: Image.Image, side: int) -> Image.Image:
@@ -155,6 +143,4 @@ def _fitted(image: Image.Image, side: int) -> Image.Image:
 
 
 def _data_uri(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=QUALITY, method=2)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return webp_uri(image, QUALITY, 2)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,6 +10,7 @@ import numpy as np
 from interp.records.types import Example
 from interp.report.canvas import paint_heat
 from interp.report.gallery.thumbs import THUMB_SIZE
+from interp.report.single.html import webp_uri
 from sae.data.images import BadImage
 
 if TYPE_CHECKING:
@@ -70,6 +69,4 @@ def data_uri(image: Image, fineness: Fineness) -> str:
     """WebP of the whole image, never enlarged."""
     small = image.copy()
     small.thumbnail((fineness.side, fineness.side))
-    buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=fineness.quality, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return webp_uri(small, fineness.quality, 4)

@@ -6,7 +6,6 @@ No script, no request: pictures are inside, and the page's own rules forbid ever
 from __future__ import annotations
 
 import base64
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from interp.evidence.bad_images import report_bad_images
 from interp.report.figures import act, fixed, percent
 from interp.report.single.facts import MOST_ITEMS, FactReader, Facts
+from interp.report.single.html import read_style, templates_in
 from interp.report.single.pictures import LADDER, Fineness, data_uri, read_small
 from interp.report.single.view import make_view
 from interp.run.run import Run
@@ -88,8 +88,7 @@ def _render(
             uris[at] = data_uri(image, fineness) if image else ""
         return uris[at]
 
-    style = (_HERE / "page.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
+    style, digest = read_style(_HERE / "page.css")
     view = make_view(reader.run, facts, reader.bands, fineness)
     template = environment().get_template("page.jinja")
     return template.render(style=style, digest=digest, picture=picture, **view)
@@ -97,16 +96,8 @@ def _render(
 
 @cache
 def environment() -> Environment:
-    """Templates of HTML: whatever is filled in is text."""
-    import jinja2
-
-    made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=True,
-    )
+    """The templates of cards, and how they show figures."""
+    made = templates_in(_HERE)
     made.filters |= {
         "fixed": lambda value: fixed(_known(value)),
         "percent": lambda value: percent(_known(value)),

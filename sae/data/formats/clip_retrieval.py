@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sae.core.errors import UserError
 from sae.data.formats.layout import Choice, Labels, Layout
 from sae.data.tokens import tokens_named
-from sae.untrusted.npy_file import mapped_array
+from sae.untrusted.npy_file import mapped_rows
 
 NAME = "clip-retrieval embeddings"
 FOLDER, METADATA = "img_emb", "metadata"
@@ -79,10 +79,7 @@ def _in_order(folder: Path) -> tuple[Path, ...]:
 
 
 def _mapped(file: Path) -> NDArray[Any]:
-    array = mapped_array(file)
-    if array.ndim != 2 or 0 in array.shape or array.dtype.kind != "f":
-        raise UserError(f"{file} has {array.shape} {array.dtype}; embeddings are (images, d)")
-    return array
+    return mapped_rows(file, "embeddings are (images, d)")
 
 
 def _paths(files: tuple[Path, ...]) -> list[str]:

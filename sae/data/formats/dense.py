@@ -18,7 +18,7 @@ from sae.core.errors import UserError
 from sae.data.formats.layout import Choice, Labels, Layout
 from sae.data.tokens import tokens_named
 from sae.untrusted.json_file import json_object
-from sae.untrusted.npy_file import mapped_array
+from sae.untrusted.npy_file import mapped_rows
 
 NAME = "dense latents"
 LAYER = "latents"
@@ -64,12 +64,7 @@ def read(path: Path, choice: Choice) -> Layout:
 
 
 def _mapped(path: Path) -> NDArray[Any]:
-    array = mapped_array(path)
-    if array.ndim != 2 or 0 in array.shape or array.dtype.kind != "f":
-        raise UserError(
-            f"{path} has {array.shape} {array.dtype}; latents are (n_images, n_latents) floats"
-        )
-    return array
+    return mapped_rows(path, "latents are (n_images, n_latents) floats")
 
 
 def _labels(path: Path, n_images: int) -> Labels:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,26 +13,12 @@ from interp.local.clip_encoder import embed_terms
 from interp.local.vocabulary import texts_of
 from interp.pipeline.clip.search import LatentSearch, usual_words
 from interp.pipeline.clip.vectors import FOLDER, KeptRows
-from interp.records.codec import to_json
 from interp.run.decoder import read_decoder
 from interp.run.run import Run
 from sae.clip.model import load_clip
 from sae.core.errors import Notice, UserError
-from sae.core.files import append_jsonl, read_config, write_json
+from sae.core.files import read_config, write_json
 from sae.data.store_format import StoreInfo
-from tests.support.commands import Walk
-from tests.support.interp.synthetic_run import explanation
-
-
-@pytest.fixture
-def run(walk: Walk, tmp_path: Path) -> Run:
-    """A copy of the walk's run and store, beside its world: latent 3 is called a wheel."""
-    for name in ("run", "store"):
-        shutil.copytree(getattr(walk, name), tmp_path / name)
-    (tmp_path / "world").symlink_to(walk.world)
-    made = Run(tmp_path / "run")
-    append_jsonl(made.explanations, [to_json(explanation(3, "a wheel"))])
-    return made
 
 
 def test_the_label_brings_its_latent_first_and_the_decoder_the_next(run: Run) -> None:

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from pathlib import Path
 
 import pytest
 
 from interp.pipeline.clip.search import LatentSearch
 from interp.pipeline.clip.words import N_LATENTS, find_words
-from interp.records.codec import to_json
 from interp.run.run import Run
 from sae.core.errors import Notice
-from sae.core.files import append_jsonl, write_json
-from tests.support.commands import Walk
-from tests.support.interp.synthetic_run import explanation
-
-
-@pytest.fixture
-def run(walk: Walk, tmp_path: Path) -> Run:
-    for name in ("run", "store"):
-        shutil.copytree(getattr(walk, name), tmp_path / name)
-    (tmp_path / "world").symlink_to(walk.world)
-    made = Run(tmp_path / "run")
-    append_jsonl(made.explanations, [to_json(explanation(3, "wheel"))])
-    return made
+from sae.core.files import write_json
 
 
 def test_a_word_has_the_latents_that_say_or_are_it_and_others_none(run: Run) -> None:
