@@ -73,7 +73,7 @@ def ours(server: ReviewServer) -> dict[str, str]:
 def ask(
     server: ReviewServer, method: str, path: str, headers: dict[str, str], body: bytes = b""
 ) -> tuple[int, bytes, dict[str, str]]:
-    """Status, body and headers; status 0 where the server has closed without an answer."""
+    """Status, body and headers; status 0 where the server has closed without a whole answer."""
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
     try:
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
@@ -86,7 +86,7 @@ def ask(
             connection.send(body)
         answer = connection.getresponse()
         return answer.status, answer.read(), dict(answer.headers)
-    except (ConnectionError, http.client.BadStatusLine):
+    except (ConnectionError, http.client.HTTPException):  # closed before, or within, its answer
         return 0, b"", {}
     finally:
         connection.close()
