@@ -159,9 +159,11 @@ def pull(
 ) -> None:
     """Bring an SAE from the Hugging Face hub: checked and loaded once before it is put in place."""
     from sae.interchange.hub.push_pull import pull as bring
+    from sae.interchange.load import look_at
 
     done = bring(repo, out, revision, overwrite)
     _say_files((file.name, file.n_bytes) for file in done.files)
+    console.say(f"trained on: {look_at(str(out)).origin.line()}")
     c = done.model.config
     console.say(f"{c.n_latents} latents of {c.activation}, width {c.d}; commit {done.commit}")
     console.finish({"SAE": out}, console.name_next(out))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
@@ -35,6 +36,16 @@ RecipeOption = Annotated[
         metavar="|".join(RECIPES),
         help="Train as another lab did: its settings, below those of --config and of flags. Each "
         "is a TOML file that can be copied and changed.",
+        show_default=False,
+    ),
+]
+RegistryOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--registry",
+        metavar="FILE",
+        help="A TOML file that tells where SAEs were trained, asked before the one that comes with "
+        "the program. Default: that of SAE_REGISTRY.",
         show_default=False,
     ),
 ]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sae.clip.config import SourceConfig
 from sae.clip.names import open_clip_module, resolve_name
 
-WIDTH, PATCH, SIZE = 768, 16, 224
+WIDTH, PATCH, SIZE, LAYERS = 768, 16, 224, 12
 """What open_clip takes where a model's configuration is silent."""
 
 
@@ -38,7 +38,7 @@ def shape_ahead(source: SourceConfig) -> Shape | None:
     if source.layer == "projected":
         return Shape(int(model["embed_dim"]), 1, None)
     tower: dict[str, Any] = model["vision_cfg"]
-    if "timm_model_name" in tower or not isinstance(tower.get("layers", 12), int):
+    if "timm_model_name" in tower or not isinstance(tower.get("layers", LAYERS), int):
         return None
     side = tower.get("image_size", SIZE)
     side = side[0] if isinstance(side, list) else side
@@ -46,6 +46,22 @@ def shape_ahead(source: SourceConfig) -> Shape | None:
     tokens = {"cls": 1, "patch": n * n, "all": n * n + 1}[source.tokens]
     grid = None if source.tokens == "cls" else (n, n)
     return Shape(int(tower.get("width", WIDTH)), tokens, grid)
+
+
+def block_ahead(clip: str, layer: str) -> str:
+    """A block that counts from the end, from the beginning: "-2" of ViT-B-16/openai is "10".
+
+    "" where only the loaded model would tell. Raises `UserError` for a name that does not exist.
+    """
+    request = resolve_name(clip)
+    if request.model.startswith("hf-hub:"):
+        return ""
+    tower: dict[str, Any] = _config(request.model)["vision_cfg"]
+    n_blocks = tower.get("layers", LAYERS)
+    if "timm_model_name" in tower or not isinstance(n_blocks, int):
+        return ""
+    block = n_blocks + int(layer)
+    return str(block) if 0 <= block < n_blocks else ""
 
 
 def _config(model: str) -> dict[str, Any]:

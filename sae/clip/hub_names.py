@@ -7,7 +7,7 @@ from typing import Any
 
 _SIZES = {"base": "B", "large": "L", "so400m": "SO400M", "giant-opt": "gopt"}
 _PREFIX = re.compile(r"(https?://)?(www\.)?(huggingface\.co/|hf\.co/)?(hf-hub:|hf:)?", re.I)
-_OPENAI = {
+OPENAI = {
     "clip-vit-base-patch32": "ViT-B-32/openai",
     "clip-vit-base-patch16": "ViT-B-16/openai",
     "clip-vit-large-patch14": "ViT-L-14/openai",
@@ -40,8 +40,8 @@ def find_same_weights(name: str, open_clip: Any) -> str:
 
 def _transformers_name(short: str) -> str:
     """Of a repository in the form of transformers, which open_clip cannot read."""
-    if short in _OPENAI:
-        return _OPENAI[short]
+    if short in OPENAI:
+        return OPENAI[short]
     if found := _METACLIP.fullmatch(short):
         size, patch, data = found.groups()
         tag = "metaclip_400m" if data == "400m" else "metaclip_fullcc"

@@ -19,8 +19,8 @@ import torch
 from safetensors import SafetensorError
 
 from sae.clip.adapters.maple import attach_maple
-from sae.clip.hub_names import find_same_weights
-from sae.core.clip_name import FILE, MAPLE, split_adapter
+from sae.clip.hub_names import OPENAI, find_same_weights
+from sae.core.clip_name import FILE, MAPLE, is_private, split_adapter
 from sae.core.errors import UserError
 from sae.core.files import did_you_mean
 from sae.core.quiet import quiet
@@ -156,6 +156,25 @@ def resolve_name(name: str) -> Request:
     # open_clip 3 only warns of a mismatch, and then computes with the wrong activation.
     quick_gelu = bool(open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False))
     return Request(f"{model}/{tag}", model, tag, quick_gelu)
+
+
+def name_told(told: str) -> str:
+    """A CLIP as another lab's file calls it -> its name here; "" where its weights are not told.
+
+    Files of a disk are none: the disk would be another machine's.
+    """
+    told = told.strip().removeprefix("open-clip:")
+    if told in BUILT_IN:
+        return told
+    short = told.removeprefix("openai/").lower()
+    if is_private(told) or short in OPENAI or "/" not in told:  # before open_clip is imported
+        return "" if is_private(told) else OPENAI.get(short, "")
+    open_clip = open_clip_module()
+    if told.startswith("hf-hub:"):
+        return find_same_weights(told, open_clip) or told
+    model, _, tag = told.rpartition("/")
+    known = tag in open_clip.list_pretrained_tags_by_model(model)
+    return told if known else find_same_weights(told, open_clip)
 
 
 def _by_schema(name: str, schema: str, place: str) -> Request:

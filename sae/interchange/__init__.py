@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from sae.core import disk
 from sae.core.errors import UserError, quote
 from sae.core.files import did_you_mean
+from sae.data.store import EmbeddingStore
 from sae.interchange import calibrate, measure
 from sae.interchange.describe import Maths, maths_of
 from sae.interchange.export import replacing_sae, require_room
 from sae.interchange.foreign import Foreign, Rule, to_sae
+from sae.interchange.origin import NAMES, Origin, differences, find_origin, names_of
+from sae.interchange.registry import read_registry
 from sae.model.sae import SAE, is_ours
 from sae.model.sparsity import ALL_WITH_K, SMOOTH
 from sae.untrusted.damage import errors_in_one_line, one_line
 from sae.untrusted.found import Found
 
-__all__ = ["FORMATS", "Format", "Imported", "Maths", "detect", "import_sae", "read", "read_as"]
+__all__ = [
+    "FORMATS",
+    "Asked",
+    "Format",
+    "Imported",
+    "Looked",
+    "Maths",
+    "detect",
+    "import_sae",
+    "look",
+    "read",
+    "read_as",
+]
 
 FORMATS = (
     "saev",
@@ -66,6 +81,42 @@ class Imported:
     """On the store, where one was given: above 1 the SAE does not fit it. NaN: all tokens equal."""
     n_tokens: int = 0
     """On which it was measured."""
+    origin: Origin = field(default_factory=Origin)
+    """Where it was trained, and who told it."""
+
+
+class Asked(NamedTuple):
+    """What a user says of a foreign SAE, beside its place."""
+
+    form: str = ""
+    """One of `FORMATS`, where the file is not to be recognised."""
+    k: int = 0
+    """Latents kept per token, where the file does not tell or another number is wanted."""
+    ignore: Collection[str] = ()
+    """Keys or tensors of the file that its reader does not know."""
+    registry: Path | None = None
+    """A registry of the user's own; see `registry`."""
+    named: Mapping[str, str] = {}
+    """Where it was trained, by `origin.NAMES`."""
+
+
+class Looked(NamedTuple):
+    """What is known of an SAE before it is brought here."""
+
+    origin: Origin = Origin()
+    d: int = 0
+    """Width of its embeddings; 0 here and below: not known yet."""
+    n_latents: int = 0
+
+
+def look(
+    path: Path | str, registry: Path | None = None, named: Mapping[str, str] | None = None
+) -> Looked:
+    """Where a foreign SAE was trained, and its size; nothing that it lacks is asked for."""
+    found, asked = _found(path), Asked(registry=registry, named=named or {})
+    foreign = _foreign(found, asked)
+    n_latents, d = foreign.W_enc.shape
+    return Looked(_origin(foreign, found, asked), d, n_latents)
 
 
 def detect(path: Path | str) -> Format:
@@ -80,15 +131,15 @@ def read(
     form: str = "",
     k: int = 0,
     ignore: Collection[str] = (),
+    registry: Path | None = None,
+    named: Mapping[str, str] | None = None,
 ) -> Imported:
-    """Read a foreign SAE; `store` gives what its file lacks, and the FVU.
+    """Read a foreign SAE; `store` gives what its file lacks, and the FVU. The rest: see `Asked`.
 
-    `form` is one of `FORMATS`, where the file is not to be recognised; `k` keeps so many latents
-    per token, where the file does not tell or another number is wanted; `ignore` are keys or
-    tensors of the file that its reader does not know. Raises `UserError` when the format is
-    unknown, the file damaged, a store is needed, or the file holds what may change the maths.
+    Raises `UserError` when the format is unknown, the file damaged, a store is needed, or the file
+    holds what may change the maths.
     """
-    return _read(_found(path), store, form, k, ignore)
+    return _read(_found(path), store, Asked(form, k, ignore, registry, named or {}))
 
 
 def read_as(form: Format, found: Found, ignore: Collection[str] = ()) -> Foreign:
@@ -128,12 +179,15 @@ def import_sae(
     form: str = "",
     k: int = 0,
     ignore: Collection[str] = (),
+    registry: Path | None = None,
+    named: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Imported:
     """Read a foreign SAE and save it as ours in the folder `out`; see `read`.
 
-    Its config.json tells the format and the sha256 of the file that the weights came from. With
-    `overwrite` it takes the place of the SAE in `out`, once it has been read.
+    Its config.json tells the format, the sha256 of the file that the weights came from, and where
+    it was trained as far as that is known. With `overwrite` it takes the place of the SAE in `out`,
+    once it has been read.
     """
     require_room(out, path, overwrite)
     found = _found(path)
@@ -142,7 +196,8 @@ def import_sae(
             f"{path} is one of our own SAEs already: use it as it is, e.g. "
             f"`sae eval {quote(found.path)} STORE`"
         )
-    imported = _read(found, store, form, k, ignore, Path(out))
+    asked = Asked(form, k, ignore, registry, named or {})
+    imported = _read(found, store, asked, Path(out))
     model = imported.model
     model.config = replace(model.config, source_sha256=found.sha256())
     with replacing_sae(out) as part:
@@ -151,29 +206,43 @@ def import_sae(
 
 
 def _read(
-    found: Found,
-    store: Path | str | None,
-    form: str,
-    k: int,
-    ignore: Collection[str],
-    out: Path | None = None,
+    found: Found, store: Path | str | None, asked: Asked, out: Path | None = None
 ) -> Imported:
-    foreign = _forced(form, found, ignore) if form else read_as(_detect(found), found, ignore)
+    foreign = _foreign(found, asked)
     if out is not None:  # before anything is measured
         disk.require_room(out, 4 * (foreign.W_enc.numel() + foreign.W_dec.numel()))
-    foreign = _with_k(foreign, k) if k else foreign
+    foreign = _with_k(foreign, asked.k) if asked.k else foreign
     if foreign.rule in ALL_WITH_K and not foreign.k:
         raise UserError(f"{found.path} ({foreign.format}) does not tell its k; add --k K")
+    origin = _origin(foreign, found, asked)
+    known: dict[str, Any] = {name: origin[name] for name in NAMES}
+    if known["layer"].startswith("-"):  # of a CLIP whose depth is not known here
+        known["layer"] = ""
+    foreign = replace(foreign, **known)
     x = None if store is None else measure.sample(store, foreign.W_enc.shape[1])
     if foreign.lacks:
         foreign = calibrate.complete(foreign, x, found.path)
     with errors_in_one_line(f"{found.path}: damaged"):
         model = to_sae(foreign)
-    notes = tuple(map(one_line, foreign.notes))
-    imported = Imported(model, foreign.format, notes, maths_of(foreign))
-    if x is None:
+    notes = tuple(map(one_line, (*foreign.notes, *origin.notes)))
+    imported = Imported(model, foreign.format, notes, maths_of(foreign), origin=origin)
+    if x is None or store is None:
         return imported
-    return replace(imported, fvu=measure.fvu(model, x), n_tokens=min(len(x), measure.N_MEASURED))
+    notes = (*notes, *differences(origin, EmbeddingStore.open(store).info))
+    n_tokens = min(len(x), measure.N_MEASURED)
+    return replace(imported, notes=notes, fvu=measure.fvu(model, x), n_tokens=n_tokens)
+
+
+def _foreign(found: Found, asked: Asked) -> Foreign:
+    if asked.form:
+        return _forced(asked.form, found, asked.ignore)
+    return read_as(_detect(found), found, asked.ignore)
+
+
+def _origin(foreign: Foreign, found: Found, asked: Asked) -> Origin:
+    own = {name: getattr(foreign, name) for name in NAMES}
+    sought = names_of(found.path)._replace(format=(foreign.format,))
+    return find_origin(own, sought, read_registry(asked.registry), asked.named)
 
 
 def _forced(form: str, found: Found, ignore: Collection[str]) -> Foreign:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from sae.core.clip_name import without_place
-from sae.core.errors import UserError
+from sae.core.errors import Notice, UserError
 from sae.model.sae import SAEConfig
 
 if TYPE_CHECKING:
@@ -15,22 +16,35 @@ if TYPE_CHECKING:
 def require_match(config: SAEConfig, info: StoreInfo) -> None:
     """Raise `UserError` when the SAE does not fit the store: other width, CLIP, layer or length.
 
-    The choice of tokens may differ: an SAE trained on all tokens may look at patches only.
+    The choice of tokens may differ: an SAE trained on all tokens may look at patches only. Of an
+    imported SAE, whose files or registry may be mistaken, all but the width is only warned of.
     """
     for name in ("d", "clip", "layer"):
         ours, theirs = getattr(config, name), getattr(info, name)
         # An SAE that was published names a CLIP of a local folder without the folder's place.
         published = without_place(theirs) if name == "clip" else theirs
         if theirs != "" and ours not in ("", theirs, published):
-            raise UserError(
+            _refuse(
+                config,
+                name,
                 f"the SAE was trained on {name} {ours!r}, but the store has {name} {theirs!r}; "
-                "use the store that it was trained on, or embed again with those settings"
+                "use the store that it was trained on, or embed again with those settings",
             )
     # Before `rows` was written down all rows were raw.
     rows = config.rows or ("raw" if config.store and config.clip else "")
     if "" not in (rows, info.rows) and rows != info.rows:
         how = "--normalise" if rows == "unit" else "no --normalise"
-        raise UserError(
+        _refuse(
+            config,
+            "rows",
             f"the SAE was trained on {rows} rows, but the store has {info.rows} ones; use the "
-            f"store that it was trained on, or embed again with {how}"
+            f"store that it was trained on, or embed again with {how}",
         )
+
+
+def _refuse(config: SAEConfig, name: str, why: str) -> None:
+    """Raise, or warn where it is other people's word that stands against the store."""
+    if config.source and name != "d":
+        warnings.warn(f"{why}; its FVU tells whether that is so", Notice, stacklevel=3)
+    else:
+        raise UserError(why)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sae.clip.names import name_told
 from sae.core.errors import UserError
 from sae.interchange.foreign import Foreign, Rule, jumprelu_of_gated
 from sae.untrusted.fields import number, require_size, settings_of, tensor
@@ -29,6 +30,8 @@ ASIDE = words(
     "target_l0 threshold_beta top_k_aux trainer_class"
 )
 """Keys that change no latent; see `sae.untrusted.used`."""
+RESIDUAL = ("resid_post", "post_mlp_residual")
+"""Names of what leaves a block."""
 FILE = re.compile(r"ae(_\w+)?\.pt")
 
 
@@ -105,6 +108,8 @@ def read(found: Found) -> Foreign:
         threshold=threshold,
         pre_bias=layout.pre_bias,
         prefixes=_prefixes(state),
+        clip=name_told(str(trainer.get("lm_name") or "")),
+        layer=_layer(trainer),
         notes=notes + _origin(trainer),
     )
 
@@ -231,6 +236,12 @@ def _prefixes(state: Mapping[str, Any]) -> tuple[int, ...]:
     if "group_sizes" not in state:
         return ()
     return tuple(int(size) for size in state["group_sizes"].cumsum(0).tolist())
+
+
+def _layer(trainer: Mapping[str, Any]) -> str:
+    """The block, where it is what leaves it that was taken."""
+    layer, of = trainer.get("layer"), trainer.get("submodule_name")
+    return str(layer) if type(layer) is int and of in RESIDUAL else ""
 
 
 def _origin(trainer: Mapping[str, Any]) -> tuple[str, ...]:

@@ -6,9 +6,11 @@ are 0 nowhere. Settings and weights are told by what they hold, not by the names
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 from typing import cast
 
+from sae.clip.names import name_told
 from sae.core.errors import UserError
 from sae.interchange.foreign import Foreign, Rule
 from sae.untrusted.fields import require_size, settings_of, tensor
@@ -56,6 +58,8 @@ def read(found: Found) -> Foreign:
             f"{NAME}: architecture {config.get('architecture')!r} with activation {activation!r} "
             f"has no counterpart here; vanilla has, with {', '.join(ACTIVATIONS)}"
         )
+    backbone = _backbone(found)
+    layer = re.search(r"layers\W{1,2}(-?\d+)\]?$", str(backbone.get("hook_target_name")))
     return Foreign(
         format=NAME,
         W_enc=W_enc,
@@ -64,7 +68,9 @@ def read(found: Found) -> Foreign:
         b_dec=tensor(state, "b_dec", NAME),
         rule=ACTIVATIONS[activation],
         pre_bias=True,
-        notes=_origin(found),
+        clip=name_told(str(backbone.get("model_hf_name") or "")),
+        layer=layer[1] if layer else "",
+        notes=_origin(backbone),
     )
 
 
@@ -93,10 +99,16 @@ def _state(found: Found, name: str) -> Used:
     return cast(Used, settings_of(held["state_dict"])) if "state_dict" in held else held
 
 
-def _origin(found: Found) -> tuple[str, ...]:
-    """What `backbone/` tells, where it is there."""
+def _backbone(found: Found) -> Used:
+    """What `backbone/` tells; empty where it is not there."""
     for name in found.names:
         if PurePosixPath(name).parent.name == "backbone" and name.endswith("config.json"):
-            told = found.json(name)
-            return (f"trained on {told.get('hook_target_name')} of {told.get('model_hf_name')}",)
-    return ()
+            return found.json(name)
+    return Used({})
+
+
+def _origin(backbone: Used) -> tuple[str, ...]:
+    if not backbone:
+        return ()
+    told = (backbone.get("hook_target_name"), backbone.get("model_hf_name"))
+    return (f"trained on {told[0]} of {told[1]}",)

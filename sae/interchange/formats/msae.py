@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae.clip.names import name_told
 from sae.core.errors import UserError
 from sae.interchange.foreign import Foreign, Rule
 from sae.untrusted.fields import require_size, settings_of, tensor
@@ -26,6 +27,8 @@ FILE_NAME = re.compile(
     r"(?P<n>\d+)_(?P<d>\d+)_(?P<activation>[A-Za-z]+)(_(?P<k>\d+))?(_(?P<weighting>UW|RW))?"
     r"_(?P<tied>True|False)_(?P<normalise>True|False)_(?P<soft_cap>[0-9.e+-]+)(_|\.pt|$)"
 )
+CLIP_NAME = re.compile(r"_(ViT-[BL])~(\d+)(@336px)?_train_image_")
+"""Of OpenAI's CLIP, in the name of the embeddings that the file's own name ends in."""
 ASIDE = frozenset({"latents_activation_frequency", "target_norm"})
 """Keys that change no latent; see `sae.untrusted.used`."""
 EXAMPLE = "6144_768_TopKReLU_64_RW_False_False_0.0_cc3m.pth"
@@ -85,6 +88,7 @@ def read(found: Found) -> Foreign:
         scale=1 / _factor(held["scaling_factor"]),
         input_norm="centred_layer_norm" if told.normalise else "",
         soft_cap=told.soft_cap,
+        clip=_clip(found.names[0]),
         notes=_notes(told),
         lacks="threshold" if rule == "batch_topk" else "",
     )
@@ -105,6 +109,14 @@ def _told(name: str, held: Mapping[str, Any]) -> Told:
         normalise=part["normalise"] == "True",
         soft_cap=max(0.0, float(part["soft_cap"])),
     )
+
+
+def _clip(name: str) -> str:
+    told = CLIP_NAME.search(name)
+    if told is None:
+        return ""
+    model, patch, is_large = told.groups()
+    return name_told(f"{model}-{patch}{'-336' if is_large else ''}/openai")
 
 
 def _configured(name: str, config: Mapping[str, Any]) -> Told:

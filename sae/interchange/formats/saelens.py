@@ -7,6 +7,7 @@ BatchTopK threshold, and the scale or whitening of the embeddings are folded in.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from sae.clip.names import name_told
 from sae.core.clip_name import without_place
 from sae.core.errors import UserError
 from sae.data.tokens import Tokens
@@ -88,8 +90,8 @@ def read(found: Found) -> Foreign:
         input_norm=INPUT_NORMS[config.get("normalize_activations") or "none"],
         scale=folded.scale,
         prefixes=_prefixes(config, metadata, n_latents),
-        clip=str(metadata.get("clip") or ""),
-        layer=str(metadata.get("layer") or ""),
+        clip=str(metadata.get("clip") or "") or _clip(config, metadata),
+        layer=str(metadata.get("layer") or "") or _layer(config, metadata),
         tokens=_one_of(metadata.get("tokens"), get_args(Tokens)),
         rows=_one_of(metadata.get("rows"), ("raw", "unit")),
         notes=folded.notes,
@@ -152,6 +154,17 @@ def _prefixes(
     widths = sorted({*told, n_latents})
     fit = len(widths) > 1 and widths[0] > 0 and widths[-1] == n_latents
     return tuple(widths) if fit else ()
+
+
+def _clip(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
+    return name_told(str(config.get("model_name") or metadata.get("model_name") or ""))
+
+
+def _layer(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
+    """The block that `blocks.N.hook_resid_post` is what leaves it."""
+    hook = str(config.get("hook_name") or metadata.get("hook_name") or "")
+    found = re.fullmatch(r"blocks\.(\d+)\.hook_resid_post", hook)
+    return found[1] if found else ""
 
 
 def _one_of(told: object, known: tuple[str, ...]) -> str:

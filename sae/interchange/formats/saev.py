@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from sae.core.errors import UserError
+from sae.data.tokens import OF_SAEV
 from sae.interchange.foreign import Foreign, Lacks, Rule
 from sae.untrusted.fields import number, require_size, settings_of, tensor
 from sae.untrusted.found import Found
@@ -30,6 +31,8 @@ SCHEMAS = range(1, 6)
 DEFAULT_K = 32
 WITHOUT_PRE_BIAS = "e7ca004"
 """The commit that wrote schema 1 without it, before a later one changed the schema's layout."""
+TOKENS = {"patches": "patch", "cls": "cls", "all": "all", **OF_SAEV}
+"""Its words for tokens, of all its versions, and ours."""
 KEYS = {"relu": "Relu", "top-k": "TopK", "batch-top-k": "BatchTopK"}
 
 
@@ -63,6 +66,8 @@ def read(found: Found) -> Foreign:
     _check_sizes(config, n_latents, d, source)
     rule, k, threshold, notes = _rule(activation, state, n_latents, source)
     old = _is_first_layout(header, schema)
+    training = _training(found, name)
+    layer = training.get("layer")
     return Foreign(
         format=source,
         W_enc=W_enc,
@@ -73,7 +78,9 @@ def read(found: Found) -> Foreign:
         k=k,
         threshold=threshold,
         pre_bias=old and not str(header.get("commit")).startswith(WITHOUT_PRE_BIAS),
-        lacks=_lacks(found, name) if old else "",
+        lacks=_lacks(training) if old else "",
+        layer=str(layer) if type(layer) is int else "",
+        tokens=TOKENS.get(str(training.get("tokens", training.get("patches"))), ""),
         notes=notes,
     )
 
@@ -139,13 +146,19 @@ def _rule(
     return "signed_topk", k, None, (note,)
 
 
-def _lacks(found: Found, name: str) -> Lacks:
-    """What the training's config.json, where it is there, says that was taken from the input."""
+def _training(found: Found, name: str) -> dict[str, Any]:
+    """What the training's config.json, where it is there, says of the embeddings."""
     path = (found.folder / name).with_name("config.json")
     config = json_object(path) if path.is_file() else {}
-    for part in (config, settings_of(config.get("data")), settings_of(config.get("train_data"))):
-        if part.keys() & {"scale_mean", "scale_norm"}:
-            return _lacking(bool(part.get("scale_mean")), bool(part.get("scale_norm")))
+    parts = (config, settings_of(config.get("data")), settings_of(config.get("train_data")))
+    told = ("layer", "patches", "tokens", "scale_mean", "scale_norm")
+    return {name: part[name] for part in parts for name in told if name in part}
+
+
+def _lacks(training: Mapping[str, Any]) -> Lacks:
+    """What was taken from the input."""
+    if training.keys() & {"scale_mean", "scale_norm"}:
+        return _lacking(bool(training.get("scale_mean")), bool(training.get("scale_norm")))
     return "perhaps"
 
 

@@ -7,6 +7,7 @@ k latents of encode() are what a user means.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from sae.core.errors import UserError
@@ -55,7 +56,15 @@ def read(found: Found) -> Foreign:
         rule=rule,
         k=number(config, "k", NAME, default=32),
         pre_bias=True,
+        layer=_layer(found, name),
     )
+
+
+def _layer(found: Found, name: str) -> str:
+    """The block that the folder is named after: "layers.10"."""
+    hook = (found.folder / name).absolute().parent.name
+    told = re.fullmatch(r"(?:.*\.)?(?:layers|resblocks)\.(\d+)", hook)
+    return told[1] if told else ""
 
 
 def write(model: SAE, folder: Path | str) -> Path:

@@ -8,12 +8,14 @@ their mean and over their deviation, which the file does not hold.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from sae.clip.names import name_told
 from sae.core.errors import UserError
 from sae.interchange.foreign import Foreign, Rule, just_below
 from sae.untrusted.fields import number, require_size, tensor
@@ -21,11 +23,14 @@ from sae.untrusted.found import Found
 from sae.untrusted.used import Used
 
 NAME = "visaebench"
-ASIDE = frozenset({"backbone", "layer", "model", "name"})
+ASIDE = frozenset({"d_model", "dict_size", "model", "name"})
 """Keys that change no latent; see `sae.untrusted.used`."""
 FILES = ("sae.pt", "model.safetensors", "model.pt")
 """In the order in which its loader asks for them."""
 CONFIGS = ("config.json", "config.yaml", "config.yml")
+BACKBONES = {"clip_vitb16": "openai/clip-vit-base-patch16"}
+"""Its names of the CLIPs among its networks."""
+LAYER = re.compile(r"/layer_(\d+)/?$")
 RULES: dict[str, Rule] = {"topk": "topk", "batchtopk": "batch_topk", "jumprelu": "jumprelu"}
 RULE_KEYS = ("activation", "sae_type", "architecture")
 """Where the rule stands: the first of these that is there."""
@@ -80,7 +85,7 @@ def read(found: Found) -> Foreign:
     kept = _rule(state, config)
     W_dec, notes = _decoder(state, is_simple)
     has_bias = is_simple and "decoder.bias" in state
-    layer = config.get("layer")
+    backbone = str(config.get("backbone"))
     return Foreign(
         format=NAME,
         W_enc=W_enc,
@@ -90,10 +95,20 @@ def read(found: Found) -> Foreign:
         rule=kept.rule,
         k=kept.k,
         threshold=kept.threshold,
-        layer=str(layer) if isinstance(layer, int) and layer >= 0 else "",
+        clip=name_told(BACKBONES.get(backbone, "")),
+        layer=_layer(config),
         notes=kept.notes + notes,
         lacks="mean_std",
     )
+
+
+def _layer(config: Used) -> str:
+    """As it is told, or else as the folder of the training's embeddings is called."""
+    layer = config.get("layer")
+    if isinstance(layer, int) and layer >= 0:
+        return str(layer)
+    found = LAYER.search(str(config.get("activation_dir", "")))
+    return found[1] if found else ""
 
 
 def _file(found: Found) -> str:
