@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from interp.evidence.config import CollectConfig
 from interp.pipeline.settings import Work
 from interp.records.nulls import BESIDE
 from interp.records.tasks import SCORING
-from interp.workflow.names import AUTO, COLLECT, EMBED, EVAL, NONE
+from interp.workflow.discard import is_thrown_away
+from interp.workflow.names import AUTO, COLLECT, EMBED, EVAL, IMPORT, NONE
 from interp.workflow.options import AskSettings, ImageSettings, SizeSettings, StepSettings
-from interp.workflow.settings import Said, Settings, make_models, make_training
+from interp.workflow.settings import IMPORTED, Said, Settings, make_models, make_training
 from sae.clip.config import SourceConfig
 from sae.core.errors import UserError, quote
 from sae.core.files import did_you_mean
 from sae.data.sources.folders import FolderConfig, parse_domains
+from sae.data.tokens import tokens_named
 from sae.evaluation.config import EvalConfig
+
+if TYPE_CHECKING:
+    from sae.interchange import Looked
 
 PAID = ("explain", "select", "disambiguate", *SCORING, "score-control", f"score-control{BESIDE}")
 PAID += ("transfer-explain", "transfer-score")
 """What questions of a run are filed under in its ledger: one `--max-cost` holds for all of them."""
+_OF_VECTORS = ("clip", "layer", "tokens")
+"""Options that say which vectors are made of the images."""
 
 
 def make_settings(
@@ -34,8 +41,11 @@ def make_settings(
     asked: AskSettings,
     steps: StepSettings,
     said: Said,
+    fetch: bool = False,
 ) -> Settings:
-    """Of all steps. Raises `UserError` for what is missing, not known or does not fit together."""
+    """Of all steps. `fetch` what --sae names on the hub, so that its own files can be asked.
+
+    Raises `UserError` for what is missing, not known or does not fit together."""
     roots = parse_domains(domains)
     _require_sae(size.sae)
     _require_domains(steps.transfer, list(roots))
@@ -47,13 +57,17 @@ def make_settings(
     explainer, judge, judging = make_models(asked, said)
     collect = said.of(COLLECT)
     groups = collect.pop("groups", None)
+    named = _named(images, said._replace(tables={EMBED: of_source}))
+    looked = _look(size, out, steps.from_step, named, fetch)
     own = said._replace(tables={**said.tables, COLLECT: collect})
     return Settings(
         out=out,
         domains=roots,
-        source=_source(images, size.sae, said._replace(tables={EMBED: of_source})),
+        source=_source(images, looked, size.sae, said._replace(tables={EMBED: of_source})),
         folders=said._replace(tables={EMBED: of_folders}).build(FolderConfig, EMBED, given),
         sae=size.sae,
+        looked=looked,
+        registry=size.registry,
         training=make_training(size, said),
         evaluation=said.build(EvalConfig, EVAL, {}),
         collect=own.build(CollectConfig, COLLECT, {}),
@@ -68,23 +82,57 @@ def make_settings(
     )
 
 
-def _source(images: ImageSettings, sae: str, said: Said) -> SourceConfig:
-    """What was not said is that of the SAE, where it is ours and here."""
-    trained = _config_of(sae)
+def _source(images: ImageSettings, looked: Looked | None, sae: str, said: Said) -> SourceConfig:
+    """What was not said is that of the SAE, where its files or the registry tell."""
     given: dict[str, Any] = {}
-    for name in ("clip", "layer", "tokens"):
-        value = getattr(images, name) or trained.get(name, "")
+    for name in _OF_VECTORS:
+        value = getattr(images, name) or (looked.origin[name] if looked else "")
         given |= {name: value} if value else {}
-    if trained.get("rows") == "unit":
+    if looked and looked.origin["rows"] == "unit":
         given["normalise"] = True
     if "clip" not in given and "clip" not in said.of(EMBED):
         what = "say which CLIP is to look at the images"
-        if sae:
-            what = f"--sae {quote(sae)} does not tell which CLIP it was trained on; name it"
+        if looked:
+            known = f" (known: {looked.origin.line()})" if looked.origin.facts else ""
+            what = f"--sae {quote(sae)} does not tell which CLIP it was trained on{known}; name it"
+            what += f" ({looked.origin.remedy()})"
+            if not looked.d:
+                what += ", or leave --estimate out: its own files are then fetched and asked"
         raise UserError(
             f"{what}: --clip ViT-B-32/openai, or --clip tiny, which knows the built-in world alone"
         )
     return said.build(SourceConfig, EMBED, given)
+
+
+def _look(
+    size: SizeSettings, out: Path, from_step: str, named: Mapping[str, str], fetch: bool
+) -> Looked | None:
+    """What is known of --sae, or of what it was brought here as."""
+    if not size.sae:
+        return None
+    from sae.interchange.load import look_at
+    from sae.model.sae import is_ours
+
+    brought = out / IMPORTED
+    if is_ours(brought) and not is_thrown_away(IMPORT, from_step):
+        return look_at(str(brought), size.registry, named)
+    return look_at(size.sae, size.registry, named, fetch)
+
+
+def _named(images: ImageSettings, said: Said) -> dict[str, str]:
+    """Where the user says that the SAE was trained: what the images are to be embedded by."""
+    table = said.of(EMBED)
+    named: dict[str, str] = {}
+    for name in _OF_VECTORS:
+        value, in_table = getattr(images, name), table.get(name)
+        if in_table and not (value and name in said.typed):
+            value = in_table
+        named |= {name: str(value)} if value else {}
+    if "tokens" in named:
+        named["tokens"] = tokens_named(named["tokens"])
+    if "normalise" in table:
+        named["rows"] = "unit" if table["normalise"] else "raw"
+    return named
 
 
 def _require_sae(sae: str) -> None:
@@ -94,16 +142,6 @@ def _require_sae(sae: str) -> None:
 
     if sae and hub_place(sae) is None:
         require_sae(Path(sae))
-
-
-def _config_of(sae: str) -> dict[str, Any]:
-    """What an SAE of ours says that it was trained on; {} for any other."""
-    from sae.core.files import read_config
-    from sae.model.sae import CONFIG, SAEConfig, is_ours
-
-    if not sae or not (Path(sae) / CONFIG).is_file() or not is_ours(Path(sae)):
-        return {}
-    return dataclasses.asdict(read_config(Path(sae) / CONFIG, SAEConfig))
 
 
 def _require_domains(transfer: str, known: list[str]) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from interp.pipeline.settings import ModelSettings
 from interp.workflow.names import AUTO, ORDER
+from sae.cli.options import RegistryOption
 from sae.core.errors import UserError
 from sae.core.files import did_you_mean
 from sae.training.config import learning_rate
@@ -33,7 +34,7 @@ class ImageSettings:
         str,
         typer.Option(
             help="CLIP that embeds, as for sae embed: ViT-B-32/openai; tiny knows the built-in "
-            "world alone. Default: that of --sae.",
+            "world alone. Default: that of --sae, as its files or the registry tell.",
             rich_help_panel=_IMAGES,
             show_default=False,
         ),
@@ -70,6 +71,7 @@ class SizeSettings:
             show_default=False,
         ),
     ] = ""
+    registry: RegistryOption = None
     n_latents: Annotated[
         int,
         typer.Option(

@@ -30,7 +30,6 @@ from interp.workflow.names import (
 )
 from interp.workflow.settings import Settings
 from sae.clip.ahead import Shape, shape_ahead
-from sae.core.places import kind_of
 from sae.data.sources.folders import ImageFile, find_images
 from sae.evaluation.evaluate import REPORT
 from sae.training.config import AUTO_LR, TrainConfig
@@ -160,14 +159,8 @@ class Planner:
         if not self._settings.sae:
             config, shape = self._training, self._shape
             return config.n_latents or config.expansion * shape.d if config and shape else None
-        from sae.interchange.load import load
-        from sae.model.sae import is_ours
-
-        place = self._settings.sae_dir
-        if not (is_ours(place) and self._has(IMPORT, place)):
-            place = Path(self._settings.sae)
-        is_here = kind_of(place) in ("SAE", "file", "other")
-        return load(place).n_latents if is_here else None
+        looked = self._settings.looked
+        return looked.n_latents or None if looked else None
 
     def _embed(self) -> Todo:
         source = self._settings.source

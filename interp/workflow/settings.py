@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from interp.evidence.config import CollectConfig
 from interp.pipeline.judging.settings import JudgingSettings
@@ -30,6 +30,11 @@ from sae.data.sources.folders import FolderConfig
 from sae.evaluation.config import EvalConfig
 from sae.training.config import AUTO_LR, TrainConfig, learning_rate
 
+if TYPE_CHECKING:
+    from sae.interchange import Looked
+
+IMPORTED = "sae-imported"
+"""The folder of an SAE that --sae names."""
 _OF_JUDGE = {"judge": "model", "judge_price": "price", "judge_clip": "clip"}
 """Options of the judge, and the fields of its settings that they are."""
 Config = TypeVar("Config")
@@ -64,6 +69,9 @@ class Settings:
     folders: FolderConfig
     sae: str = ""
     """PATH_OR_HUB_ID of an SAE that is there; "": one is trained."""
+    looked: Looked | None = None
+    """What is known of it before it is brought here."""
+    registry: Path | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     """What was said of the fields of `TrainConfig`; the rest follows from the images."""
     evaluation: EvalConfig = field(default_factory=EvalConfig)
@@ -89,7 +97,7 @@ class Settings:
     @property
     def sae_dir(self) -> Path:
         """The SAE that the run is about; the run keeps a copy of it in `sae/`."""
-        return self.out / ("sae-imported" if self.sae else "sae-trained")
+        return self.out / (IMPORTED if self.sae else "sae-trained")
 
     @property
     def is_paid(self) -> bool:

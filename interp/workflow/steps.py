@@ -155,7 +155,10 @@ class _Walk:
 
         with bar(label, "files") as progress:
             progress(0, 1)
-            model, notes = bring_sae(self._settings.sae, self._settings.sae_dir, self._store)
+            asked = self._settings
+            places = (asked.sae, asked.sae_dir, self._store)
+            origin = asked.looked.origin if asked.looked else None
+            model, notes = bring_sae(*places, asked.registry, origin)
             progress(1, 1)
         return Imported(model.n_latents, notes)
 
@@ -175,9 +178,11 @@ class _Walk:
         if settings.sae and fvu is not None and fvu > 1 and not settings.allow_misfit:
             raise UserError(
                 f"{settings.sae} rebuilds held-out images worse than their mean does (FVU "
-                f"{fvu:.3g}): it was trained on another CLIP, layer or kind of tokens, or on "
-                "embeddings of length 1; name what it was trained on with --clip, --layer, "
-                "--tokens and another --out. Nothing was asked; --allow-misfit goes on",
+                f"{fvu:.3g}): it was trained on another CLIP, layer or kind of tokens than "
+                f"{store.info.clip}, layer {store.info.layer}, tokens {store.info.tokens}, or on "
+                "embeddings of another length; name what it was trained on with --clip, --layer, "
+                f"--tokens and another --out. Known of it: {_told(settings)}. "
+                "Nothing was asked; --allow-misfit goes on",
                 FAILURES,
             )
         return Evaluated(figures, report)
@@ -249,6 +254,11 @@ _STEPS: dict[str, Callable[[_Walk, str], Any]] = {
     TRANSFER: _Walk.cross,
     CARDS: _Walk.make_cards,
 }
+
+
+def _told(settings: Settings) -> str:
+    """Where the SAE was trained, and who said so."""
+    return settings.looked.origin.line() if settings.looked else "nothing"
 
 
 def _measure(settings: Settings, store: EmbeddingStore, progress: Any) -> EvalReport:

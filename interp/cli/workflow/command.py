@@ -56,11 +56,15 @@ def run(
 
     domains = [*(images.domain or []), *(more or [])]
     said = _read_said(context, config)
-    settings = make_settings(out, domains, images, folders, size, asked, steps, said)
+    parts = (images, folders, size, asked, steps, said)
+    settings = make_settings(out, domains, *parts, fetch=not steps.estimate)
     Run.is_begun(out)
     planner = Planner(settings, steps.from_step)
     plan = planner.plan()
     _say_plan(plan, settings)
+    misfit = _say_origin(settings)
+    if misfit and not steps.estimate:
+        raise UserError(misfit)
     gone = find_discarded(out, steps.from_step)
     if gone:
         will = "would be" if steps.estimate else "are"
@@ -95,6 +99,27 @@ def _say_plan(plan: Plan, settings: Settings) -> None:
         console.say(f"  {todo.step:<9}{state:<10}{todo.what}{_cost(todo)}".rstrip())
     for line in _further(plan, settings):
         console.say(f"  {line}")
+
+
+def _say_origin(settings: Settings) -> str:
+    """Where the SAE of --sae was trained, and who told that; why it cannot be comes back."""
+    from interp.workflow.bring import find_misfit
+
+    if settings.looked is None:
+        return ""
+    origin, source = settings.looked.origin, settings.source
+    console.say(f"  the SAE was trained on: {origin.line()}")
+    for name, taken in (("layer", source.layer), ("tokens", source.tokens)):
+        if name in origin.missing:
+            console.complain(
+                f"{name} of the SAE: nobody tells; {taken} is taken, --{name} names another"
+            )
+    for note in origin.notes:
+        console.complain(note)
+    misfit = find_misfit(settings)
+    if misfit:
+        console.complain(misfit)
+    return misfit
 
 
 def _cost(todo: Todo) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -13,7 +14,9 @@ from sae.core.errors import FAILURES, OK, USAGE
 from sae.data.store import EmbeddingStore
 from sae.model.identity import sae_identity
 from sae.model.sae import SAE
+from tests.interp.workflow.conftest import SETTINGS
 from tests.support.commands import interp, sae
+from tests.support.paths import DATA
 from tests.support.servers.fake_hub import FakeHub
 
 LOCAL = ("--model", "local")
@@ -27,6 +30,9 @@ def store(walk) -> EmbeddingStore:
 def test_another_labs_sae_is_labelled_by_one_command(words, walk, tmp_path, capsys) -> None:
     theirs, out = tmp_path / "theirs", tmp_path / "run"
     assert sae("export", walk.sae, "--to", "saelens", "--out", theirs) == OK
+    settings = tmp_path / "run.toml"  # without a CLIP: the SAE's own files tell it
+    settings.write_text(SETTINGS.replace('clip = "tiny"\n', ""))
+    words = (*words[:-1], settings)
     asked = (*words, *LOCAL, "--sae", theirs, "--out", out)
     assert interp("run", *asked, "--estimate") == OK
     said = capsys.readouterr().out
@@ -53,8 +59,70 @@ def test_an_sae_of_ours_says_itself_which_clip_it_is_of(words, walk, tmp_path, c
     theirs = tmp_path / "theirs"
     assert sae("export", walk.sae, "--to", "saelens", "--out", theirs) == OK
     capsys.readouterr()
+    assert interp("run", *given, "--sae", theirs, "--out", tmp_path / "o", "--estimate") == OK
+    assert "trained on: clip tiny, layer projected" in capsys.readouterr().out
+    (theirs / "cfg.json").write_text(
+        json.dumps(json.loads((theirs / "cfg.json").read_text()) | {"metadata": {}})
+    )
     assert interp("run", *given, "--sae", theirs, "--out", tmp_path / "o", "--estimate") == USAGE
     assert "does not tell which CLIP it was trained on" in capsys.readouterr().err
+
+
+def _of_the_hub(hub: FakeHub, walk, folder) -> tuple[object, ...]:
+    """An SAE on the hub that tells nothing of where it was trained, and the words that name it."""
+    assert sae("export", walk.sae, "--to", "sparsify", "--out", folder / "theirs") == OK
+    files = {path.name: path.read_bytes() for path in (folder / "theirs").iterdir()}
+    hub.add("lab/drawings", {f"last/{name}": data for name, data in files.items()})
+    registry = folder / "registry.toml"
+    registry.write_text('[[sae]]\nrepo = "lab/*"\nclip = "tiny"\nlayer = "projected"\n')
+    settings = folder / "run.toml"
+    settings.write_text("[run]\ncausal = false\n[run.embed]\nworkers = 0\n")
+    return ("--config", settings, *LOCAL, "--sae", "hf:lab/drawings/last", "--registry", registry)
+
+
+def test_the_registry_picks_clip_and_layer_and_a_look_ahead_fetches_nothing(
+    words, walk, hub: FakeHub, tmp_path, capsys
+) -> None:
+    asked = (*words[:3], *_of_the_hub(hub, walk, tmp_path), "--out", tmp_path / "run")
+    assert interp("run", *asked, "--estimate") == OK
+    said = capsys.readouterr().out
+    assert "by tiny, projected" in said
+    assert "trained on: clip tiny, layer projected, tokens cls (registry: repo lab/*)" in said
+    assert not hub.asked
+
+
+def test_a_clip_that_is_not_the_one_of_the_sae_is_told_with_a_figure(
+    words, walk, hub: FakeHub, tmp_path, capsys
+) -> None:
+    asked = (*words[:3], *_of_the_hub(hub, walk, tmp_path), "--out", tmp_path / "run")
+    block = ("--layer", "2", "--tokens", "cls")
+    assert interp("run", *asked, *block, "--estimate") == OK
+    said = capsys.readouterr()
+    assert "layer 2 (as named) is taken, not projected (registry: repo lab/*)" in said.err
+    assert interp("run", *asked, *block) == USAGE
+    error = "is for embeddings of width 256, and layer 2 of tiny has 128"
+    assert error in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert interp("run", *asked, "--clip", "tiny-conv") == FAILURES
+    said = capsys.readouterr().err
+    assert "worse than their mean does (FVU" in said
+    assert "tokens than tiny-conv, layer projected, tokens cls" in said
+    assert "Known of it: clip tiny-conv (as named); layer projected" in said
+
+
+def test_an_sae_whose_clip_nobody_tells_is_refused_with_what_is_missing(
+    words, tmp_path, capsys
+) -> None:
+    settings = tmp_path / "run.toml"
+    settings.write_text("[run]\ncausal = false\n")
+    asked = (*words[:3], "--config", settings, *LOCAL, "--out", tmp_path / "run")
+    place = DATA / "sparsify_topk" / "checkpoint"
+    assert interp("run", *asked, "--sae", place) == USAGE
+    said = capsys.readouterr().err
+    assert "known: layer 10 (its own files); not known: clip, tokens" in said
+    assert "name it (--clip NAME --tokens cls|patch|all)" in said
+    assert interp("run", *asked, "--sae", place, "--clip", "ViT-B-32/openai", "--estimate") == OK
+    assert "tokens of the SAE: nobody tells; cls is taken" in capsys.readouterr().err
 
 
 def test_ours_is_copied_and_another_one_in_its_place_is_refused(walk, store, tmp_path) -> None:
