@@ -22,9 +22,10 @@ from interp.report.nulls.specificity import specificities
 from interp.run.run import Run
 from interp.run.transfer_file import read_transfer
 from interp.run.verdicts import Review, fresh_reviews
-from sae.core.csv_cells import read_cell, write_cell
+from sae.core.csv_cells import write_cell
 from sae.core.errors import UserError, quote
 from sae.core.files import replacing
+from sae.core.label_table import COUNT_COLUMNS, read_label_table
 from sae.core.lock import hold
 
 if TYPE_CHECKING:
@@ -34,31 +35,6 @@ FILE = "labels.csv"
 WAIT = 60.0
 """Seconds that another process gets which is just writing the same file."""
 
-TEXT_COLUMNS = (
-    "interpretation",
-    "label",
-    "second_label",
-    "description",
-    "verdict",
-    "human_verdict",
-    "human_label",
-    "human_note",
-    "supported",
-    "best_null",
-    "status",
-    "reason",
-    "note",
-    "stopped",
-    "domain",
-    "provenance",
-    "explainer",
-    "scorer",
-    "circular",
-    "causal",
-    "transfer",
-    "beats_linear",
-)
-COUNT_COLUMNS = ("n_positive", "n_negative", "n_missing")
 HUMAN_COLUMNS = (
     *("human_verdict", "human_label", "human_note"),
     *("human_auroc", "human_auroc_low", "human_auroc_high"),
@@ -183,30 +159,14 @@ def read_labels(path: Path | str) -> pd.DataFrame:
     `path` may be the run. Numbers that are missing are NaN (counts: <NA>). Raises `UserError` when
     there is no such file.
     """
-    import pandas as pd
-
     path = Path(path) / FILE if Path(path).is_dir() else Path(path)
+    again = f"run `interp cards --run {quote(path.parent)}` to write it"
     if not path.is_file():
-        raise UserError(
-            f"{path} is missing; run `interp cards --run {quote(path.parent)}` to write it"
-        )
+        raise UserError(f"{path} is missing; {again}")
     try:
-        columns = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns
-        texts = [name for name in TEXT_COLUMNS if name in columns]
-        table = pd.read_csv(
-            path,
-            encoding="utf-8-sig",
-            keep_default_na=False,
-            na_values={name: [""] for name in columns if name not in texts},
-            dtype={**dict.fromkeys(texts, "str"), **dict.fromkeys(COUNT_COLUMNS, "Int64")},
-        )
-        for name in texts:
-            table[name] = table[name].map(read_cell)
-    except (LookupError, OverflowError, TypeError, ValueError) as error:
-        said = " ".join(str(error).split())[:200]
-        again = f"run `interp cards --run {quote(path.parent)}` to write it anew"
-        raise UserError(f"{path} is damaged ({said}); {again}") from None
-    return table
+        return read_label_table(path.read_bytes(), str(path))
+    except UserError as error:
+        raise UserError(f"{error}; {again} anew") from None
 
 
 def _cells(

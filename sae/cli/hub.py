@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from sae.cli import console
 from sae.cli.console import ConfigOption
+from sae.cli.options import spread
 from sae.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +22,32 @@ if TYPE_CHECKING:
 RepoArgument = Annotated[str, typer.Argument(metavar="REPO", help="owner/name on the hub.")]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Publishing:
+    """How something is published."""
+
+    private: Annotated[
+        bool, typer.Option("--private", help="Make the repository private, or require that it is.")
+    ] = False
+    revision: Annotated[
+        str | None, typer.Option(help="Branch to push to; default: the main one.")
+    ] = None
+    license: Annotated[
+        str, typer.Option(help="Licence of the SAE, by the hub's id: mit, cc-by-4.0.")
+    ] = ""
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(help="The hub's id of a dataset it was trained on; may be repeated."),
+    ] = None
+    message: Annotated[str, typer.Option(help="Of the commit.")] = ""
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the files and the card; send nothing.")
+    ] = False
+
+
+@spread
 def push(
+    how: Publishing,
     model: Annotated[
         Path, typer.Argument(help="SAE folder; with --space a run's folder (results/RUN).")
     ],
@@ -35,6 +62,15 @@ def push(
             show_default=False,
         ),
     ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="As --gallery, and its labels and scores as parquet tables, with a card that "
+            "tells how they were tested. `sae push --labels RUN REPO` takes the run's own SAE.",
+            show_default=False,
+        ),
+    ] = None,
     space: Annotated[
         str | None,
         typer.Option(
@@ -43,46 +79,37 @@ def push(
             show_default=False,
         ),
     ] = None,
-    private: Annotated[
-        bool, typer.Option("--private", help="Make the repository private, or require that it is.")
-    ] = False,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch to push to; default: the main one.")
-    ] = None,
-    license: Annotated[
-        str, typer.Option(help="Licence of the SAE, by the hub's id: mit, cc-by-4.0.")
-    ] = "",
-    dataset: Annotated[
-        list[str] | None,
-        typer.Option(help="The hub's id of a dataset it was trained on; may be repeated."),
-    ] = None,
-    message: Annotated[str, typer.Option(help="Of the commit.")] = "",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the files and the card; send nothing.")
-    ] = False,
     config: ConfigOption = None,
 ) -> None:
     """Put an SAE on the Hugging Face hub, with a model card; folders of this machine are cut out.
 
+    `sae push --labels RUN REPO` puts a run's SAE, labels, scores and gallery into one repository.
     `sae push RUN --space OWNER/NAME` puts the gallery of a run up as a page that anyone can open.
     The token is read from HF_TOKEN, or from the login of `hf auth login`.
     """
     from sae.interchange.hub.model_card import CardSettings
     from sae.interchange.hub.upload import Target
 
-    settings = CardSettings(space or repo or "", license, tuple(dataset or ()))
-    to = Target(settings.repo, "space" if space else "model", private, revision)
-    _require_one(space, repo, gallery)
+    if labels is not None and repo is None and space is None:
+        model, repo = labels / "sae", str(model)
+    settings = CardSettings(space or repo or "", how.license, tuple(how.dataset or ()))
+    to = Target(settings.repo, "space" if space else "model", how.private, how.revision)
+    _require_one(space, repo, gallery, labels)
     if space is None:
-        done = _push_model(model, gallery, settings, to, message, dry_run)
+        run = (labels or gallery, labels is not None)
+        done = _push_model(model, run, settings, to, how)
     else:
-        done = _push_space(model, settings, to, message, dry_run)
+        done = _push_space(model, settings, to, how)
     if done is not None:
         _say_pushed(done, to)
 
 
-def _require_one(space: str | None, repo: str | None, gallery: Path | None) -> None:
-    if space is not None and (repo is not None or gallery is not None):
+def _require_one(
+    space: str | None, repo: str | None, gallery: Path | None, labels: Path | None
+) -> None:
+    if gallery is not None and labels is not None:
+        raise UserError("--labels takes the gallery of its run up too; leave --gallery out")
+    if space is not None and (repo, gallery, labels) != (None, None, None):
         raise UserError("--space takes a run's folder alone: sae push RUN --space OWNER/NAME")
     if space is None and repo is None:
         raise UserError("give REPO, owner/name on the hub; or a run's folder and --space")
@@ -100,11 +127,10 @@ def _say_pushed(done: Pushed, to: Target) -> None:
 
 def _push_model(
     model: Path,
-    gallery: Path | None,
+    run: tuple[Path | None, bool],
     settings: CardSettings,
     to: Target,
-    message: str,
-    dry_run: bool,
+    how: Publishing,
 ) -> Pushed | None:
     from sae.interchange.hub.client import require_repo
     from sae.interchange.hub.model_card import model_card
@@ -112,16 +138,16 @@ def _push_model(
     from sae.interchange.hub.push_pull import push as send
 
     require_repo(to.repo)
-    parcel = pack(model, gallery)
+    parcel = pack(model, *run)
     card = model_card(parcel, settings)
-    if _shown(parcel.items, parcel.notes, card, dry_run):
+    if _shown(parcel.items, parcel.notes, card, how.dry_run):
         return None
-    return send(parcel, card, to.repo, private=to.private, revision=to.revision, message=message)
+    return send(
+        parcel, card, to.repo, private=to.private, revision=to.revision, message=how.message
+    )
 
 
-def _push_space(
-    run: Path, settings: CardSettings, to: Target, message: str, dry_run: bool
-) -> Pushed | None:
+def _push_space(run: Path, settings: CardSettings, to: Target, how: Publishing) -> Pushed | None:
     from sae.interchange.hub.client import require_repo
     from sae.interchange.hub.gallery import pack_gallery
     from sae.interchange.hub.space import push_space, space_card
@@ -129,9 +155,9 @@ def _push_space(
     require_repo(to.repo)
     packed = pack_gallery(run)
     card = space_card(run, settings)
-    if _shown(packed.items, packed.notes, card, dry_run):
+    if _shown(packed.items, packed.notes, card, how.dry_run):
         return None
-    return push_space(packed, card, to, message)
+    return push_space(packed, card, to, how.message)
 
 
 def _shown(items: Sequence[Item], notes: Iterable[str], card: str, dry_run: bool) -> bool:

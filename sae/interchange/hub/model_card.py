@@ -10,6 +10,7 @@ from typing import Any
 from sae.clip.names import BUILT_IN, RANDOM, resolve_name
 from sae.core.clip_name import FILE, is_private, split_adapter
 from sae.core.errors import UserError
+from sae.interchange.hub.labels import SCORES_TABLE, describe
 from sae.interchange.hub.parcel import CARD, LABELS, Parcel
 from sae.interchange.hub.scrub import cut_places, require_no_key
 from sae.model.sae import SAEConfig
@@ -142,7 +143,7 @@ def _body(parcel: Parcel, settings: CardSettings) -> str:
         "## How good it is\n\n" + _figures(parcel),
     ]
     if parcel.n_labels is not None:
-        parts.append("## What the latents mean\n\n" + _labels(parcel))
+        parts.append("## What the latents mean\n\n" + _labels(parcel, settings.repo))
     licence = settings.license or "None was given: ask the owner of this repository before use."
     parts.append(f"## Licence\n\n{licence}")
     return "\n\n".join(parts) + "\n"
@@ -225,11 +226,14 @@ def _figures(parcel: Parcel) -> str:
     return "On images that training has not seen:\n\n" + "\n".join(lines)
 
 
-def _labels(parcel: Parcel) -> str:
+def _labels(parcel: Parcel, repo: str) -> str:
     text = f"`{LABELS}` names {parcel.n_labels:,} of the {parcel.config.n_latents:,} latents"
     text += ", with a score on unseen images where there is one."
     if any(item.name == "gallery/index.html" for item in parcel.items):
         text += " `gallery/index.html` shows them; download the folder and open it in a browser."
+    if parcel.labels is not None:
+        has_scores = any(item.name == SCORES_TABLE for item in parcel.items)
+        text += f"\n\n{describe(parcel.labels, repo, has_scores)}"
     return text
 
 

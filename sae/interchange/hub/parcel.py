@@ -16,6 +16,14 @@ from sae.core.csv_cells import UNCLEAR
 from sae.core.errors import UserError, quote
 from sae.core.files import FORMAT, build_strictly, parse_object, sha256_of
 from sae.core.places import kind_of, refuse_place, require_sae
+from sae.interchange.hub.labels import (
+    LABELS_TABLE,
+    SCORES_TABLE,
+    LabelFigures,
+    figures_of,
+    labels_table,
+    scores_table,
+)
 from sae.interchange.hub.scrub import cut_places, require_no_key
 from sae.model.sae import CONFIG, SAE, WEIGHTS, SAEConfig, is_ours
 
@@ -61,16 +69,19 @@ class Parcel:
     items: tuple[Item, ...]
     notes: tuple[str, ...]
     """What was cut or left out, and why."""
+    labels: LabelFigures | None = None
+    """What is said of the labels as a whole, where they go up as tables too."""
 
 
 def is_publishable(name: str) -> bool:
     """Whether a file of this name belongs to a published SAE."""
-    return name in ITEMS or _IN_GALLERY.fullmatch(name) is not None
+    return name in (*ITEMS, LABELS_TABLE, SCORES_TABLE) or _IN_GALLERY.fullmatch(name) is not None
 
 
-def pack(folder: Path, run: Path | None = None) -> Parcel:
+def pack(folder: Path, run: Path | None = None, tables: bool = False) -> Parcel:
     """Choose and clean the files of an SAE's folder, and labels and gallery of a run.
 
+    With `tables` labels and scores of the run go up as parquet too, and the card tells of them.
     Raises `UserError` when the SAE cannot be loaded, the run is of another SAE, or a file holds
     an access key.
     """
@@ -88,7 +99,12 @@ def pack(folder: Path, run: Path | None = None) -> Parcel:
         items.append(Item(LABELS, labels))
     if run is not None:
         items += _gallery(run, notes)
-    items = clean_texts(items, notes)
+    items, said = clean_texts(items, notes), None
+    if run is not None and tables:
+        cleaned = next(_bytes(item) for item in items if item.name == LABELS)
+        items.append(Item(LABELS_TABLE, labels_table(cleaned)))
+        scores, said = scores_table(run), figures_of(cleaned, run)
+        items += [] if scores is None else [Item(SCORES_TABLE, scores)]
     _require_clean_header(folder / WEIGHTS)
     centred = bool(model.mean.any()) or float(model.scale) != 1
     return Parcel(
@@ -98,6 +114,7 @@ def pack(folder: Path, run: Path | None = None) -> Parcel:
         n_labels=None if labels is None else _n_labels(labels),
         items=tuple(items),
         notes=tuple(notes),
+        labels=said,
     )
 
 

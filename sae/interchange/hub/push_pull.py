@@ -20,9 +20,11 @@ from sae.interchange.hub.client import (
     list_files,
     matches,
 )
+from sae.interchange.hub.labels import LABELS_TABLE, labels_table
 from sae.interchange.hub.parcel import (
     CARD,
     ITEMS,
+    LABELS,
     MOST_BYTES,
     MOST_GALLERY_FILES,
     Item,
@@ -91,6 +93,8 @@ def pull(repo: str, out: Path, revision: str | None = None, overwrite: bool = Fa
         (part / f"{CONFIG}.last").rename(part / CONFIG)
         try:
             make_harmless(part)
+            if any(file.name == LABELS_TABLE for file in listing.files):
+                _write_table(part)
             model = SAE.load(part)
         except UserError as error:
             said = str(error).replace(f"{part}/", "").partition("; ")[0]
@@ -195,6 +199,12 @@ def _fetch_into(folder: Path, listing: Listing, files: Sequence[RepoFile]) -> No
         target = folder / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
+
+
+def _write_table(folder: Path) -> None:
+    """labels.parquet anew, of the labels.csv that was checked: a stranger's is not fetched."""
+    if (folder / LABELS).exists():
+        (folder / LABELS_TABLE).write_bytes(labels_table((folder / LABELS).read_bytes()))
 
 
 def _is_safe(name: str) -> bool:
