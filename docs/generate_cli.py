@@ -40,10 +40,11 @@ def _commands(program: str, group: Any) -> Iterator[str]:
         if command.hidden:
             continue
         yield f"### {program} {name}\n\n{_text(command.help)}\n"
-        if hasattr(command, "commands"):
-            yield from _commands(f"{program} {name}", command)
-        else:
+        inner = hasattr(command, "commands")
+        if not inner or command.invoke_without_command:
             yield "\n".join(_table(command.params)) + "\n"
+        if inner:
+            yield from _commands(f"{program} {name}", command)
 
 
 def _table(parameters: list[Any]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from interp.cli.analysis.causal import causal
 from interp.cli.analysis.compare import compare
 from interp.cli.analysis.find import explain_image, find
 from interp.cli.analysis.transfer import transfer
+from interp.cli.ledger import ledger
 from interp.cli.pages.hand_over import cards, export, show
 from interp.cli.pages.review import review, verdicts
 from interp.cli.workflow.command import init, run
@@ -243,9 +244,10 @@ def _name_of(sae: Path) -> str:
     return sae.resolve().stem if sae.is_file() else sae.resolve().name
 
 
-for _command in (review, bench.bench, ask.models, ask.ledger):
+for _command in (review, bench.bench, ask.models):
     app.command()(_command)
-app.add_typer(verdicts)
+for _group in (ledger, verdicts):
+    app.add_typer(_group)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from interp.cli.said import (
 from interp.llm.types import OPENROUTER, is_transient, typed_url
 from interp.pipeline.best_of.settings import BestOfSettings
 from interp.pipeline.judging.settings import JudgingSettings
-from interp.pipeline.settings import JudgeSettings, ModelSettings, Work, choose_latents
+from interp.pipeline.settings import JudgeSettings, ModelSettings, Work
 from interp.records.circular import is_circular
 from interp.records.family import LOCAL
 from sae.cli import console
@@ -85,7 +85,7 @@ def explain(
     from interp.report.labels import write_labels
 
     opened = open_run(run)
-    chosen = choose_latents(opened.evidence, work.latents, dense)
+    chosen = work.choose(opened.evidence, dense)
     settings = dataclasses.replace(settings, vocabulary=vocabulary)
     if disambiguate:
         if choice.best_of > 1:
@@ -189,6 +189,8 @@ def score(
         require_only(only, judging, control)
         return score_edited(opened, settings, work, nulls, json, verdict)
     if names := read_controls(control):
+        if work.part:
+            raise UserError(f"--control {control} asks of latents of its own; leave --part out")
         return go_through_controls(opened, names, settings, control_latents, work, nulls, json)
     plan = Judging(opened, settings, judging, control, work, nulls)
     if work.sends_nothing:
@@ -269,47 +271,6 @@ def models(
     console.write_figures(json, figures(listing, contains, all_models))
     where = "" if base_url == OPENROUTER else f" --base-url {quote(typed_url(base_url))}"
     console.finish({}, [f"interp explain --model MODEL{where} --estimate"])
-
-
-def ledger(
-    run: RunOption = None,
-    rows: Annotated[bool, typer.Option("--list", help="One line a call.")] = False,
-    model: Annotated[
-        str | None, typer.Option(help="With --list: only calls to this model.", show_default=False)
-    ] = None,
-    stage: Annotated[
-        str | None,
-        typer.Option(
-            help="With --list: only explain, select, disambiguate, score, "
-            "score-foils, score-TASK, "
-            "score-control, preflight.",
-            show_default=False,
-        ),
-    ] = None,
-    export: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write all calls as JSON Lines to this file.",
-            show_default=False,
-            callback=console.require_file,
-        ),
-    ] = None,
-    json: JsonOption = None,
-) -> None:
-    """What was asked and paid in a run: sums, single calls, or all of it as JSON Lines."""
-    from interp.cli import ledger
-    from interp.llm.ledger.report import export as export_calls
-
-    path = open_run(run).ledger
-    if export is not None:
-        console.say(f"{export_calls(path, export)} calls")
-        console.finish({"calls": export})
-        return
-    if rows:
-        ledger.print_rows(path, model, stage)
-    else:
-        ledger.print_totals(path)
-    console.write_figures(json, ledger.figures(path))
 
 
 def verdict(n_unusable: int, n_asked: int, work: Work) -> int:

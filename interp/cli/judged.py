@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from interp.cli.said import flatten, say_refusals, say_scored
 from interp.pipeline.judging.settings import JudgingSettings
-from interp.pipeline.settings import JudgeSettings, Work, choose_latents
+from interp.pipeline.settings import JudgeSettings, Work
 from interp.records.circular import is_circular
 from interp.records.family import family_of, is_one_family
 from interp.records.tasks import CANARY, CHECKS, DETECT, FUZZ, INTRUDER, MATCH, SIMULATE
 from interp.records.wording import BY_PERSON
+from interp.run.latents import choose_latents
 from sae.cli import console
 from sae.core.errors import UserError, quote
 from sae.core.files import did_you_mean

@@ -21,8 +21,9 @@ from interp.evidence.dense_latents import open_subject
 from interp.llm.ledger.report import totals
 from interp.pipeline.explain import ExplainStage
 from interp.pipeline.score import ScoreStage, newest_explanations
-from interp.pipeline.settings import AUTO, ModelSettings, Work, choose_latents
+from interp.pipeline.settings import AUTO, ModelSettings, Work
 from interp.records.nulls import BESIDE
+from interp.run.latents import choose_latents
 from interp.run.run import Run
 from interp.score.run import ScoreSummary
 from sae.core.clip_name import is_private

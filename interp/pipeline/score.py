@@ -116,7 +116,7 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
         return further(alone, beside)
 
     def summary(self, made: Sequence[Score]) -> ScoreSummary:
-        latents = {e.latent for e in self._explanations if e.label is not None}
+        latents = {e.latent for e in self._mine(self._explanations) if e.label is not None}
         scores = (line.score for line in self._known())
         explanations = self._results.newest_explanations()
         is_adaptive = bool(self.sample.steps)
@@ -125,16 +125,23 @@ class ScoreStage(Stage[Explanation, Score, ScoreSummary]):
         )
 
     def _find_pending(self) -> list[Explanation]:
-        return pending_tests(
+        # The labels of a control are dealt among those of all parts.
+        tests = self._explanations if self._control else self._mine(self._explanations)
+        pending = pending_tests(
             self._known(),
             self._source,
             self.by,
-            self._explanations,
+            tests,
             self._control,
             self.sample,
             retry_failed=self._work.retry_failed,
             lacks_nulls=self._lacks_nulls,
         )
+        return self._mine(pending)
+
+    def _mine(self, tests: Iterable[Explanation]) -> list[Explanation]:
+        """Those of the part that is worked on."""
+        return [test for test in tests if self._work.has(test.latent)]
 
     def _lacks_nulls(self, score: Score) -> bool:
         if self._nulls == FREE:

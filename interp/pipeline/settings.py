@@ -11,6 +11,7 @@ import typer
 
 from interp.llm.types import OPENROUTER, public_url, typed_url
 from interp.records.family import LINEAR, LOCAL
+from interp.run.latents import choose_latents, read_part
 from sae.core.clip_name import without_place
 from sae.core.errors import UserError, quote
 
@@ -263,6 +264,15 @@ class Work:
     latents: Annotated[
         str | None, typer.Option(help="Only these: 3,17,100-120.", show_default=False)
     ] = None
+    part: Annotated[
+        str,
+        typer.Option(
+            help="3/8: the third of eight parts of the latents, each for a machine with a copy of "
+            "the run (interp ledger merge).",
+            metavar="I/N",
+            show_default=False,
+        ),
+    ] = ""
     limit: Annotated[
         int | None,
         typer.Option(help="At most so many of those still to be done.", min=1, show_default=False),
@@ -299,37 +309,21 @@ class Work:
         ),
     ] = 0.02
 
+    def __post_init__(self) -> None:
+        read_part(self.part)
+
     @property
     def sends_nothing(self) -> bool:
         """Whether only cost or requests are to be shown."""
         return self.estimate or self.dry_run is not None
 
+    def has(self, latent: int) -> bool:
+        """Whether the latent is of the part that is worked on."""
+        return read_part(self.part).has(latent)
 
-def choose_latents(reader: EvidenceReader, spec: str | None, dense: bool = False) -> list[int]:
-    """Latents to work on: those of `spec` ("3,17,100-120"), else the live ones, and the dense ones
-    too when asked.
-
-    Raises `UserError` for what is no number or no latent of the run.
-    """
-    if spec is None:
-        wanted = ("live", "dense") if dense else ("live",)
-        return [latent for latent, status in enumerate(reader.status) if status in wanted]
-    chosen: set[int] = set()
-    for part in filter(None, (part.strip() for part in spec.split(","))):
-        first, dash, last = part.partition("-")
-        try:
-            chosen |= set(range(int(first), int(last if dash else first) + 1))
-        except ValueError:
-            raise UserError(
-                f"--latents {spec!r}: {part!r} is no number or range like 100-120"
-            ) from None
-    beyond = [latent for latent in sorted(chosen) if latent >= reader.info.n_latents]
-    if beyond or not chosen:
-        what = f"there is no latent {beyond[0]}" if beyond else "it names no latent"
-        raise UserError(
-            f"--latents {spec!r}: {what}; they go from 0 to {reader.info.n_latents - 1}"
-        )
-    return sorted(chosen)
+    def choose(self, reader: EvidenceReader, dense: bool = False) -> list[int]:
+        """`choose_latents` by these settings, those of the part alone."""
+        return [*filter(self.has, choose_latents(reader, self.latents, dense))]
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -15,11 +15,11 @@ from interp.pipeline.explain import ExplainStage
 from interp.pipeline.judging.plan import Judging
 from interp.pipeline.judging.specificity import measure_specificity
 from interp.pipeline.score import ScoreStage
-from interp.pipeline.settings import choose_latents
 from interp.pipeline.transfer import TransferStage, choose_domains
 from interp.report.gallery import build_gallery
 from interp.report.labels import write_labels
 from interp.report.transfer_figure import draw_transfer
+from interp.run.latents import choose_latents
 from interp.run.run import Run
 from interp.workflow.defaults import choose_training
 from interp.workflow.names import (

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from interp.cli.ask import RunOption, open_run
-from interp.pipeline.settings import choose_latents
+from interp.run.latents import choose_latents
 from sae.cli import console
 from sae.cli.console import ConfigOption, DeviceOption, JsonOption
 from sae.core.errors import quote

@@ -11,7 +11,7 @@ from interp.cli import ask
 from interp.cli.ask import RunOption, VocabularyOption
 from interp.cli.preview import preview_in_all
 from interp.cli.said import say_cost
-from interp.pipeline.settings import ModelSettings, Work, choose_latents
+from interp.pipeline.settings import ModelSettings, Work
 from interp.records.circular import CIRCULAR, is_circular
 from interp.records.family import LOCAL
 from sae.cli import console
@@ -63,7 +63,7 @@ def transfer(
     judging = dataclasses.replace(explainer, model=judge or by_default, clip=clip)
     if judging.is_linear:
         raise UserError(f"--judge {judge} explains and does not judge; judge with {LOCAL}")
-    chosen = choose_latents(opened.evidence, work.latents)
+    chosen = work.choose(opened.evidence)
     pair = choose_domains(opened, domains)
     stage = TransferStage(opened, explainer, judging, pair, chosen, work)
     if work.sends_nothing:

@@ -139,7 +139,7 @@ def _write_singles(run: Run, spec: str) -> None:
 
 def _chosen(run: Run, spec: str) -> list[int]:
     """The latents of "3,17,100-120,top:20", each once; the best scores first of a `top`."""
-    from interp.pipeline.settings import choose_latents
+    from interp.run.latents import choose_latents
 
     found: dict[int, None] = {}
     for part in filter(None, (part.strip() for part in spec.split(","))):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import secrets
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
+from interp.llm.ledger.merge import TABLES, Taken, read_batches
 from interp.llm.ledger.queries import Billed, Spent, billed_in, require_ours, spent_in
 from interp.llm.types import Picture, Question, Reply, Usage
 from sae.core.errors import UserError
@@ -154,11 +156,11 @@ class Ledger:
 
     def risk(self, key: str, about: str, usd: float) -> int:
         """Note before a request is sent that it may cost `usd`; what is never settled counts."""
+        number = (1 << 61) | secrets.randbits(61)  # of its own among all parts of a run
         with self._writing() as calls:
-            row = (key, about, usd)
-            note = calls.execute("INSERT INTO risked (key, about, usd) VALUES (?, ?, ?)", row)
-        assert note.lastrowid is not None
-        return note.lastrowid
+            row = (number, key, about, usd)
+            calls.execute("INSERT INTO risked (id, key, about, usd) VALUES (?, ?, ?, ?)", row)
+        return number
 
     def settle(self, risk: int, billed: float = 0.0) -> None:
         """A request ended without an answer to keep, and cost `billed` USD."""
@@ -177,6 +179,19 @@ class Ledger:
         """What `model`, as it was asked for, has used in a stage."""
         with self._reading() as calls:
             return billed_in(calls, model, stage)
+
+    def take_in(self, path: Path) -> Taken:
+        """All that another ledger holds and this one does not: of a part of the same run. Killed in
+        the middle, or done again, it takes in what is left.
+
+        Raises `UserError` where that ledger cannot be read.
+        """
+        taken = Taken()
+        for table, take in TABLES.items():
+            for rows in read_batches(path, table):
+                with self._writing() as calls:
+                    taken = taken.plus(take(calls, rows))
+        return taken
 
     def note(self, name: str) -> str | None:
         """What was learned before under this name."""

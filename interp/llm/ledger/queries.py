@@ -39,7 +39,7 @@ COLUMNS = {
     "risked": {"id", "key", "about", "usd", "known"},
     "notes": {"name", "value"},
 }
-"""Of each table; ledgers of the first version have `calls` alone."""
+"""Of each table."""
 
 
 def require_ours(path: Path, calls: sqlite3.Connection) -> None:
@@ -49,6 +49,12 @@ def require_ours(path: Path, calls: sqlite3.Connection) -> None:
         found = {column[1] for column in calls.execute(f'PRAGMA table_info("{table}")')}
         if COLUMNS.get(table) != found:
             raise UserError(f"{path} is no ledger of ours: it has the table {table!r} of {found}")
+
+
+def has_table(calls: sqlite3.Connection, name: str) -> bool:
+    """Whether it is there; ledgers of the first version have `calls` alone."""
+    query = "SELECT 1 FROM sqlite_master WHERE name = ?"
+    return calls.execute(query, (name,)).fetchone() is not None
 
 
 def of_reply(field: str) -> str:

@@ -46,7 +46,7 @@ class EditedStage(ScoreStage):
         return self._run.edited
 
     def summary(self, made: Sequence[Score]) -> ScoreSummary:
-        tests = {e.latent: e for e in self._explanations}
+        tests = {e.latent: e for e in self._mine(self._explanations)}
         scores = (line.score for line in self._known())
         adaptive = bool(self.sample.steps)
         return summarise(scores, self.by, "", tests, tests, is_adaptive=adaptive)

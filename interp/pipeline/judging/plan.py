@@ -11,10 +11,11 @@ from interp.pipeline.judging.canaries import RepeatedCanaries
 from interp.pipeline.judging.settings import JudgingSettings
 from interp.pipeline.judging.tasks import TaskStage
 from interp.pipeline.score import ScoreStage, newest_explanations
-from interp.pipeline.settings import ModelSettings, Work, choose_latents
+from interp.pipeline.settings import ModelSettings, Work
 from interp.pipeline.stage import Stage
 from interp.records.tasks import CANARY, DETECT
 from interp.records.types import AnsweredBy, Explanation, Score
+from interp.run.latents import choose_latents
 from interp.run.run import Run
 from interp.score.agreement import agreement_of, warnings_of
 from interp.score.kinds import canary, checks, fuzz, intruder, match, simulate
@@ -64,7 +65,7 @@ class Judging:
         self.detect: ScoreStage | None = None
         if DETECT in kinds:
             own = (None, control, self._work, nulls, judging.foil_share)
-            self.detect = ScoreStage(run, settings, [*self._labelled.values()], *own)
+            self.detect = ScoreStage(run, settings, [*self._in_all.values()], *own)
         self.tasks = [self._task(kind) for name in kinds if (kind := KINDS[name]) is not None]
         self.canaries: RepeatedCanaries | None = None
         self.checks = self._checks() if self.detect is not None and not control else []
@@ -120,7 +121,8 @@ class Judging:
             tests = dict(self._labelled)
         else:
             latents = choose_latents(self._run.evidence, None)
-            tests = dict.fromkeys(latents if self._latents is None else self._latents)
+            asked = latents if self._latents is None else self._latents
+            tests = dict.fromkeys(filter(self._work.has, asked))
         return TaskStage(self._run, self._settings, kind, tests, self._work)
 
     def _checks(self) -> list[TaskStage]:
@@ -157,7 +159,7 @@ class Judging:
 
     def _sure_canary(self) -> int | None:
         """The latent that has a canary whatever the share, in a run of enough latents."""
-        labelled = self._labelled
+        labelled = self._in_all
         if not self._judging.canary_share or len(labelled) < canary.LEAST_LATENTS:
             return None
         in_turn = canary.first_in_turn(labelled)
@@ -167,6 +169,12 @@ class Judging:
 
     @cached_property
     def _labelled(self) -> dict[int, Explanation]:
+        """The labels that are tested: those of the part that is worked on."""
+        return {n: e for n, e in self._in_all.items() if self._work.has(n)}
+
+    @cached_property
+    def _in_all(self) -> dict[int, Explanation]:
+        """The same of all parts."""
         newest = newest_explanations(self._run)
         wanted = set(newest if self._latents is None else self._latents)
         return {n: e for n, e in newest.items() if n in wanted and e.label is not None}

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from interp.evidence.reader import EvidenceReader
-from interp.pipeline.settings import ModelSettings, choose_latents
+from interp.pipeline.settings import ModelSettings
+from interp.run.latents import choose_latents
 from interp.run.run import Run, run_folder
 from sae.core.clip_name import without_place
 from sae.core.errors import OK, USAGE, UserError

@@ -176,7 +176,7 @@ def test_a_run_at_work_can_be_read_and_goes_on(tmp_path):
 
 
 def test_the_ledger_is_opened_for_reading_only(path):
-    with pytest.raises(UserError, match="readonly"), report._reading(path) as calls:
+    with pytest.raises(UserError, match="readonly"), report.reading(path) as calls:
         calls.execute("DELETE FROM calls")
 
 
