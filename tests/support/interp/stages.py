@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -105,7 +106,12 @@ def content(folder: Path) -> dict[str, bytes]:
     Of the ledger of paid answers its questions stand here, for their order is the server's.
     """
     files = [p for p in folder.rglob("*") if p.is_file() and not p.name.endswith(".lock")]
-    found = {str(p.relative_to(folder)): p.read_bytes() for p in files if ".sqlite" not in p.name}
+    found: dict[str, bytes] = {}
+    for path in files:
+        if ".sqlite" not in path.name:
+            # A worker of a killed process may still end the picture it is at.
+            with contextlib.suppress(FileNotFoundError):
+                found[str(path.relative_to(folder))] = path.read_bytes()
     for ledger in folder.rglob("calls.sqlite"):
         found[str(ledger.relative_to(folder))] = b"".join(stored(ledger))
     return found
