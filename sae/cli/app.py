@@ -139,18 +139,20 @@ def embed(
 
     The class of an image is the first folder under its domain's; where these are train, val and
     test, the one below. WordNet ids get ImageNet's names. Files that cannot be read are listed with
-    the reason in skipped.csv.
+    the reason in skipped.csv. With several GPUs or machines, which then share the images:
+    torchrun --nproc-per-node N -m sae embed ... --out STORE.
     """
     from sae.clip.embed import embed as embed_images
-    from sae.clip.model import load_clip
+    from sae.clip.model import load_clip, resolve_device
     from sae.clip.vectors import name_stores
+    from sae.core.distributed import join_processes
     from sae.data.sources.folders import find_images, find_roots, parse_domains
 
     places = parse_domains([*(source.domain or []), *(more or [])])
     files, roots = find_images(places, folders), find_roots(places)
-    model = load_clip(source.clip, device, texts=False)
-    stores = name_stores(model, out, source)
-    with bar("embed") as progress:
+    with join_processes(resolve_device(device), "embedding") as ranks, bar("embed") as progress:
+        model = load_clip(source.clip, str(ranks.device), texts=False)
+        stores = name_stores(model, out, source)
         infos = embed_images(
             files,
             roots,
@@ -163,6 +165,7 @@ def embed(
             follow_links=folders.follow_links,
             max_pixels=folders.max_pixels,
             progress=progress,
+            ranks=ranks,
         )
     reports.report_embedding(dict(zip(stores, infos, strict=True)), files)
 

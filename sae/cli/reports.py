@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 def report_embedding(stores: Mapping[Path, StoreInfo], files: Sequence[ImageFile]) -> None:
     """What was embedded, what was left out: the same in all `stores`."""
-    from sae.clip.embed import DUPLICATE
     from sae.data.sources.folders import name_lost_classes
     from sae.data.store import EmbeddingStore
     from sae.data.store_format import read_skipped
+    from sae.data.store_writer import DUPLICATE
 
     out, info = next(iter(stores.items()))
     skipped = read_skipped(out / "skipped.csv")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,23 +18,29 @@ from sae.clip.image_loader import (
 )
 from sae.clip.model import Clip
 from sae.clip.vectors import embed_batch, vectors_of
+from sae.core.distributed import Ranks
 from sae.core.errors import FAILURES, UserError
 from sae.core.files import sha256_hex
-from sae.core.lock import LOCK, hold
+from sae.core.lock import LOCK
 from sae.core.progress import Progress
 from sae.data.images import MAX_PIXELS
 from sae.data.roots import remember
 from sae.data.sources.archives import size_of
 from sae.data.sources.folders import ImageFile
 from sae.data.store_format import DTYPES, ImageRow, Skipped, Source, StoreInfo, torch_dtype
-from sae.data.store_writer import Plan, StoreWriter, relative_roots, require_room_for
+from sae.data.store_writer import (
+    DUPLICATE,
+    Plan,
+    StoreWriter,
+    relative_roots,
+    require_room_for,
+)
 
 MAX_SKIPPED = 0.01
 """Share of unreadable images above which a person should look first. Duplicates do not count."""
 SHARD_BYTES = 256 * 2**20
 LISTED = 1 << 16
 """Candidates of a part of a list of images."""
-DUPLICATE = "duplicate of "
 
 
 def embed(
@@ -53,39 +58,41 @@ def embed(
     max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
     keep: bool = True,
+    ranks: Ranks | None = None,
 ) -> list[StoreInfo]:
     """Embed all candidates into each of `stores`, or finish what an earlier call began there.
 
     All of them come of one pass over the images and the network. `workers` is the number of
     decoding processes: None for one a core (8 at most), 0 to decode in this one. A shard covers
-    `shard_images` candidates, fewer where that of any store would pass 256 MB. Equal contents are
-    embedded once. Raises `UserError` with exit code 4 when more than 1% of the files cannot be
+    `shard_images` candidates, fewer where that of any store would pass 256 MB. Of equal contents
+    one is kept. Raises `UserError` with exit code 4 when more than 1% of the files cannot be
     read, unless `allow_skipped`; all work is kept, so a second call with it is quick.
     `follow_links`: those who look at the images later may follow links out of the roots. Without
     `keep` the stores are lists of images: what is no image by its header is left out, and no
-    embedding is computed.
+    embedding is computed. Of several `ranks` each makes every so manieth shard, the first one then
+    the store's lists: the same bytes as one process makes, and any number of them goes on.
     """
+    ranks = ranks or Ranks()
     plans = plan_stores(files, roots, stores, clip, dtype, shard_images, max_pixels)
     if not keep:
         plans = {
             p: replace(plan, on_the_fly=True, shard_images=LISTED) for p, plan in plans.items()
         }
-    with ExitStack() as held:
-        for out in plans:
-            held.enter_context(closing(hold(out / LOCK)))
-        writers = [StoreWriter(out, plan) for out, plan in plans.items()]
+    with ranks.hold([(out / LOCK, "") for out in plans]):
+        writers = _begin(plans, ranks)
         finished = {writer.path: writer.read_finished() for writer in writers}
         left = [writer for writer in writers if finished[writer.path] is None]
+        ranks.wait()  # all have seen what is left before anyone begins
         if left:
             if keep:
                 require_room_for(left)
-            n_workers = default_workers(len(files)) if workers is None else workers
-            _write_shards(left, files, roots, clip, batch_size, n_workers, progress)
-        for writer in left:
-            _refuse_many_skipped(writer, allow_skipped)
-            finished[writer.path] = writer.finish()
+            n_workers = default_workers(len(files), ranks.n_here) if workers is None else workers
+            work = _Work(left, files, roots, clip, batch_size, n_workers)
+            ranks.do_each(lambda: work.write_shards(ranks, progress))
+            ranks.do_first(lambda: _finish(left, allow_skipped))
+        finished |= {writer.path: writer.read_finished() for writer in left}
     infos = [info for info in finished.values() if info is not None]
-    for info in infos if keep else ():
+    for info in infos if keep and ranks.is_first else ():
         remember(info, follow_links)
     if progress is not None:
         progress(len(files), len(files))
@@ -121,19 +128,32 @@ def plan_stores(
     return {out: replace(plan, shard_images=least) for out, plan in plans.items()}
 
 
-def _batches(plan: Plan, first_shard: int, batch_size: int) -> Iterator[list[int]]:
+def _begin(plans: Mapping[Path, Plan], ranks: Ranks) -> list[StoreWriter]:
+    """The stores as they stand; the first process writes down what they are to be."""
+    writers: list[StoreWriter] = []
+
+    def begin() -> None:
+        writers.extend(StoreWriter(out, plan) for out, plan in plans.items())
+
+    ranks.do_first(begin)
+    if not ranks.is_first:
+        begin()
+    return writers
+
+
+def _batches(plan: Plan, shards: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     """Places of candidates, shard after shard; a batch never crosses the border of a shard.
 
     A run which goes on so makes the very batches, and bytes, of an unbroken one.
     """
-    for shard in range(first_shard, plan.n_shards):
+    for shard in shards:
         span = plan.span(shard)
         for start in range(0, len(span), batch_size):
             yield list(span[start : start + batch_size])
 
 
 class _Shard:
-    """The shard in the making; `paths` remembers every image of the stores by its id."""
+    """The shard in the making."""
 
     def __init__(
         self, plans: Sequence[Plan], files: Sequence[ImageFile], roots: Mapping[str, Path]
@@ -142,7 +162,6 @@ class _Shard:
         self._roots = roots
         self._clear()
         self._parts = [_room_for(plan) for plan in plans]
-        self.paths: dict[str, str] = {}
 
     def sort(self, outcomes: Sequence[Outcome]) -> list[Loaded]:
         """Note the files to be skipped; return the new images."""
@@ -158,7 +177,7 @@ class _Shard:
             assert isinstance(outcome, Loaded)
             size = (outcome.width, outcome.height)
             self._rows.append(ImageRow(outcome.image_id, path, file.domain, file.label, *size))
-            self.paths[outcome.image_id] = f"{file.domain}/{path}"
+            self._paths[outcome.image_id] = f"{file.domain}/{path}"
             fresh.append(outcome)
         return fresh
 
@@ -171,20 +190,21 @@ class _Shard:
     def write(self, writers: Sequence[StoreWriter], number: int) -> None:
         """Hand it over to the stores that do not have it yet, and begin the next."""
         for writer, part in zip(writers, self._parts, strict=True):
-            if writer.n_done == number:
+            if number not in writer.done:
                 x = None if part is None else part[: len(self._rows)]
-                writer.write_shard(x, self._rows, self._skipped)
+                writer.write_shard(x, self._rows, self._skipped, number)
         self._clear()
 
     def _clear(self) -> None:
         self.n_candidates = 0
         self._rows: list[ImageRow] = []
         self._skipped: list[Skipped] = []
+        self._paths: dict[str, str] = {}  # of its images, by id
 
     def _reason_to_skip(self, outcome: Outcome) -> str | None:
         if isinstance(outcome, Refused):
             return outcome.reason
-        twin = self.paths.get(outcome.image_id)
+        twin = self._paths.get(outcome.image_id)
         if twin is not None:
             return DUPLICATE + twin
         return (
@@ -200,32 +220,44 @@ def _room_for(plan: Plan) -> Tensor | None:
     return torch.empty(shape, dtype=torch_dtype(plan.dtype))
 
 
-def _write_shards(
-    writers: Sequence[StoreWriter],
-    files: Sequence[ImageFile],
-    roots: Mapping[str, Path],
-    clip: Clip,
-    batch_size: int,
-    workers: int,
-    progress: Progress | None,
-) -> None:
-    """The shards that are left; where a stop came between two stores' shards, one has more."""
-    behind = min(writers, key=lambda writer: writer.n_done)
-    plan, number = behind.plan, behind.n_done
-    plans = [writer.plan for writer in writers]
-    shard = _Shard(plans, files, roots)
-    shard.paths.update((row.image_id, f"{row.domain}/{row.path}") for row in behind.written_rows())
-    preprocess = None if plan.on_the_fly else clip.preprocess
-    loader = ImageLoader(files, preprocess, workers, plan.max_pixels)
-    for outcomes in loader.load(_batches(plan, number, batch_size)):
-        fresh = shard.sort(outcomes)
-        if fresh and preprocess is not None:
-            shard.add(embed_batch(clip, plans, [image.pixels for image in fresh]))
-        if progress is not None:
-            progress(plan.span(number).start + shard.n_candidates, plan.n_files)
-        if shard.n_candidates == len(plan.span(number)):
-            shard.write(writers, number)
-            number += 1
+@dataclass(frozen=True)
+class _Work:
+    """What all shards are made with."""
+
+    writers: Sequence[StoreWriter]
+    files: Sequence[ImageFile]
+    roots: Mapping[str, Path]
+    clip: Clip
+    batch_size: int
+    workers: int
+
+    def write_shards(self, ranks: Ranks, progress: Progress | None) -> None:
+        """This process's part of those that are left; after a stop one store may have more."""
+        plan, plans = self.writers[0].plan, [writer.plan for writer in self.writers]
+        left = sorted({shard for writer in self.writers for shard in writer.left})
+        mine = left[ranks.rank :: ranks.n]
+        n_done = plan.n_files - sum(len(plan.span(shard)) for shard in left)
+        shard, numbers = _Shard(plans, self.files, self.roots), iter(mine)
+        number = next(numbers, plan.n_shards)
+        preprocess = None if plan.on_the_fly else self.clip.preprocess
+        loader = ImageLoader(self.files, preprocess, self.workers, plan.max_pixels)
+        for outcomes in loader.load(_batches(plan, mine, self.batch_size)):
+            fresh = shard.sort(outcomes)
+            if fresh and preprocess is not None:
+                shard.add(embed_batch(self.clip, plans, [image.pixels for image in fresh]))
+            n_done += ranks.n * len(outcomes)  # the others are about as far
+            if progress is not None:
+                progress(min(n_done, plan.n_files), plan.n_files)
+            if shard.n_candidates == len(plan.span(number)):
+                shard.write(self.writers, number)
+                number = next(numbers, plan.n_shards)
+
+
+def _finish(writers: Sequence[StoreWriter], allow_skipped: bool) -> None:
+    for writer in writers:
+        writer.look()
+        _refuse_many_skipped(writer, allow_skipped)
+        writer.finish()
 
 
 def _refuse_many_skipped(writer: StoreWriter, allow_skipped: bool) -> None:

@@ -142,10 +142,13 @@ class ImageLoader:
             return [Refused(piece[0], _TOO_LONG if hung else "its decoder ended the process")]
 
 
-def default_workers(n_files: int) -> int:
-    """One process a core, 8 at most; none for a handful of images, which are done sooner."""
+def default_workers(n_files: int, n_here: int = 1) -> int:
+    """One process a core, 8 at most; none for a handful of images, which are done sooner.
+
+    The cores are shared by `n_here` processes.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(cores or 1, 8, n_files // 64)
+    return min(max(1, (cores or 1) // n_here), 8, n_files // 64)
 
 
 class _Images:

@@ -1,17 +1,24 @@
-"""Several processes that train one SAE, as `torchrun` starts them; one process alone is a case."""
+"""Several processes that do one piece of work, as `torchrun` starts them; one alone is a case."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from sae.core.errors import FAILURES, UserError
+from sae.core.lock import hold, join
+
+MOST_WAIT = timedelta(days=2)
+"""For another process that has more to do. One that has died is noticed at once."""
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -20,7 +27,13 @@ class Ranks:
 
     rank: int = 0
     n: int = 1
-    device: torch.device = torch.device("cpu")  # noqa: RUF009  (immutable)
+    device: torch.device = _CPU
+    work: str = "training"
+    """What they do together, for the line that tells of a lost one."""
+    group: dist.ProcessGroup | None = None
+    """Where they meet; None: where tensors are exchanged."""
+    n_here: int = 1
+    """Those of this machine, which share its cores."""
 
     @property
     def is_first(self) -> bool:
@@ -35,22 +48,22 @@ class Ranks:
     def sum(self, tensors: list[Tensor]) -> None:
         """Replace each tensor by its sum over all processes, which all get the same bits."""
         if self.n > 1:
-            with _lost_in_one_line():
+            with _lost_in_one_line(self.work):
                 for tensor in tensors:
-                    dist.all_reduce(tensor)
+                    dist.all_reduce(tensor, group=self.group)
 
     def share(self, tensors: list[Tensor]) -> None:
         """Replace each tensor by that of the first process."""
         if self.n > 1:
-            with _lost_in_one_line():
+            with _lost_in_one_line(self.work):
                 for tensor in tensors:
-                    dist.broadcast(tensor, src=0)
+                    dist.broadcast(tensor, src=0, group=self.group)
 
     def any(self, flag: bool) -> bool:
         """Whether it holds in any process. Waits for all of them."""
         if self.n == 1:
             return flag
-        votes = torch.tensor([float(flag)], device=self.device)
+        votes = torch.tensor([float(flag)], device=self.device if self.group is None else _CPU)
         self.sum([votes])
         return bool(votes.item())
 
@@ -65,9 +78,45 @@ class Ranks:
         if self.any(refused is not None):
             raise refused or UserError("the first process cannot go on; it says why")
 
+    def do_each(self, work: Callable[[], None]) -> None:
+        """Let each process do its own part, and wait for all; where one gives a `UserError`, all
+        stop then, and that one tells why.
+        """
+        refused: UserError | None = None
+        try:
+            work()
+        except LostProcess:
+            raise
+        except UserError as error:
+            # Of the others only failures are shown.
+            refused = error if self.is_first else UserError(str(error), FAILURES)
+        if self.any(refused is not None):
+            raise refused or UserError("another process cannot go on; it says why")
+
     def wait(self) -> None:
         """Until all processes are here."""
         self.any(False)
+
+    @contextmanager
+    def hold(self, places: Iterable[tuple[Path, str]]) -> Iterator[None]:
+        """Hold the locks, each told to others as its text, for all processes together.
+
+        Raises `UserError` in all of them when another job has one.
+        """
+        places = list(places)
+        with ExitStack() as held:
+
+            def take() -> None:
+                for path, what in places:
+                    lock = hold(path, what)
+                    held.enter_context(closing(lock))
+                    if self.n > 1:
+                        lock.share()
+
+            self.do_first(take)
+            for path, _ in () if self.is_first else places:
+                held.enter_context(closing(join(path)))
+            yield
 
 
 class LostProcess(UserError):
@@ -75,40 +124,52 @@ class LostProcess(UserError):
 
 
 @contextmanager
-def join_processes(device: torch.device) -> Iterator[Ranks]:
+def join_processes(device: torch.device, work: str = "training") -> Iterator[Ranks]:
     """Join the processes that `torchrun` started, each with its own GPU; without it, be alone.
 
-    gloo connects CPUs, NCCL connects GPUs. Raises `UserError` when there are fewer GPUs.
+    gloo connects CPUs, NCCL connects GPUs. Those that do not train exchange no tensors: they meet
+    by gloo. Raises `UserError` when there are fewer GPUs.
     """
     n = int(os.environ.get("WORLD_SIZE", "1"))
     if n == 1 or "RANK" not in os.environ:
-        yield Ranks(device=device)
+        yield Ranks(device=device, work=work)
         return
+    if "MASTER_ADDR" not in os.environ:
+        raise UserError(
+            f"WORLD_SIZE is {n}, but nothing says where the processes meet (MASTER_ADDR): start "
+            f"them by torchrun --nproc-per-node {n}"
+        )
+    by_files = work != "training"
     if device.type == "cuda":
         device = _own_gpu(int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     is_ours = not dist.is_initialized()
-    if is_ours:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size(), device)
+        with _lost_in_one_line(work):
+            if is_ours:
+                is_nccl = device.type == "cuda" and not by_files
+                dist.init_process_group("nccl" if is_nccl else "gloo")
+            made = dist.new_group(backend="gloo", timeout=MOST_WAIT) if by_files else None
+            group = made if isinstance(made, dist.ProcessGroup) else None
+        n_here = int(os.environ.get("LOCAL_WORLD_SIZE", n))
+        yield Ranks(dist.get_rank(), dist.get_world_size(), device, work, group, n_here)
     finally:
-        if is_ours:
+        if is_ours and dist.is_initialized():
             with suppress(RuntimeError):  # of one that has gone
                 dist.destroy_process_group()
 
 
 @contextmanager
-def _lost_in_one_line() -> Iterator[None]:
+def _lost_in_one_line(work: str) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
         said = " ".join(str(error).split())[-120:]
+        again = "from the last checkpoint" if work == "training" else "with what is left"
         raise LostProcess(
-            f"another process of this training has gone ({said}); "
-            "the same command goes on from the last checkpoint",
+            f"another process of this {work} has gone ({said}); the same command goes on {again}",
             FAILURES,
         ) from None
 

@@ -1,4 +1,7 @@
-"""One process at a time writes a folder or file; the next one is told which process it is."""
+"""One process at a time writes a folder or file; the next one is told which process it is.
+
+Processes of one job may share it: the first one holds it, lets the others in, and they join.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +34,19 @@ class Lock:
 
     def __init__(self, path: Path, file: IO[str], made: bool) -> None:
         self._path, self._file, self._made = path, file, made
+        self._is_shared = False
+
+    def share(self) -> None:
+        """Let other processes `join`; nobody can `hold` it before all of these have closed it."""
+        self._is_shared = True
+        if not _take(self._file, self._path, alone=False):  # another one was in between
+            raise _held(self._file, str(self._path))
 
     def close(self) -> None:
         """Let the next one in, and leave nothing behind."""
-        with suppress(OSError):  # Windows keeps a file that another process looks at
-            self._path.unlink()
+        if not self._is_shared or _take(self._file, self._path):  # the last one to go
+            with suppress(OSError):  # Windows keeps a file that another process looks at
+                self._path.unlink()
         self._file.close()
         if self._made:
             with suppress(OSError):  # the folder was made for the lock alone, and is empty
@@ -59,8 +70,7 @@ def hold(path: Path, what: str = "", wait: float = 0.0) -> Lock:
                 if _is_at(path, file):
                     break
             elif time.monotonic() >= until:
-                pid = _holder(file)
-                raise UserError(f"process {pid} is working on {what}; wait for it or stop it")
+                raise _held(file, what)
             file.close()
             time.sleep(_LOOK if wait else 0)
         file.truncate(0)
@@ -72,18 +82,35 @@ def hold(path: Path, what: str = "", wait: float = 0.0) -> Lock:
     return Lock(path, file, made)
 
 
-def _take(file: IO[str], path: Path) -> bool:
-    """Whether nobody else has it."""
+def join(path: Path) -> Lock:
+    """Hold what another process of the same job has let others `share`. Raises `UserError`."""
+    try:
+        file = path.open("a+", encoding="utf-8")
+        if not _take(file, path, alone=False) or not _is_at(path, file):
+            raise _held(file, str(path))
+    except OSError as error:
+        raise refusal(error, path) or error from None
+    _open.add(file)
+    lock = Lock(path, file, made=False)
+    lock._is_shared = True
+    return lock
+
+
+def _take(file: IO[str], path: Path, alone: bool = True) -> bool:
+    """Whether nobody else has it, or, not `alone`, all who have it share it."""
     try:
         if sys.platform == "win32":
             import msvcrt
+
+            if not alone:  # no locks that can be shared: the first process holds it for all
+                return True
 
             file.seek(_FAR)
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in _UNKNOWN:
             warnings.warn(f"{path}: no locks here; start nothing twice", Notice, stacklevel=2)
@@ -103,10 +130,11 @@ def _is_at(path: Path, file: IO[str]) -> bool:
     return os.path.samestat(there, os.fstat(file.fileno()))
 
 
-def _holder(file: IO[str]) -> str:
+def _held(file: IO[str], what: str) -> UserError:
     with file:
         file.seek(0)
-        return file.read(20).strip() or "?"  # it is just being written
+        pid = file.read(20).strip() or "?"  # it is just being written
+    return UserError(f"process {pid} is working on {what}; wait for it or stop it")
 
 
 def _let_go() -> None:

@@ -1,11 +1,16 @@
-"""A library that warns -> no word of it on the screen, in whichever threads it is at work."""
+"""What is not to be on the screen: a library's warnings, and what all but one process repeat."""
 
 from __future__ import annotations
 
+import io
+import os
+import sys
 import threading
 import warnings
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 
-from sae.core.errors import Notice
+from sae.core.errors import BUG, FAILURES, Notice
 
 
 class _Quiet:
@@ -38,3 +43,22 @@ class _Quiet:
 
 quiet = _Quiet()
 """Warnings of libraries are not shown inside it; our own (`Notice`) are."""
+
+
+def run_as_rank(run: Callable[[str], int], module: str) -> int:
+    """Call `run` with the program's name; its exit code comes back.
+
+    Of several processes that `torchrun -m module` started only the first one speaks: the others
+    would say the same. What failed in one of them is shown all the same.
+    """
+    n = int(os.environ.get("WORLD_SIZE", "1"))
+    if n == 1:
+        return run(module)
+    if os.environ.get("RANK", "0") == "0":
+        return run(f"torchrun --nproc-per-node {n} -m {module}")
+    said = io.StringIO()
+    with redirect_stdout(io.StringIO()), redirect_stderr(said):
+        code = run(module)
+    if code in (BUG, FAILURES):
+        print(said.getvalue(), end="", file=sys.stderr, flush=True)
+    return code

@@ -3,15 +3,21 @@
 Shard k holds what came of the candidates [k * S, (k + 1) * S) of the sorted list, with
 S = `shard_images`. While the store is unfinished each shard has its own `00000.parquet` and
 `00000.skipped.csv` beside it; they are merged and removed at the end; store.json is written last.
+A shard depends on its own candidates alone: several processes may write them, in any order. What
+stands in an earlier shard too is taken out when they are merged.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sae.core.csv_cells import write_cell
 from sae.core.disk import require_room
@@ -41,6 +47,9 @@ from sae.data.table import IMAGE_COLUMNS, read_frame
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
+
+DUPLICATE = "duplicate of "
+"""How skipped.csv says that a file has the very bytes of another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +95,24 @@ class StoreWriter:
             _refuse_difference(path, read_config(path / "plan.json", Plan), plan)
         else:
             write_json(path / "plan.json", plan)
-        marks = (_rows_path(path, shard).exists() for shard in range(plan.n_shards))
-        self.n_done = next((k for k, done in enumerate(marks) if not done), plan.n_shards)
+        self.done = set[int]()
         """Shards already finished."""
+        self.look()
+
+    def look(self) -> None:
+        """See which shards are finished, also those that another process has written."""
+        shards = range(self.plan.n_shards)
+        self.done = {shard for shard in shards if _rows_path(self.path, shard).exists()}
+
+    @property
+    def left(self) -> list[int]:
+        """Shards that are still to be written."""
+        return [shard for shard in range(self.plan.n_shards) if shard not in self.done]
 
     @property
     def n_left(self) -> int:
-        """Candidates of the shards that are still to be written."""
-        return self.plan.n_files - min(self.plan.n_files, self.n_done * self.plan.shard_images)
+        """Candidates of these."""
+        return sum(len(self.plan.span(shard)) for shard in self.left)
 
     def read_finished(self) -> StoreInfo | None:
         """What is written, when an earlier run has finished the whole store."""
@@ -104,39 +123,43 @@ class StoreWriter:
         return info
 
     def write_shard(
-        self, x: Tensor | None, rows: Sequence[ImageRow], skipped: Sequence[Skipped]
+        self,
+        x: Tensor | None,
+        rows: Sequence[ImageRow],
+        skipped: Sequence[Skipped],
+        shard: int | None = None,
     ) -> None:
-        """Write the next shard: x (len(rows), t, d), and what became of each of its candidates.
+        """Write a shard, by default the first of those left: x (len(rows), t, d), and what became
+        of each of its candidates.
 
         None stands for the embeddings of a store that keeps none.
         """
+        shard = self.left[0] if shard is None else shard
         if x is not None:
             x = x.to(torch_dtype(self.plan.dtype)).contiguous()
-            write_tensors(shard_path(self.path, self.n_done), {"x": x})
-        _write_skipped(_skipped_path(self.path, self.n_done), skipped)
+            write_tensors(shard_path(self.path, shard), {"x": x})
+        _write_skipped(_skipped_path(self.path, shard), skipped)
         # Last: it marks the shard as done.
-        write_rows(_rows_path(self.path, self.n_done), row_frame(rows))
-        self.n_done += 1
+        write_rows(_rows_path(self.path, shard), row_frame(rows))
+        self.done.add(shard)
 
-    def written_rows(self) -> Iterator[ImageRow]:
-        """The images of all finished shards, in order."""
-        for shard in range(self.n_done):
-            frame = self._read_rows(shard)
-            yield from (ImageRow(*row) for row in frame.itertuples(index=False, name=None))
-
-    def write_skipped(self) -> list[Skipped]:
-        """Gather the shards' lists into skipped.csv, and return them."""
-        skipped = [s for k in range(self.n_done) for s in read_skipped(_skipped_path(self.path, k))]
+    def write_skipped(self, twice: Mapping[int, Sequence[Skipped]] | None = None) -> list[Skipped]:
+        """Gather the shards' lists, and what is `twice` by shard, into skipped.csv; return them."""
+        skipped: list[Skipped] = []
+        for shard in sorted(self.done):
+            skipped += read_skipped(_skipped_path(self.path, shard))
+            skipped += (twice or {}).get(shard, ())
         _write_skipped(self.path / "skipped.csv", skipped)
         return skipped
 
     def finish(self) -> StoreInfo:
         """Merge the shards' lists and write store.json. All shards must be there."""
-        assert self.n_done == self.plan.n_shards
+        assert not self.left
         import pandas as pd
 
-        n_skipped = len(self.write_skipped())
-        frames = [self._read_rows(shard) for shard in range(self.n_done)]
+        frames = [self._read_rows(shard) for shard in range(self.plan.n_shards)]
+        twice = self._take_out_twins(frames)
+        n_skipped = len(self.write_skipped(twice))
         images = pd.concat(frames, ignore_index=True)
         write_rows(self.path / "images.parquet", images)
         shared = {f.name for f in fields(StoreInfo)} & {f.name for f in fields(Plan)}
@@ -152,6 +175,33 @@ class StoreWriter:
         self._remove_parts()
         return info
 
+    def _take_out_twins(self, frames: list[pd.DataFrame]) -> dict[int, list[Skipped]]:
+        """Take images that stand in an earlier shard too out of their shard and its frame; by
+        shard, what is said of them. The shard's own lists stay: it can be done again.
+        """
+        import pandas as pd
+
+        images = pd.concat(frames, ignore_index=True)
+        is_new = ~images["image_id"].duplicated().to_numpy()
+        twice: dict[int, list[Skipped]] = {}
+        if is_new.all():
+            return twice
+        paths, domains, ids = (images[name].tolist() for name in ("path", "domain", "image_id"))
+        first = {ids[row]: f"{domains[row]}/{paths[row]}" for row in np.flatnonzero(is_new)}
+        ends = np.cumsum([0, *map(len, frames)])
+        for shard, (start, end) in enumerate(itertools.pairwise(ends)):
+            new = is_new[start:end]
+            if new.all():
+                continue
+            twice[shard] = [
+                Skipped(paths[row], domains[row], DUPLICATE + first[ids[row]])
+                for row in start + np.flatnonzero(~new)
+            ]
+            frames[shard] = frames[shard][new]
+            if not self.plan.on_the_fly:
+                _cut(shard_path(self.path, shard), new)
+        return twice
+
     def _read_rows(self, shard: int) -> pd.DataFrame:
         remedy = f"delete {self.path} and run the same command"
         return read_frame(_rows_path(self.path, shard), IMAGE_COLUMNS, remedy)
@@ -160,6 +210,16 @@ class StoreWriter:
         for shard in range(self.plan.n_shards):
             _rows_path(self.path, shard).unlink(missing_ok=True)
             _skipped_path(self.path, shard).unlink(missing_ok=True)
+
+
+def _cut(path: Path, rows: NDArray[np.bool_]) -> None:
+    """Keep these rows of a shard, unless a call that was stopped has done so."""
+    import torch
+    from safetensors.torch import load_file
+
+    x = load_file(path)["x"]
+    if len(x) != rows.sum():
+        write_tensors(path, {"x": x[torch.from_numpy(rows)]})
 
 
 def require_room_for(writers: Sequence[StoreWriter]) -> None:

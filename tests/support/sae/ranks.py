@@ -1,4 +1,4 @@
-"""Two processes that train one SAE, forked from this one: like those that `torchrun` starts.
+"""Two processes that do one piece of work, forked from this one: like those that `torchrun` starts.
 
 A process of its own that imports torch takes seconds; a forked one has it.
 """
@@ -22,15 +22,22 @@ Work = Callable[[int], object]
 class Pair:
     """`python -m sae ...` twice, connected; `prepare` is called with the rank in each of them."""
 
-    def __init__(self, words: Sequence[object], said: Path, prepare: Work | None = None) -> None:
-        """`said`: a folder for what they print."""
+    def __init__(
+        self,
+        words: Sequence[object],
+        said: Path,
+        prepare: Work | None = None,
+        main: Callable[[], int] = sae_main,
+    ) -> None:
+        """`said`: a folder for what they print; `main` is that of `python -m interp`, too."""
         torch.set_num_threads(1)  # a forked child must not wait for threads left behind
         said.mkdir()
         self._said = said
         argv, port = ["sae", *map(str, words)], _free_port()
         fork = multiprocessing.get_context("fork")
         self.children = [
-            fork.Process(target=_work, args=(argv, rank, port, said, prepare)) for rank in (0, 1)
+            fork.Process(target=_work, args=(argv, rank, port, said, prepare, main))
+            for rank in (0, 1)
         ]
         for child in self.children:
             child.start()
@@ -48,7 +55,14 @@ class Pair:
         return "".join((self._said / f"{stream}.{rank}").read_text() for rank in (0, 1))
 
 
-def _work(argv: list[str], rank: int, port: int, said: Path, prepare: Work | None) -> None:
+def _work(
+    argv: list[str],
+    rank: int,
+    port: int,
+    said: Path,
+    prepare: Work | None,
+    main: Callable[[], int],
+) -> None:
     for number, name in ((1, "out"), (2, "err")):
         file = os.open(said / f"{name}.{rank}", os.O_WRONLY | os.O_CREAT)
         os.dup2(file, number)
@@ -63,7 +77,7 @@ def _work(argv: list[str], rank: int, port: int, said: Path, prepare: Work | Non
     sys.argv = argv
     if prepare is not None:
         prepare(rank)
-    code = sae_main()
+    code = main()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
