@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -66,10 +66,15 @@ def compose(
     """
     if not tiles or columns < 1 or cell not in CELLS:
         raise ValueError(f"{len(tiles)} tiles in {columns} columns of {cell} px; cells: {CELLS}")
-    page = Image.new("RGB", grid_size(len(tiles), columns, cell), (_STRIP,) * 3)
-    for slot, tile in enumerate(tiles):
+    strip = cell // 8
+    drawn = [_letterboxed(tile, cell - strip - 2, background, twin) for tile in tiles]
+    page = Image.new(_mode_of(drawn), grid_size(len(tiles), columns, cell))
+    page.paste(_STRIP if page.mode == "L" else (_STRIP,) * 3, (0, 0, *page.size))
+    for slot, (tile, picture) in enumerate(zip(tiles, drawn, strict=True)):
         row, column = divmod(slot, columns)
-        page.paste(_cell(tile, cell, background, twin), (column * cell, row * cell))
+        left, top = column * cell, row * cell
+        page.paste(_frame(tile.letter, cell), (left, top))
+        page.paste(picture, (left + strip // 2 + 1, top + strip + 1))
     return _encoded(page)
 
 
@@ -106,19 +111,18 @@ def is_low_resolution(image: Image.Image) -> bool:
     return max(image.size) < LOW_RESOLUTION
 
 
-def _cell(tile: Tile, cell: int, background: int | None, twin: bool) -> Image.Image:
-    """A letter strip of an eighth of the cell on top, below it a framed square picture."""
+@cache
+def _frame(letter: str, cell: int) -> Image.Image:
+    """A cell without its picture, grey: a letter strip of an eighth on top, below it a square."""
     strip = cell // 8
     side = cell - strip
-    drawn = Image.new("RGB", (cell, cell), (WHITE,) * 3)
+    drawn = Image.new("L", (cell, cell), WHITE)
     pen = ImageDraw.Draw(drawn)
-    pen.rectangle((0, 0, cell - 1, strip - 1), fill=(_STRIP,) * 3)
-    pen.rectangle((0, strip - 2, cell - 1, strip - 1), fill=(_FRAME,) * 3)
-    _write_letter(pen, tile.letter, strip)
+    pen.rectangle((0, 0, cell - 1, strip - 1), fill=_STRIP)
+    pen.rectangle((0, strip - 2, cell - 1, strip - 1), fill=_FRAME)
+    _write_letter(pen, letter, strip)
     left = strip // 2
-    pen.rectangle((left, strip, left + side - 1, cell - 1), outline=(_FRAME,) * 3)
-    picture = _letterboxed(tile, side - 2, background, twin)
-    drawn.paste(picture, (left + 1, strip + 1))
+    pen.rectangle((left, strip, left + side - 1, cell - 1), outline=_FRAME)
     return drawn
 
 
@@ -126,7 +130,7 @@ def _write_letter(pen: ImageDraw.ImageDraw, letter: str, strip: int) -> None:
     font = _font(round(strip * 25 / 28))
     _, top, _, bottom = font.getbbox(letter)
     height = strip - 2  # the separator's two pixels are not part of the space
-    pen.text((strip // 2, (height - (bottom - top)) / 2 - top), letter, fill=(_INK,) * 3, font=font)
+    pen.text((strip // 2, (height - (bottom - top)) / 2 - top), letter, fill=_INK, font=font)
 
 
 @cache
@@ -146,14 +150,30 @@ def _font_file() -> str:
 
 
 def _letterboxed(tile: Tile, side: int, background: int | None, twin: bool) -> Image.Image:
+    """In the mode "L" where all is grey, which takes a third of the time of three channels."""
     image = shrink(tile.image)
+    if _is_grey(image):
+        image = image.convert("L")
     grey = _border_grey(image) if background is None else background
     fitted = _fitted(image, side)
     if twin and tile.heat is not None:
-        fitted = outline(fitted, tile.heat)
-    box = Image.new("RGB", (side, side), (grey,) * 3)
+        fitted = outline(fitted.convert("RGB"), tile.heat)
+    box = Image.new(fitted.mode, (side, side), grey if fitted.mode == "L" else (grey,) * 3)
     box.paste(fitted, ((side - fitted.width) // 2, (side - fitted.height) // 2))
     return box
+
+
+def _mode_of(images: Sequence[Image.Image]) -> Literal["L", "RGB"]:
+    return "L" if all(image.mode == "L" for image in images) else "RGB"
+
+
+def _is_grey(image: Image.Image) -> bool:
+    """Whether the three channels are one; of a colour image most often a few pixels tell."""
+    pixels = np.asarray(image)
+    return all(
+        np.array_equal(some[..., 0], some[..., 1]) and np.array_equal(some[..., 1], some[..., 2])
+        for some in (pixels[::16, ::16], pixels)
+    )
 
 
 def _fitted(image: Image.Image, side: int) -> Image.Image:
@@ -180,11 +200,8 @@ def _border_grey(image: Image.Image) -> int:
 
 
 def _encoded(page: Image.Image) -> Picture:
-    pixels = np.asarray(page)
     file = io.BytesIO()
-    if np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(
-        pixels[..., 1], pixels[..., 2]
-    ):
+    if page.mode == "L" or _is_grey(page):
         # The highest level takes 8 times as long for files 1 to 2% smaller.
         page.convert("L").save(file, "PNG", compress_level=4)
         return Picture(file.getvalue(), "image/png")
