@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ from typing import TYPE_CHECKING
 
 # Before torch is imported: workers side by side (`-n auto`) must not take the cores of each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before anything of ours is imported: without kept bytecode each worker, and each of the hundreds
+# of processes that tests start, would compile every file of ours anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import pytest
 
@@ -76,6 +80,7 @@ def pytest_configure(config: pytest.Config) -> None:
     Which folders of images were named is not kept with what the person who runs the tests named.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.dont_write_bytecode = False  # in this very process
     state = tempfile.TemporaryDirectory()
     config.add_cleanup(state.cleanup)
     os.environ["XDG_STATE_HOME"] = state.name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,12 @@ from tests.support.paths import ROOT
 
 HEAVY = ("torch", "open_clip", "openai", "pandas", "matplotlib", "numpy", "PIL", "jinja2")
 MODULES = structure.read_modules(ROOT)
-IMPORTS = structure.read_imports(MODULES)
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 ALLOWED = structure.read_table(ARCHITECTURE)
 
 
 def test_every_import_is_an_arrow_of_the_table_in_the_architecture() -> None:
-    assert structure.wrong_arrows(IMPORTS, ALLOWED) == []
+    assert structure.wrong_arrows(_imports(), ALLOWED) == []
 
 
 def test_every_room_is_in_both_tables_of_the_architecture() -> None:
@@ -30,7 +30,7 @@ def test_every_room_is_in_both_tables_of_the_architecture() -> None:
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:
-    assert structure.circles(IMPORTS) == []
+    assert structure.circles(_imports()) == []
 
 
 def test_a_package_has_few_boxes_and_a_folder_few_entries() -> None:
@@ -183,6 +183,11 @@ def _house(root: Path, files: dict[str, str]) -> dict[str, Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     return structure.read_modules(root)
+
+
+@cache
+def _imports() -> structure.Imports:
+    return structure.read_imports(MODULES)
 
 
 def _imported(path: Path) -> set[str]:

@@ -17,7 +17,13 @@ import numpy as np
 from PIL import Image
 
 from interp.score.kinds.canary import LABEL
-from tests.support.servers.loopback_answers import Request, chat_body, letters_in, seen
+from tests.support.servers.loopback_answers import (
+    Request,
+    chat_body,
+    letters_in,
+    once_for_each_area,
+    seen,
+)
 
 SIDE, N_BITS, BLOCK = 4, 16, 16
 
@@ -30,6 +36,7 @@ def draw_number(number: int) -> Image.Image:
     )
 
 
+@once_for_each_area
 def read_number(area: np.ndarray[Any, Any]) -> int:
     """-1 for a picture of another kind."""
     picture = Image.fromarray(area.astype(np.uint8)).convert("L")

@@ -8,8 +8,10 @@ import io
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,9 @@ STROKES = "dark strokes"
 
 
 COST = 0.001
+
+
+Said = TypeVar("Said")
 
 
 class Fault(NamedTuple):
@@ -71,8 +76,29 @@ class Request:
         """The image parts, decoded."""
         parts = self.body["messages"][-1]["content"]
         urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]
-        data = [base64.b64decode(url.partition("base64,")[2]) for url in urls]
-        return [Image.open(io.BytesIO(one)).convert("RGB") for one in data]
+        return [decoded(url) for url in urls]
+
+
+@lru_cache(maxsize=64)
+def decoded(url: str) -> Image.Image:
+    """The picture of a data URL; tests ask about the same ones again and again."""
+    data = base64.b64decode(url.partition("base64,")[2])
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def once_for_each_area(
+    read: Callable[[NDArray[np.int16]], Said],
+) -> Callable[[NDArray[np.int16]], Said]:
+    """What `read` says of an area, kept by the area's pixels."""
+    kept: dict[tuple[tuple[int, ...], bytes], Said] = {}
+
+    def look_up(area: NDArray[np.int16]) -> Said:
+        key = area.shape, hashlib.sha256(area.tobytes()).digest()
+        if key not in kept:
+            kept[key] = read(area)
+        return kept[key]
+
+    return look_up
 
 
 def seen(request: Request, codes: list[str]) -> list[NDArray[np.int16]]:
@@ -104,6 +130,7 @@ def look(picture: Image.Image, n: int) -> list[NDArray[np.int16]]:
     return areas
 
 
+@once_for_each_area
 def shares(area: NDArray[np.int16]) -> dict[str, float]:
     """Share of an area's pixels that has each colour, or is dark."""
     most, least = area.max(axis=2), area.min(axis=2)
