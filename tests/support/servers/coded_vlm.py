@@ -84,7 +84,7 @@ class CodedVlm:
         foils = re.findall(r"^(rule_\d+): <<<(.*?)>>>$", text, re.MULTILINE)
         if label in self.refused:
             return 200, chat_body(request, "I will not grade these pictures.")
-        areas = seen(request, codes)
+        areas = [(read_number(area), int(area.min())) for area in seen(request, codes)]
         own = [grade + self.pull * bool(foils) for grade in self._grades(label, areas)]
         if label in self.silent:
             foils = []
@@ -92,14 +92,14 @@ class CodedVlm:
         answer |= {key: self._grades(foil, areas) for key, foil in foils}
         return 200, chat_body(request, json.dumps(answer))
 
-    def _grades(self, label: str, areas: list[Any]) -> list[int]:
+    def _grades(self, label: str, areas: list[tuple[int, int]]) -> list[int]:
+        """`areas`: of each its number and its darkest value."""
         if self.blind:
             return [Random(f"{label} {at}").randrange(101) for at in range(len(areas))]
-        return [self._grade(label, area) for area in areas]
+        return [self._grade(label, number, darkest) for number, darkest in areas]
 
-    def _grade(self, label: str, area: Any) -> int:
-        number = read_number(area)
+    def _grade(self, label: str, number: int, darkest: int) -> int:
         if label == LABEL:
-            return 100 if number < 0 and area.min() < 80 else 0
+            return 100 if number < 0 and darkest < 80 else 0
         rate = self.hit if number >= 0 and self.is_true(label, number) else self.alarm
         return 80 if Random(f"{label} {number}").random() < rate else 10
