@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 SOURCE = ("--tokens", "patch", "--workers", "0", "--device", "cpu")
-TRAIN = ("--k", "4", "--epochs", "1", "--buffer-tokens", "16384")
+TRAIN = ("--epochs", "1", "--buffer-tokens", "16384")
 
 
 class Used(NamedTuple):
@@ -61,16 +61,16 @@ def run(*words: object) -> Used:
     return Used(usage.ru_utime + usage.ru_stime, seconds, usage.ru_maxrss / 1024)
 
 
-def measure(folder: Path, n: int, source: Sequence[str], n_latents: int) -> dict[str, Used]:
-    """Both commands on n images."""
+def measure(
+    folder: Path, n: int, source: Sequence[str], settings: Sequence[object]
+) -> dict[str, Used]:
+    """Both commands on n images, the training with these settings."""
     images = folder / f"images{n}"
     draw(images, n)
     named = ("--domain", f"photo={images}", *SOURCE, *source)
     return {
         "embed": run("embed", *named, "--out", folder / f"store{n}"),
-        "train": run(
-            "train", *named, *TRAIN, "--n-latents", n_latents, "--out", folder / f"sae{n}"
-        ),
+        "train": run("train", *named, *TRAIN, *settings, "--out", folder / f"sae{n}"),
     }
 
 
@@ -81,14 +81,20 @@ def main() -> None:
     parser.add_argument("--clip", default="tiny")
     parser.add_argument("--layer", default="1")
     parser.add_argument("--n-latents", type=int, default=64)
+    parser.add_argument("--k", type=int, default=4)
+    parser.add_argument(
+        "--batch-size", type=int, default=1024, help="what trainings of a million tokens take"
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    source, n_latents = ("--clip", arguments.clip, "--layer", arguments.layer), arguments.n_latents
+    source = ("--clip", arguments.clip, "--layer", arguments.layer)
+    settings = ("--n-latents", arguments.n_latents, "--k", arguments.k)
+    settings += ("--batch-size", arguments.batch_size)
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        few = measure(Path(folder), arguments.few, source, n_latents)
+        few = measure(Path(folder), arguments.few, source, settings)
         for n in arguments.sizes:
-            used = measure(Path(folder), n, source, n_latents)
+            used = measure(Path(folder), n, source, settings)
             more = n - arguments.few
             for name, value in used.items():
                 for kind in ("processor", "clock"):

@@ -62,7 +62,9 @@ class Pass:
     group: Ranks
     context: TrainContext
 
-    def batches(self, config: TrainConfig, n_skipped: int = 0) -> Generator[Tensor, None, None]:
+    def batches(
+        self, config: TrainConfig, n_skipped: int = 0, n_in_all: int | None = None
+    ) -> Generator[Tensor, None, None]:
         """This process's part of every batch after the first `n_skipped`; `config` is resolved."""
         return batches.batches(
             self.store,
@@ -73,6 +75,7 @@ class Pass:
             n_skipped=n_skipped,
             part=self.group.part,
             buffer_tokens=config.buffer_tokens,
+            n_in_all=n_in_all,
         )
 
     def cls_masks(self, config: TrainConfig, n_skipped: int = 0) -> Iterator[Tensor]:
@@ -151,8 +154,9 @@ def train_lanes(lanes: Sequence[Lane], shared: Pass) -> dict[Path, TrainResult |
     if any(lane.config.cls_weight != 1 for lane in lanes):
         masks = shared.cls_masks(lanes[0].trainer.config, n_done)
     group.do_first(lambda: _require_room(lanes))  # all have read what is there: now it may write
-    stream = shared.batches(lanes[0].trainer.config, n_done)
     trainers = [lane.trainer for lane in lanes]
+    n_steps = max(trainer.n_steps for trainer in trainers)
+    stream = shared.batches(lanes[0].trainer.config, n_done, n_steps)
     with ExitStack() as stack:
         stack.enter_context(closing(stream))  # a thread may be reading ahead
         if group.is_first:

@@ -15,7 +15,7 @@ from torch import Tensor
 from sae.core.errors import UserError
 from sae.data.store import EmbeddingStore
 from sae.data.store_format import torch_dtype
-from sae.training.feed.buffer import Window
+from sae.training.feed.buffer import Stretch, Window
 from sae.training.feed.prefetch import prefetch
 from sae.training.feed.shuffle import Order
 
@@ -44,11 +44,13 @@ def batches(
     n_skipped: int = 0,
     part: tuple[int, int] = (0, 1),
     buffer_tokens: int = 0,
+    n_in_all: int | None = None,
 ) -> Generator[Tensor, None, None]:
-    """Endless batches (batch_size, d) in the stored type: pass after pass, each in a new order.
+    """Batches (batch_size, d) in the stored type: pass after pass, each in a new order.
 
     All tokens of the images `rows` (ascending) come once a pass. The first `n_skipped` batches are
-    left out without being read. `part` is (rank, n_ranks): a rank gets its rows of every batch, cut
+    left out without being read, and nothing is read for batches after the first `n_in_all`; without
+    it they are endless. `part` is (rank, n_ranks): a rank gets its rows of every batch, cut
     as by `torch.tensor_split`.
 
     A training part of up to `in_memory_bytes` is held on `device`, a larger one is read window by
@@ -62,7 +64,7 @@ def batches(
     """
     t = store.info.tokens_per_image
     order = _order(store, rows, seed, buffer_tokens)
-    stretches = _stretches(order, batch_size, n_skipped, part)
+    stretches = _stretches(order, batch_size, n_skipped, part, n_in_all)
     n_bytes = order.n_tokens * store.info.d * torch_dtype(store.info.dtype).itemsize
     if in_memory_bytes is None:
         in_memory_bytes = _free_bytes(device, part[1])
@@ -74,7 +76,7 @@ def batches(
         n_batches = -(-min(order.n_window, order.n_tokens) // batch_size)
         n_rows = -(-batch_size // part[1])
         windows = [Window(store, n_batches, n_rows, device) for _ in range(2)]
-        numbers = (_token_numbers(tokens, rows, t) for tokens in stretches)
+        numbers = (Stretch(*(_token_numbers(n, rows, t) for n in both)) for both in stretches)
         yield from _streamed(windows, numbers)
 
 
@@ -100,7 +102,7 @@ def cls_masks(
         )
     order = _order(store, rows, seed, buffer_tokens)
     stretches = _stretches(order, batch_size, n_skipped, part)
-    return (mask for n in stretches for mask in torch.from_numpy(n % t == 0).to(device))
+    return (mask for n, _ in stretches for mask in torch.from_numpy(n % t == 0).to(device))
 
 
 def _order(store: EmbeddingStore, rows: Rows, seed: int, buffer_tokens: int) -> Order:
@@ -142,18 +144,30 @@ def _token_numbers(tokens: NDArray[np.int64], rows: Rows, t: int) -> NDArray[np.
 
 
 def _stretches(
-    order: Order, batch_size: int, n_skipped: int, part: tuple[int, int]
-) -> Iterator[NDArray[np.int64]]:
-    """The order cut into whole batches: tokens (n_batches, rows of this rank), window by window.
+    order: Order,
+    batch_size: int,
+    n_skipped: int,
+    part: tuple[int, int],
+    n_in_all: int | None = None,
+) -> Iterator[Stretch]:
+    """The order cut into whole batches, window by window, up to batch `n_in_all`.
 
-    A batch across the border of two windows belongs to the first.
+    A batch across the border of two windows belongs to the second.
     """
     rank, n_ranks = part
+    own = np.array_split(np.arange(batch_size), n_ranks)[rank]
     first = n_skipped
-    while True:
-        stop = -(-order.window_end(first * batch_size) // batch_size)
+    end = first * batch_size
+    while n_in_all is None or first < n_in_all:
+        end = order.window_end(end)
+        stop = end // batch_size if n_in_all is None else min(end // batch_size, n_in_all)
+        if stop == first:  # less than a batch so far
+            continue
         tokens = order.between(first * batch_size, stop * batch_size).reshape(-1, batch_size)
-        yield np.array_split(tokens, n_ranks, axis=1)[rank]
+        rest = tokens[0, :0]
+        if stop != n_in_all and stop * batch_size < end:
+            rest = order.between(stop * batch_size, end)
+        yield Stretch(tokens[:, own], rest[own[own < len(rest)]])
         first = stop
 
 
@@ -171,8 +185,8 @@ def _free_bytes(device: torch.device, n_ranks: int) -> int:
     return min(n_free // 2, IN_MEMORY_BYTES) // n_ranks
 
 
-def _resident(x: Tensor, stretches: Iterator[NDArray[np.int64]]) -> Iterator[Tensor]:
-    for tokens in stretches:
+def _resident(x: Tensor, stretches: Iterator[Stretch]) -> Iterator[Tensor]:
+    for tokens, _ in stretches:
         index = torch.from_numpy(np.ascontiguousarray(tokens))
         if x.device.type == "cuda":
             # From pageable memory the copy would first wait for all that the GPU has to do.
@@ -181,8 +195,14 @@ def _resident(x: Tensor, stretches: Iterator[NDArray[np.int64]]) -> Iterator[Ten
             yield x.index_select(0, batch)
 
 
-def _streamed(windows: list[Window], stretches: Iterator[NDArray[np.int64]]) -> Iterator[Tensor]:
+def _streamed(windows: list[Window], stretches: Iterator[Stretch]) -> Iterator[Tensor]:
     """Batches of one window while a thread fills the other."""
-    filled = (window.fill(tokens) for window, tokens in zip(cycle(windows), stretches))
-    for window in prefetch(filled):
+
+    def filled() -> Iterator[Window]:
+        before = None
+        for window, stretch in zip(cycle(windows), stretches, strict=False):
+            yield window.fill(stretch, before)
+            before = window
+
+    for window in prefetch(filled()):
         yield from window.batches()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +15,16 @@ from sae.data.store import EmbeddingStore
 from sae.data.store_format import torch_dtype
 
 
+class Stretch(NamedTuple):
+    """What is read at once: numbers of a store's tokens."""
+
+    tokens: NDArray[np.int64]  # (batches, rows)
+    rest: NDArray[np.int64]
+    """Of the next stretch the first tokens (fewer than rows), which lie among these."""
+
+
 class Window:
-    """Room for `n_batches` of up to `n_rows` tokens, filled again and again.
+    """Room for `n_batches` of up to `n_rows` tokens and the beginning of one more.
 
     The tokens lie in the store's order, so that reading walks forward through the files; the order
     of the batches is an index into them. For a GPU both are copied from pinned memory on a stream
@@ -25,7 +34,7 @@ class Window:
     def __init__(
         self, store: EmbeddingStore, n_batches: int, n_rows: int, device: torch.device
     ) -> None:
-        n, d, dtype = n_batches * n_rows, store.info.d, torch_dtype(store.info.dtype)
+        n, d, dtype = (n_batches + 1) * n_rows, store.info.d, torch_dtype(store.info.dtype)
         is_cuda = device.type == "cuda"
         self._store = store
         self._host = torch.empty(n, d, dtype=dtype, pin_memory=is_cuda)
@@ -33,6 +42,7 @@ class Window:
         self._x = self._host.to(device)  # on the CPU the same tensor
         self._index = self._host_index.to(device)
         self._shape = (0, n_rows)
+        self._rest = torch.empty(0, dtype=torch.int64)
         self._stream: torch.cuda.Stream | None = None
         self._uploaded: torch.cuda.Event | None = None
         if is_cuda:
@@ -41,16 +51,27 @@ class Window:
             for tensor in (self._x, self._index):
                 tensor.record_stream(self._stream)  # else it is freed before its last upload ends
 
-    def fill(self, tokens: NDArray[np.int64]) -> Window:
-        """Read the store's `tokens` (batches, rows) in place of what was here."""
+    def fill(self, stretch: Stretch, before: Window | None = None) -> Window:
+        """Read a stretch in place of what was here; `before` holds the stretch before it.
+
+        What `before` has read of it is taken from there: embeddings may be dear to compute.
+        """
         if self._uploaded is not None:
             self._uploaded.synchronize()  # until then the copy still reads the pinned memory
-        ascending = np.argsort(tokens, axis=None)
-        self._store.read_tokens(tokens.ravel()[ascending], self._host[: tokens.size])
-        self._host_index.numpy()[ascending] = np.arange(tokens.size)
+        tokens, rest = stretch
+        wanted = np.concatenate([tokens.ravel(), rest])
+        known = 0 if before is None else len(before._rest)
+        if before is not None:
+            torch.index_select(before._host, 0, before._rest, out=self._host[:known])
+        ascending = np.argsort(wanted[known:])
+        self._store.read_tokens(wanted[known:][ascending], self._host[known : len(wanted)])
+        places = self._host_index.numpy()
+        places[:known] = np.arange(known)
+        places[known + ascending] = np.arange(known, len(wanted))
+        self._rest = self._host_index[tokens.size : len(wanted)].clone()
         self._shape = (len(tokens), tokens.shape[1])
         if self._x is not self._host:
-            self._upload(tokens.size)
+            self._upload(len(wanted))
         return self
 
     def batches(self) -> Iterator[Tensor]:
