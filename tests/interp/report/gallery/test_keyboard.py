@@ -33,7 +33,7 @@ def test_all_of_a_review_is_done_without_a_mouse(browser: Any, mapped: Path) -> 
     page.wait_for_selector("[data-view=list] .row")
     key.press("/")
     key.type("label 7")
-    page.wait_for_function("document.querySelectorAll('.row').length === 1")
+    shown.until("document.querySelectorAll('.row').length === 1")
     for _ in range(30):  # on to the row, past filters and heads
         key.press("Tab")
         if page.evaluate("document.activeElement.classList.contains('row')"):

@@ -351,7 +351,7 @@ def test_the_map_takes_the_colours_of_verdicts(browser: Any, tmp_path: Path) -> 
       for (let i = 0; i < d.length; i += 4) if (d[i + 3] > 200 && Math.abs(d[i] - 184) < 6
         && Math.abs(d[i + 1] - 58) < 6 && Math.abs(d[i + 2] - 50) < 6) return true;
       return false; }"""
-    page.wait_for_function(drawn)  # the red of "wrong" is on the map
+    shown.until(drawn)  # the red of "wrong" is on the map
     assert shown.faults == []
 
 

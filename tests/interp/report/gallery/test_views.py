@@ -49,7 +49,7 @@ def test_a_click_on_an_image_opens_it_large_and_keys_lead_on(browser: Any, full_
     assert path in said
     assert f"activation {act:.3g}"[:14] in said
     image = page.locator("dialog.viewer img")
-    page.wait_for_function("document.querySelector('dialog.viewer img').src.endsWith('.png')")
+    shown.until("document.querySelector('dialog.viewer img').src.endsWith('.png')")
     assert ("/sketch/", "/photo/")[domain] in image.get_attribute("src")
     page.keyboard.press("ArrowRight")
     assert page.inner_text("dialog.viewer") != said
@@ -89,7 +89,7 @@ def test_filters_narrow_the_list_and_stand_in_the_address(browser: Any, full_dir
 def test_the_search_finds_descriptions_and_classes(browser: Any, full_dir: Path) -> None:
     shown = Watched(browser, full_dir, "#/list")
     page = shown.page
-    page.wait_for_function("document.querySelectorAll('.row').length > 3")
+    shown.until("document.querySelectorAll('.row').length > 3")
     page.wait_for_timeout(400)  # descriptions come after the list
     page.fill("#query", "images that show wheel number 19.")
     assert page.locator(".row").count() == 1
@@ -106,7 +106,7 @@ def test_the_list_has_columns_on_a_wide_screen(browser: Any, full_dir: Path) -> 
     page.click(".heads button:has-text('AUROC')")
     assert "sort=worst" in page.url
     page.set_viewport_size({"width": 600, "height": 800})
-    page.wait_for_function("document.querySelectorAll('.heads *').length === 0")
+    shown.until("document.querySelectorAll('.heads *').length === 0")
     assert shown.faults == []
 
 
@@ -117,7 +117,7 @@ def test_the_map_is_walked_by_keys(browser: Any, full_dir: Path) -> None:
     page.wait_for_selector("canvas.points")
     drawn = """() => { const c = document.querySelector('canvas.points');
       return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((v) => v > 0); }"""
-    page.wait_for_function(drawn)
+    shown.until(drawn)
     page.focus("canvas.points")
     page.keyboard.press("ArrowRight")
     before = page.inner_text(".tip")
