@@ -34,6 +34,7 @@ from sae.cli.console import (
 from sae.cli.live import DomainArgument, LiveConfig, open_embeddings, sort_words
 from sae.cli.options import spread
 from sae.core.errors import OK, USAGE, UserError, quote
+from sae.core.quiet import run_as_rank
 from sae.data.sources.folders import FolderConfig
 
 if TYPE_CHECKING:
@@ -72,10 +73,10 @@ ExportThresholdOption = Annotated[
 ]
 
 
-def main() -> None:
-    """The console script `interp`."""
+def main() -> int:
+    """Run the command line, also as one of the processes of `torchrun -m interp`; the exit code."""
     console.use_utf8()
-    sys.exit(console.run(app, "interp"))
+    return run_as_rank(lambda program: console.run(app, program), "interp")
 
 
 @app.callback()
@@ -152,19 +153,19 @@ def collect(
     """One pass over a store: statistics and example images of every latent.
 
     The store may be another lab's: saev's shards, embedding chunks; latents.npy needs no SAE. With
-    --domain NAME=DIR in place of a store images go through the SAE's own CLIP and layer: all of
-    them once, and those that may be shown once more. With another lab's --images, --domain NAME
-    says their domain.
+    --domain NAME=DIR in its place images go through the SAE's own CLIP and layer: all once, and
+    those that may be shown once more. With another lab's --images, --domain NAME is their domain.
+    Several GPUs or machines share a store: torchrun --nproc-per-node N -m interp collect SAE STORE.
     """
     from interp.evidence.dense_latents import take_images
-    from interp.pipeline.collect import require_export, run_collect, run_export
+    from interp.pipeline.collect import run_collect, run_export
     from interp.run.run import Run, run_folder
     from sae.core.progress import bar
 
-    require_export(export)
     Run.is_begun(folder := run_folder(_name_of(sae) if run is None else run))
     live, domain = _domain_of(live, images)
     store, domains, _ = sort_words(store, more or [], live.domain)
+    _require_possible(export, images, domains)
     if images:
         Run.begin(folder)
         links = folders.follow_links
@@ -181,6 +182,15 @@ def collect(
     console.write_figures(json, dataclasses.asdict(info))
     exported = {"export": export[1]} if export else {}
     console.finish({"run": made.path} | exported, _ways_to_explain(made.path))
+
+
+def _require_possible(
+    export: tuple[str, Path] | None, images: list[str] | None, domains: list[str]
+) -> None:
+    from interp.pipeline.collect import require_export, require_store_alone
+
+    require_export(export)
+    require_store_alone(images=bool(images), domains=bool(domains), export=bool(export))
 
 
 def _domain_of(live: LiveConfig, images: list[str] | None) -> tuple[LiveConfig, str]:
@@ -251,4 +261,4 @@ for _group in (ledger, verdicts):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,10 +7,10 @@ look reads kept images again: to know which leave a latent at zero, and where on
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -26,15 +26,16 @@ from interp.evidence.config import (
     LATENTS,
     CollectConfig,
     CollectInfo,
+    Grouping,
 )
 from interp.evidence.groups.find import find_groups
+from interp.evidence.groups.groups import Groups
 from interp.evidence.groups.named import Named, read_named
 from interp.evidence.stream.activations import (
     EncodedStore,
     Encoder,
     Look,
     Pairs,
-    look_again,
 )
 from interp.evidence.stream.examples import (
     Picks,
@@ -56,9 +57,11 @@ from interp.evidence.stream.negatives import (
     find_neighbours,
     share_by_domain,
 )
+from interp.evidence.stream.together import gather_survey, look_together, share_sides
 from interp.evidence.stream.top_k import Ints, concatenate
 from interp.evidence.tables import example_table, latent_table, write_table
 from interp.records.types import KINDS, Kind, Status
+from sae.core.distributed import Ranks
 from sae.core.errors import Notice, UserError
 from sae.core.files import package_version, read_config, write_json
 from sae.core.progress import Progress
@@ -77,21 +80,25 @@ def collect(
     overwrite: bool = False,
     n_images: int | None = None,
     groups: Path | None = None,
+    ranks: Ranks | None = None,
 ) -> CollectInfo:
     """Write run_dir/collect/{groups.parquet, latents.parquet, examples.parquet, collect.json}; the
     last comes last.
+
+    Of several `ranks` each encodes a part of the batches; the first one writes the files, which are
+    those that one process writes.
 
     `groups` is a CSV file (path, group) of images that belong together besides near-duplicates.
     `n_images` a batch changes speed and memory, not the result; by default it fits the SAE.
     A folder finished with the same settings is left alone. Raises `UserError` when it was made
     with others (and not `overwrite`), or when store and SAE do not fit.
     """
-    config = config or CollectConfig()
+    config, ranks = config or CollectConfig(), ranks or Ranks()
     require_match(model.config, store.info)
     n_tokens = _tokens_counted(store, config.pool)
     named = _read_named(store, groups, config)
     expected = {
-        **dataclasses.asdict(config),
+        **asdict(config),
         "groups_sha256": named.sha256,
         "dense_by": "images" if n_tokens == 1 else "tokens",
         "store_identity": store.info.identity,
@@ -99,25 +106,77 @@ def collect(
     }
     place = Path(os.path.relpath(store.path.resolve(), run_dir.resolve())).as_posix()
     folder = run_dir / FOLDER
-    if not overwrite and (done := _read_finished(folder, expected)):
-        return _update_place(done, run_dir, place)
-    (folder / INFO).unlink(missing_ok=True)
-    encoded = EncodedStore.of(store, model, device, n_images, config.pool)
-    grouped, grouping = find_groups(store, folder, config, named, progress)
-    index = ImageIndex.of(store.images, tuple(store.domains), grouped, config.sides)
-    survey = Survey(index, model.n_latents, *config.sizes)
-    for seen in encoded.batches(progress=progress):
-        survey.update(seen)
-    picks, by_domain, look = _choose_examples(encoded, survey, config, progress)
-    sample = survey.sample.result()
+    done = list[CollectInfo]()
+
+    def begin() -> None:
+        if not overwrite and (found := _read_finished(folder, expected)):
+            done.append(_update_place(found, run_dir, place))
+        else:
+            (folder / INFO).unlink(missing_ok=True)
+
+    ranks.do_first(begin)
+    if ranks.any(bool(done)):
+        return done[0] if done else read_config(folder / INFO, CollectInfo)
+    encoded = EncodedStore.of(store, model, device, n_images, config.pool, ranks.part)
+    survey, grouping = _survey(encoded, folder, config, named, progress, ranks)
+    if ranks.is_first:
+        choice = _choose_examples(encoded, survey, config, progress, ranks)
+        expected["store"] = place
+        _write(folder, store, survey, choice, n_tokens, config, {**asdict(grouping), **expected})
+    else:
+        look_together(encoded, ranks)
+    ranks.wait()
+    return read_config(folder / INFO, CollectInfo)
+
+
+def _survey(
+    encoded: EncodedStore,
+    folder: Path,
+    config: CollectConfig,
+    named: Named,
+    progress: Progress | None,
+    ranks: Ranks,
+) -> tuple[Survey, Grouping]:
+    """The first pass; the first process has that of all, and the groups."""
+    store, found = encoded.store, list[tuple[Groups, Grouping]]()
+    ranks.do_first(lambda: found.append(find_groups(store, folder, config, named, progress)))
+    grouped, grouping = found[0] if found else (None, Grouping())
+    of_images = ImageIndex.of(store.images, tuple(store.domains), grouped, config.sides)
+    index = share_sides(of_images, ranks)
+
+    def make() -> Survey:
+        return Survey(index, encoded.model.n_latents, *config.sizes)
+
+    survey = make()
+
+    def see_own_part() -> None:
+        for seen in encoded.batches(progress=progress):
+            survey.update(seen)
+
+    ranks.do_each(see_own_part)
+    gather_survey(survey, make, ranks)
+    return survey, grouping
+
+
+def _write(
+    folder: Path,
+    store: EmbeddingStore,
+    survey: Survey,
+    choice: tuple[Picks, dict[str, Picks], Look],
+    n_tokens: int,
+    config: CollectConfig,
+    settings: dict[str, Any],
+) -> None:
+    """All tables, and collect.json after them."""
+    picks, by_domain, look = choice
+    index, sample = survey.index, survey.sample.result()
     latents = latent_table(survey.tally, index, sample, n_tokens, config.dense_above)
     write_table(folder / LATENTS, latents)
     (folder / BY_DOMAIN).unlink(missing_ok=True)
     for name, some in {EXAMPLES: picks, **by_domain}.items():
         write_table(folder / name, example_table(some, look.heat, look.peaks, store.images, index))
     info = CollectInfo(
-        **{**dataclasses.asdict(grouping), **expected},
-        store=place,
+        **settings,
         version=package_version(),
         domains=list(store.domains),
         grid=list(store.info.grid),
@@ -126,7 +185,6 @@ def collect(
         exact_classes=survey.tally.classes is not None,
     )
     write_json(folder / INFO, info)
-    return info
 
 
 def _count(status: list[Status], picks: Picks) -> dict[str, Any]:
@@ -183,13 +241,17 @@ def _update_place(info: CollectInfo, run_dir: Path, place: str) -> CollectInfo:
         warnings.warn(f"{run_dir}: {told}", Notice, stacklevel=2)
     if info.store == place:
         return info
-    info = dataclasses.replace(info, store=place)
+    info = replace(info, store=place)
     write_json(run_dir / FOLDER / INFO, info)
     return info
 
 
 def _choose_examples(
-    encoded: EncodedStore, survey: Survey, config: CollectConfig, progress: Progress | None
+    encoded: EncodedStore,
+    survey: Survey,
+    config: CollectConfig,
+    progress: Progress | None,
+    ranks: Ranks,
 ) -> tuple[Picks, dict[str, Picks], Look]:
     """All examples, by file those of each domain by itself, and the look that has the positives'
     heat maps; progress counts on from the first pass."""
@@ -221,7 +283,7 @@ def _choose_examples(
             progress(n_before + done, n_before + total)
 
     drawn = reservoir.rows[reservoir.rows >= 0]
-    look = look_again(encoded, hard.pairs(), heat, drawn, count_on)
+    look = look_together(encoded, ranks, hard.pairs(), heat, drawn, count_on)
     known = concatenate(positives).pairs()
     chosen = [
         concatenate([some, *_choose_negatives(survey, hard, known, look, each)]).sorted()

@@ -260,7 +260,12 @@ class Run:
 
     def hold(self) -> Lock:
         """Hold the run for this process. Raises `UserError` while another one works on it."""
-        return hold(self.lock, f"the run {self.path}")
+        return hold(*self.lock_told)
+
+    @property
+    def lock_told(self) -> tuple[Path, str]:
+        """Its lock, and what is told to another process of what it is."""
+        return self.lock, f"the run {self.path}"
 
     def remember(self, stage: str, settings: Mapping[str, Any]) -> None:
         """Write down the resolved settings of a stage."""

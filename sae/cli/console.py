@@ -23,6 +23,7 @@ from sae.core.disk import refusal, require_writable
 from sae.core.errors import BUG, INTERRUPTED, OK, TERMINATED, USAGE, Notice, UserError, quote
 from sae.core.files import did_you_mean, package_version, write_json
 from sae.core.output import require_folder, require_name
+from sae.core.quiet import is_first_process
 
 
 def use_utf8() -> None:
@@ -135,7 +136,7 @@ def name_next(sae: Path, store: Path | str = "STORE", domains: Sequence[str] = (
 
 def write_figures(path: Path | None, figures: Mapping[str, Any]) -> None:
     """`--json FILE`: one flat object with the numbers that were printed; NaN becomes null."""
-    if path is None:
+    if path is None or not is_first_process():
         return
     write_json(path, {name: _plain(value) for name, value in figures.items()})
     say(f"{'figures:':<9} {path}")

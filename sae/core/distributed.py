@@ -59,6 +59,18 @@ class Ranks:
                 for tensor in tensors:
                     dist.broadcast(tensor, src=0, group=self.group)
 
+    def send(self, tensors: list[Tensor]) -> None:
+        """Give tensors to the first process, which must `receive` as many of the same sizes."""
+        with _lost_in_one_line(self.work):
+            for tensor in tensors:
+                dist.send(tensor, 0, group=self.group)
+
+    def receive(self, source: int, tensors: list[Tensor]) -> None:
+        """Replace each tensor by what the process `source` sends."""
+        with _lost_in_one_line(self.work):
+            for tensor in tensors:
+                dist.recv(tensor, source, group=self.group)
+
     def any(self, flag: bool) -> bool:
         """Whether it holds in any process. Waits for all of them."""
         if self.n == 1:

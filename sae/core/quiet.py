@@ -45,6 +45,11 @@ quiet = _Quiet()
 """Warnings of libraries are not shown inside it; our own (`Notice`) are."""
 
 
+def is_first_process() -> bool:
+    """Whether it speaks for all that `torchrun` started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def run_as_rank(run: Callable[[str], int], module: str) -> int:
     """Call `run` with the program's name; its exit code comes back.
 
@@ -54,7 +59,7 @@ def run_as_rank(run: Callable[[str], int], module: str) -> int:
     n = int(os.environ.get("WORLD_SIZE", "1"))
     if n == 1:
         return run(module)
-    if os.environ.get("RANK", "0") == "0":
+    if is_first_process():
         return run(f"torchrun --nproc-per-node {n} -m {module}")
     said = io.StringIO()
     with redirect_stdout(io.StringIO()), redirect_stderr(said):

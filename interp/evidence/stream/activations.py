@@ -89,6 +89,8 @@ class EncodedStore:
     """A batch; changes speed and memory, not the result. None: as many as fit the SAE."""
     pool: str = "max"
     """One of `POOLS`: an image's activation of its tokens'."""
+    part: tuple[int, int] = (0, 1)
+    """(r, n): of the batches every n-th from r on; the others' are other processes'."""
 
     @classmethod
     def of(
@@ -98,27 +100,39 @@ class EncodedStore:
         device: str | torch.device,
         n_images: int | None = None,
         pool: str = "max",
+        part: tuple[int, int] = (0, 1),
     ) -> EncodedStore:
         """Move the model, if it has weights, to the device."""
         device = torch.device(device)
         model = model.to(device).eval() if isinstance(model, SAE) else model
-        return cls(store, model, device, n_images, pool)
+        return cls(store, model, device, n_images, pool, part)
 
     def batches(self, rows: Ints | None = None, progress: Progress | None = None) -> Iterator[Seen]:
-        """Run the SAE over the store (or ascending `rows` of it); `progress` counts images."""
+        """Run the SAE over this part of the store (or of ascending `rows` of it); `progress` counts
+        images, of all parts as if they were as far.
+        """
         t, n_latents = self.store.info.tokens_per_image, self.model.n_latents
         n_images = self.n_images or max(1, min(_MAX_IMAGES, _MAX_CELLS // (n_latents * t)))
         n_done, n_rows = 0, self.store.info.n_images if rows is None else len(rows)
-        for batch in self.store.batches(n_images, rows=rows):
+        for batch in self.store.batches(n_images, rows=self._mine(rows, n_images)):
             with torch.inference_mode():
                 codes = self.model.encode(batch.x.to(self.device).flatten(0, 1).float())
                 acts = codes.acts.reshape(-1, t, codes.acts.shape[1])
                 latents = codes.latents.reshape(acts.shape)
                 images = reduce_to_images(acts, latents, n_latents, self.pool)
             yield Seen(batch.rows, images, acts, latents)
-            n_done += len(batch.rows)
+            n_done += len(batch.rows) * self.part[1]
             if progress is not None:
-                progress(n_done, n_rows)
+                progress(min(n_done, n_rows), n_rows)
+
+    def _mine(self, rows: Ints | None, n_images: int) -> Ints | None:
+        """Of the rows those of this part's batches, which are the very batches of one process."""
+        r, n = self.part
+        if n == 1:
+            return rows
+        rows = np.arange(self.store.info.n_images) if rows is None else rows
+        is_mine = np.arange(len(rows)) // n_images % n == r
+        return np.asarray(rows[is_mine])
 
 
 def reduce_to_images(acts: Tensor, latents: Tensor, n_latents: int, pool: str = "max") -> ImageActs:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -106,6 +108,22 @@ class Survey:
         if self.by_domain is not None:
             self.by_domain.update(by_domain, chance, rows, found.acts)
         self._fill_reservoir(seen.rows)
+
+    def arrays(self) -> list[NDArray[Any]]:
+        """Where the state lies: of the same shapes for the same index and sizes."""
+        kept = [some.arrays() for some in self._kept]
+        return [*self.tally.arrays(), *chain.from_iterable(kept)]
+
+    def merge(self, other: Survey) -> None:
+        """Take in what another has seen of other images: as if this had seen them, in any order."""
+        self.tally.merge(other.tally)
+        for mine, theirs in zip(self._kept, other._kept, strict=True):
+            mine.merge(theirs)
+
+    @property
+    def _kept(self) -> list[Largest]:
+        of_domains = [] if self.by_domain is None else [self.by_domain]
+        return [self.top, self.sample, *of_domains, self.reservoir]
 
     def _fill_reservoir(self, rows: Ints) -> None:
         index = self.index

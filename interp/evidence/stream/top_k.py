@@ -57,6 +57,16 @@ class Largest:
         self._merge()
         return Kept(self._keys, self._rows, self._acts)
 
+    def arrays(self) -> list[NDArray[Any]]:
+        """Where the state lies."""
+        return list(self.result())
+
+    def merge(self, other: Largest) -> None:
+        """Take in what another has kept of other items; the same m."""
+        keys, rows, acts = other.result()
+        at = np.nonzero(keys)
+        self.update(at[0], keys[at], rows[at], acts[at])
+
     def _merge(self) -> None:
         """Sort the waiting items together with what their groups hold, and keep the first m."""
         if not self._n_pending:

@@ -159,7 +159,7 @@ def test_a_kept_positive_is_never_a_negative_even_if_the_second_look_differs(
         nothing = Active(*np.zeros((2, 0), np.int64), np.zeros(0, np.float32))
         return look._replace(acts=np.zeros_like(look.acts), active=nothing)
 
-    monkeypatch.setattr("interp.evidence.collect.look_again", rounded_away)
+    monkeypatch.setattr("interp.evidence.stream.together.look_again", rounded_away)
     collect(store, make_sae(), tmp_path, SMALL)
     frame = EvidenceReader(tmp_path).examples
     positive = frame["kind"].isin(["top", "quantile"])

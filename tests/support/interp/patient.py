@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from interp.cli.app import main
 from interp.llm.scheduler import run_all
 
@@ -14,4 +16,4 @@ def give_time_to_end(seconds: float = 60.0) -> None:
 
 if __name__ == "__main__":
     give_time_to_end()
-    main()
+    sys.exit(main())
