@@ -13,6 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +25,9 @@ from sae.core.errors import BUG, INTERRUPTED, OK, TERMINATED, USAGE, Notice, Use
 from sae.core.files import did_you_mean, package_version, write_json
 from sae.core.output import require_folder, require_name
 from sae.core.quiet import is_first_process
+
+_read = cache(typer.main.get_command)
+"""An app's commands with their options, which take .05 s to read: once a process."""
 
 
 def use_utf8() -> None:
@@ -47,9 +51,9 @@ def run(app: typer.Typer, program: str, argv: Sequence[str] | None = None) -> in
     try:
         with warnings.catch_warnings(), interrupts.end_on_sigterm():
             warnings.showwarning = _shown_by(program, warnings.showwarning)
-            group = typer.main.get_command(app)
+            group = _read(app)
             if not arguments or "--help" in arguments:
-                _show_texts_as_written(group)
+                _show_texts_as_written(group := typer.main.get_command(app))
             result = group(args=arguments, prog_name=program, standalone_mode=False)
     except UserError as error:
         return _fail(program, str(error), error.exit_code, debug)
