@@ -14,11 +14,11 @@ from interp.report.gallery.build import PAGE
 from interp.report.labels import read_labels
 from sae.interchange.hub.scrub import cut_places, require_no_key
 from sae.interchange.hub.stranger import is_data_of_gallery, make_harmless
-from tests.interp.report.conftest import browser
+from tests.interp.report.conftest import browser, chromium
 from tests.support.interp.browsers import LOADED, Watched
 from tests.support.paths import ROOT
 
-__all__ = ["browser"]
+__all__ = ["browser", "chromium"]
 SAMPLE = ROOT / "results" / "sample"
 FILES = sorted(path for path in SAMPLE.rglob("*") if path.is_file())
 TEXTS = [path for path in FILES if path.suffix in (".html", ".css", ".js", ".csv")]

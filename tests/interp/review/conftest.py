@@ -1,5 +1,5 @@
 """A real browser."""
 
-from tests.interp.report.conftest import browser
+from tests.interp.report.conftest import browser, chromium
 
-__all__ = ["browser"]
+__all__ = ["browser", "chromium"]
