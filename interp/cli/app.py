@@ -155,7 +155,7 @@ def collect(
     The store may be another lab's: saev's shards, embedding chunks; latents.npy needs no SAE. With
     --domain NAME=DIR in its place images go through the SAE's own CLIP and layer: all once, and
     those that may be shown once more. With another lab's --images, --domain NAME is their domain.
-    Several GPUs or machines share a store: torchrun --nproc-per-node N -m interp collect SAE STORE.
+    Several GPUs or machines share it: torchrun --nproc-per-node N -m -- interp collect SAE STORE.
     """
     from interp.evidence.dense_latents import take_images
     from interp.pipeline.collect import run_collect, run_export

@@ -140,7 +140,7 @@ def embed(
     The class of an image is the first folder under its domain's; where these are train, val and
     test, the one below. WordNet ids get ImageNet's names. Files that cannot be read are listed with
     the reason in skipped.csv. With several GPUs or machines, which then share the images:
-    torchrun --nproc-per-node N -m sae embed ... --out STORE.
+    torchrun --nproc-per-node N -m -- sae embed ... --out STORE.
     """
     from sae.clip.embed import embed as embed_images
     from sae.clip.model import load_clip, resolve_device
@@ -201,7 +201,7 @@ def train(
     With --domain in place of a store images go through CLIP while it trains, once a pass, in an
     order drawn by chance. A stopped training goes on with the same command. With several GPUs or
     machines, and a store:
-    torchrun --nproc-per-node N -m sae train STORE --out DIR.
+    torchrun --nproc-per-node N -m -- sae train STORE --out DIR.
     """
     from sae.clip.model import resolve_device
     from sae.training.settings.recipes import recipe_file

@@ -54,13 +54,14 @@ def run_as_rank(run: Callable[[str], int], module: str) -> int:
     """Call `run` with the program's name; its exit code comes back.
 
     Of several processes that `torchrun -m module` started only the first one speaks: the others
-    would say the same. What failed in one of them is shown all the same.
+    would say the same. What failed in one of them is shown all the same. Behind "--" torchrun does
+    not look for options of its own, which --run or --log could be short for.
     """
     n = int(os.environ.get("WORLD_SIZE", "1"))
     if n == 1:
         return run(module)
     if is_first_process():
-        return run(f"torchrun --nproc-per-node {n} -m {module}")
+        return run(f"torchrun --nproc-per-node {n} -m -- {module}")
     said = io.StringIO()
     with redirect_stdout(io.StringIO()), redirect_stderr(said):
         code = run(module)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.distributed.run import get_args_parser
 
 from interp.cli.app import main as interp_main
 from interp.evidence.stream.activations import EncodedStore
@@ -99,6 +100,12 @@ def test_the_same_command_finishes_after_a_lost_process(
     pair = two(words, tmp_path)
     assert pair.end() == [0, 0], pair.text("err")
     require_same(words, tmp_path)
+
+
+def test_torchrun_hands_all_options_on(words: list[object]) -> None:
+    mine = list(map(str, [*words, "two"]))
+    told = get_args_parser().parse_args(["--nproc-per-node", "2", "-m", "--", "interp", *mine])
+    assert (told.training_script, told.training_script_args) == ("interp", mine)
 
 
 @pytest.mark.parametrize("option", ["--export", "--domain"])

@@ -116,7 +116,7 @@ def test_ctrl_c_stops_both_at_one_step_and_either_number_of_processes_goes_on(
         os.killpg(process.pid, signal.SIGINT)
         _, complained = process.communicate(timeout=600)
     assert process.returncode != 0
-    assert "interrupted; to go on: torchrun --nproc-per-node 2 -m sae train" in complained
+    assert "interrupted; to go on: torchrun --nproc-per-node 2 -m -- sae train" in complained
     (checkpoint,) = (out / "checkpoints").iterdir()
     assert int(checkpoint.name) % 16 == 0
     assert not (out / "config.json").exists()
