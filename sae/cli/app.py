@@ -134,6 +134,7 @@ def embed(
     batch_size: Annotated[int, typer.Option(help="Images per forward pass.", min=1)] = 128,
     device: DeviceOption = "auto",
     config: ConfigOption = None,
+    json: JsonOption = None,
 ) -> None:
     """Embed folders of images with CLIP; a stopped run goes on with the same command.
 
@@ -142,6 +143,7 @@ def embed(
     the reason in skipped.csv. With several GPUs or machines, which then share the images:
     torchrun --nproc-per-node N -m -- sae embed ... --out STORE.
     """
+    from sae.clip.embed import Meter
     from sae.clip.embed import embed as embed_images
     from sae.clip.model import load_clip, resolve_device
     from sae.clip.vectors import name_stores
@@ -149,7 +151,7 @@ def embed(
     from sae.data.sources.folders import find_images, find_roots, parse_domains
 
     places = parse_domains([*(source.domain or []), *(more or [])])
-    files, roots = find_images(places, folders), find_roots(places)
+    files, roots, meter = find_images(places, folders), find_roots(places), Meter()
     with join_processes(resolve_device(device), "embedding") as ranks, bar("embed") as progress:
         model = load_clip(source.clip, str(ranks.device), texts=False)
         stores = name_stores(model, out, source)
@@ -166,8 +168,9 @@ def embed(
             max_pixels=folders.max_pixels,
             progress=progress,
             ranks=ranks,
+            meter=meter,
         )
-    reports.report_embedding(dict(zip(stores, infos, strict=True)), files)
+    reports.report_embedding(dict(zip(stores, infos, strict=True)), files, meter, json)
 
 
 @app.command()

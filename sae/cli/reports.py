@@ -11,6 +11,7 @@ from sae.cli import console
 from sae.core.errors import quote
 
 if TYPE_CHECKING:
+    from sae.clip.embed import Meter
     from sae.data.sources.folders import ImageFile
     from sae.data.store_format import StoreInfo
     from sae.evaluation.report import EvalReport
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
     from sae.training.train import TrainResult
 
 
-def report_embedding(stores: Mapping[Path, StoreInfo], files: Sequence[ImageFile]) -> None:
-    """What was embedded, what was left out: the same in all `stores`."""
+def report_embedding(
+    stores: Mapping[Path, StoreInfo], files: Sequence[ImageFile], meter: Meter, json: Path | None
+) -> None:
+    """What was embedded, what was left out: the same in all `stores`; and how fast."""
     from sae.data.sources.folders import name_lost_classes
     from sae.data.store import EmbeddingStore
     from sae.data.store_format import read_skipped
@@ -34,10 +37,26 @@ def report_embedding(stores: Mapping[Path, StoreInfo], files: Sequence[ImageFile
         f"embedded {info.n_images} images ({', '.join(info.roots)}), {' and '.join(sizes)} each; "
         f"skipped {info.n_skipped}{kinds}"
     )
+    if meter.n_images:
+        console.say(
+            f"  {meter.images_per_second:,.1f} images/s, model busy {meter.busy:.0%}: "
+            f"{meter.n_images} images in {meter.seconds:.1f} s"
+        )
     images = EmbeddingStore.open(out).images
     embedded = Counter(zip(images["domain"], images["label"], strict=True))
     for line in name_lost_classes(files, embedded):
         console.complain(line)
+    console.write_figures(
+        json,
+        {
+            "n_images": info.n_images,
+            "n_skipped": info.n_skipped,
+            "n_embedded_now": meter.n_images,
+            "seconds": meter.seconds,
+            "images_per_second": meter.images_per_second,
+            "model_busy": meter.busy,
+        },
+    )
     wrote = {"store" if len(stores) == 1 else place.name: place for place in stores}
     console.finish(
         wrote | ({"skipped": out / "skipped.csv"} if info.n_skipped else {}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -43,6 +44,29 @@ LISTED = 1 << 16
 """Candidates of a part of a list of images."""
 
 
+@dataclass
+class Meter:
+    """How fast images were embedded by one call of `embed`; of several ranks by all of them."""
+
+    n_images: int = 0
+    """New ones, without those of shards that were there already."""
+    seconds: float = 0.0
+    """From the first image read to the last shard written."""
+    model_seconds: float = 0.0
+    """In which the model computed, with the way of pixels and vectors to and from its device."""
+    n_ranks: int = 1
+
+    @property
+    def images_per_second(self) -> float:
+        """NaN where nothing was left to do."""
+        return self.n_images / self.seconds if self.n_images else float("nan")
+
+    @property
+    def busy(self) -> float:
+        """Share of the time in which the model computed: the rest it waits for images and disk."""
+        return self.model_seconds / (self.seconds * self.n_ranks) if self.n_images else float("nan")
+
+
 def embed(
     files: Sequence[ImageFile],
     roots: Mapping[str, Path],
@@ -59,6 +83,7 @@ def embed(
     progress: Progress | None = None,
     keep: bool = True,
     ranks: Ranks | None = None,
+    meter: Meter | None = None,
 ) -> list[StoreInfo]:
     """Embed all candidates into each of `stores`, or finish what an earlier call began there.
 
@@ -70,7 +95,8 @@ def embed(
     `follow_links`: those who look at the images later may follow links out of the roots. Without
     `keep` the stores are lists of images: what is no image by its header is left out, and no
     embedding is computed. Of several `ranks` each makes every so manieth shard, the first one then
-    the store's lists: the same bytes as one process makes, and any number of them goes on.
+    the store's lists: the same bytes as one process makes, and any number of them goes on. `meter`
+    is told how fast it went.
     """
     ranks = ranks or Ranks()
     plans = plan_stores(files, roots, stores, clip, dtype, shard_images, max_pixels)
@@ -88,7 +114,9 @@ def embed(
                 require_room_for(left)
             n_workers = default_workers(len(files), ranks.n_here) if workers is None else workers
             work = _Work(left, files, roots, clip, batch_size, n_workers)
-            ranks.do_each(lambda: work.write_shards(ranks, progress))
+            meter, begun = meter or Meter(), time.monotonic()
+            ranks.do_each(lambda: work.write_shards(ranks, progress, meter))
+            _add_up(meter, ranks, time.monotonic() - begun)
             ranks.do_first(lambda: _finish(left, allow_skipped))
         finished |= {writer.path: writer.read_finished() for writer in left}
     infos = [info for info in finished.values() if info is not None]
@@ -231,7 +259,7 @@ class _Work:
     batch_size: int
     workers: int
 
-    def write_shards(self, ranks: Ranks, progress: Progress | None) -> None:
+    def write_shards(self, ranks: Ranks, progress: Progress | None, meter: Meter) -> None:
         """This process's part of those that are left; after a stop one store may have more."""
         plan, plans = self.writers[0].plan, [writer.plan for writer in self.writers]
         left = sorted({shard for writer in self.writers for shard in writer.left})
@@ -244,13 +272,24 @@ class _Work:
         for outcomes in loader.load(_batches(plan, mine, self.batch_size)):
             fresh = shard.sort(outcomes)
             if fresh and preprocess is not None:
+                begun = time.monotonic()
                 shard.add(embed_batch(self.clip, plans, [image.pixels for image in fresh]))
+                meter.model_seconds += time.monotonic() - begun
+                meter.n_images += len(fresh)
             n_done += ranks.n * len(outcomes)  # the others are about as far
             if progress is not None:
                 progress(min(n_done, plan.n_files), plan.n_files)
             if shard.n_candidates == len(plan.span(number)):
                 shard.write(self.writers, number)
                 number = next(numbers, plan.n_shards)
+
+
+def _add_up(meter: Meter, ranks: Ranks, seconds: float) -> None:
+    """What all processes have done, in each of them."""
+    each = torch.tensor([meter.n_images, meter.model_seconds], dtype=torch.float64)
+    ranks.sum([each])
+    n_images, meter.model_seconds = each.tolist()
+    meter.n_images, meter.n_ranks, meter.seconds = int(n_images), ranks.n, seconds
 
 
 def _finish(writers: Sequence[StoreWriter], allow_skipped: bool) -> None:

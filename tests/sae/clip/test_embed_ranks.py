@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -42,10 +43,13 @@ def shards(store: Path) -> dict[str, int]:
 
 
 def test_two_processes_write_the_bytes_of_one(words: list[object], tmp_path: Path) -> None:
-    assert sae(*words, tmp_path / "one") == 0
+    assert sae(*words, tmp_path / "one", "--json", tmp_path / "one.json") == 0
     assert len(list((tmp_path / "one").glob("0*.safetensors"))) == N_SHARDS
-    pair = Pair([*words, tmp_path / "two"], tmp_path / "said")
+    pair = Pair([*words, tmp_path / "two", "--json", tmp_path / "two.json"], tmp_path / "said")
     assert pair.end() == [0, 0], pair.text("err")
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
+    assert one["n_embedded_now"] == two["n_embedded_now"] >= one["n_images"] == 23
+    assert 0 < two["model_busy"] <= 1
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert pair.text("out").count("embedded 23 images") == 1
 
