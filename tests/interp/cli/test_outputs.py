@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -161,13 +162,19 @@ def test_figures_that_cannot_be_written_are_refused_before_any_work(
 
 @contextmanager
 def most_bytes(n: int) -> Iterator[None]:
-    """As under `ulimit -f`: no file may get larger."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    """As under `ulimit -f`: no file may get larger.
+
+    No bytecode is kept meanwhile: Python puts it in place although it was cut off at the limit,
+    and whoever imports that file next fails.
+    """
+    before, kept = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
     resource.setrlimit(resource.RLIMIT_FSIZE, (n, before[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        sys.dont_write_bytecode = kept
 
 
 LIMITED: dict[str, tuple[int, Command]] = {

@@ -124,7 +124,7 @@ except UserError as error:
 
 def test_when_the_disk_is_full_what_was_acknowledged_stays_and_the_run_goes_on(tmp_path):
     path = tmp_path / "calls.sqlite"
-    command = [sys.executable, "-c", FULL, str(path)]
+    command = [sys.executable, "-B", "-c", FULL, str(path)]
     child = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     *numbers, message = child.stdout.splitlines()
     assert "calls.sqlite" in message
@@ -151,7 +151,7 @@ def test_a_full_disk_at_the_start_does_not_send_the_paid_answers_away(tmp_path, 
         "Ledger(Path(sys.argv[1]))"
     )
     child = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-B", "-c", code, str(path)], capture_output=True, text=True, cwd=ROOT
     )
     assert f"UserError: cannot write {tmp_path / file}" in child.stderr
     with Ledger(path) as ledger:
