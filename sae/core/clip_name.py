@@ -31,3 +31,18 @@ def without_place(name: str) -> str:
 def is_private(name: str) -> bool:
     """Whether a name tells of files that only its owner has."""
     return name.startswith(LOCAL) or FILE in name or MAPLE in name
+
+
+def is_adapted_from(name: str, base: str) -> bool:
+    """Whether `name` is the model of `base` with an adapter or with weights of one's own, as far as
+    names tell: "ViT-B-16-quickgelu/file:tuned.pt+maple:best.pth" of "ViT-B-16/openai".
+    """
+    if split_adapter(name)[0] == base:
+        return name != base
+    model, in_file, _ = name.partition(FILE)
+    known = split_adapter(base)[0].partition("/")[0]
+    return bool(in_file) and model.removesuffix(_QUICK) == known.removesuffix(_QUICK)
+
+
+_QUICK = "-quickgelu"
+"""The end of open_clip's names of models with the activation of OpenAI's weights."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
-from sae.core.clip_name import without_place
+from sae.core.clip_name import is_adapted_from, without_place
 from sae.core.errors import Notice, UserError
 from sae.model.sae import SAEConfig
 
@@ -16,14 +16,23 @@ if TYPE_CHECKING:
 def require_match(config: SAEConfig, info: StoreInfo) -> None:
     """Raise `UserError` when the SAE does not fit the store: other width, CLIP, layer or length.
 
-    The choice of tokens may differ: an SAE trained on all tokens may look at patches only. Of an
-    imported SAE, whose files or registry may be mistaken, all but the width is only warned of.
+    The choice of tokens may differ: an SAE trained on all tokens may look at patches only. Only
+    warned of is a CLIP that was adapted from the SAE's; and of an imported SAE, whose files or
+    registry may be mistaken, all but the width.
     """
     for name in ("d", "clip", "layer"):
         ours, theirs = getattr(config, name), getattr(info, name)
         # An SAE that was published names a CLIP of a local folder without the folder's place.
         published = without_place(theirs) if name == "clip" else theirs
         if theirs != "" and ours not in ("", theirs, published):
+            if name == "clip" and is_adapted_from(theirs, ours):
+                warnings.warn(
+                    f"the SAE was trained on clip {ours!r}, and sees what was made of it, "
+                    f"{theirs!r}: its latents may mean something else there",
+                    Notice,
+                    stacklevel=2,
+                )
+                continue
             _refuse(
                 config,
                 name,

@@ -73,6 +73,26 @@ def test_each_step_runs_on_it(made: Made, tmp_path: Path) -> None:
     assert any("zeroshot" in name for name in figures), sorted(figures)
 
 
+def test_an_sae_of_the_plain_clip_sees_the_adapted_one_and_is_compared(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, trained, runs = tmp_path / "plain", tmp_path / "sae", tmp_path / "runs"
+    domains = [f"{name}={made.folder / 'world' / name}" for name in ("sketch", "photo")]
+    how = ("--layer", 4, "--tokens", "all", "--workers", 0)
+    assert sae("embed", *domains, "--clip", "tiny", *how, "--out", plain) == 0
+    assert sae("train", plain, "--out", trained, "--n-latents", 16, "--k", 2, "--epochs", 1) == 0
+    told = f"the SAE was trained on clip 'tiny', and sees what was made of it, '{made.clip}'"
+    for store, is_adapted in ((plain, False), (made.store, True)):
+        capsys.readouterr()
+        assert interp("collect", trained, store, "--run", runs / store.name) == 0
+        assert (told in " ".join(capsys.readouterr().err.split())) == is_adapted
+    assert interp("compare", runs / plain.name, runs / made.store.name) == 0
+    assert (runs / plain.name / "compare" / "compare.csv").exists()
+    capsys.readouterr()
+    assert interp("collect", made.sae, plain, "--run", runs / "back") == 2
+    assert "the store has clip 'tiny'" in capsys.readouterr().err
+
+
 def test_a_checkpoint_that_has_changed_is_refused_by_what_loads_the_clip(
     made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sae.core.clip_name import is_private, split_adapter, without_place
+from sae.core.clip_name import is_adapted_from, is_private, split_adapter, without_place
 from sae.data.view import find_view
 from sae.interchange.hub.model_card import base_model
 
@@ -54,3 +54,23 @@ def test_how_images_are_cut_follows_from_the_model_not_from_its_files(
 def test_the_hub_is_told_the_model_below_an_adapter() -> None:
     assert base_model("ViT-B-32/laion2b_s34b_b79k+maple:m.pth").startswith("laion/")
     assert base_model("ViT-B-32/file:tuned.pt") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "is_adapted"),
+    [
+        ("tiny+maple:/a/m.pth", "tiny", True),
+        ("ViT-B-16/file:/a/tuned.pt", "ViT-B-16/laion2b_s34b_b88k", True),
+        ("ViT-B-16-quickgelu/file:/a/tuned.pt+maple:/a/m.pth", "ViT-B-16/openai", True),
+        ("ViT-B-16/file:/a/tuned.pt", "ViT-B-16/openai+maple:/a/m.pth", True),
+        ("tiny", "tiny", False),
+        ("tiny", "tiny+maple:/a/m.pth", False),
+        ("tiny-conv+maple:/a/m.pth", "tiny", False),
+        ("ViT-B-16/laion2b_s34b_b88k", "ViT-B-16/openai", False),
+        ("ViT-B-32/file:/a/tuned.pt", "ViT-B-16/openai", False),
+    ],
+)
+def test_adapted_are_an_adapter_and_weights_of_ones_own_on_the_same_model(
+    name: str, base: str, is_adapted: bool
+) -> None:
+    assert is_adapted_from(name, base) == is_adapted
