@@ -32,13 +32,15 @@ from interp.workflow.settings import Settings
 from sae.clip.ahead import Shape, shape_ahead
 from sae.data.sources.folders import ImageFile, find_images
 from sae.evaluation.evaluate import REPORT
+from sae.model.sae import SAEConfig
+from sae.planning.sizes import weigh_sae
+from sae.training.checkpoint import n_copies
 from sae.training.config import AUTO_LR, TrainConfig
+from sae.training.jobs import sae_shape
 
 if TYPE_CHECKING:
     from sae.data.store_format import StoreInfo
 
-CHECKPOINTS = 3
-"""Times an SAE that a training holds beside it: Adam's two moments, and the step before."""
 BYTES_COLLECTED = 9_500
 """Of the evidence of a latent: 1.2 MB for 128 latents of the demo."""
 BYTES_SCORED = 45_000
@@ -158,7 +160,7 @@ class Planner:
         """Of the SAE; None where that is not known yet."""
         if not self._settings.sae:
             config, shape = self._training, self._shape
-            return config.n_latents or config.expansion * shape.d if config and shape else None
+            return sae_shape(config, shape.d).n_latents if config and shape else None
         looked = self._settings.looked
         return looked.n_latents or None if looked else None
 
@@ -182,14 +184,14 @@ class Planner:
         rate = "auto" if config.lr == AUTO_LR else f"{config.lr:g}"
         kept = f", k {config.k}" if config.has_k else f", {config.activation}"
         what = f"{n:,} latents of width {shape.d}{kept}, lr {rate}"
-        size = 0.0 if is_done else 4.0 * 2 * n * shape.d
-        return Todo(TRAIN, what, is_done, (1 + CHECKPOINTS) * size)
+        n_bytes = n_copies(config) * weigh_sae(sae_shape(config, shape.d))
+        return Todo(TRAIN, what, is_done, 0.0 if is_done else n_bytes)
 
     def _import(self) -> Todo:
         is_done = self._has(IMPORT, self._settings.sae_dir / "config.json")
         n, shape = self._n_latents, self._shape
         what = f"{self._settings.sae}, " + (f"{n:,} latents" if n else "fetched from the hub")
-        size = 4.0 * 2 * n * shape.d if n and shape else math.nan
+        size = weigh_sae(SAEConfig(d=shape.d, n_latents=n, k=1)) if n and shape else math.nan
         return Todo(IMPORT, what, is_done, 0.0 if is_done else size)
 
     def _eval(self) -> Todo:

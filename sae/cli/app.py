@@ -16,6 +16,7 @@ from sae.cli import (
     generate,
     hub,
     interchange,
+    plan,
     probe,
     reports,
     segments,
@@ -297,6 +298,7 @@ def _own_folder(model: Path, asked: EvalConfig) -> Path | None:
 app.command(name="import")(interchange.import_sae)
 app.command(name="export")(interchange.export_sae)
 app.command()(adopt.adopt)
+app.command()(plan.plan)
 app.command()(steering.classes)
 app.command()(probe.probe)
 steering.steer.command()(edits.edit)

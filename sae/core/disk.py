@@ -60,25 +60,30 @@ def require_room(folder: Path, n_bytes: int, largest: int = 0) -> None:
     """Raise `UserError` where `folder`, there or not, cannot take so many bytes, or a file of
     `largest` bytes.
     """
-    with errors_of(folder):
-        free = shutil.disk_usage(_nearest(folder)).free
+    free = free_bytes(folder)
     limit = _most_bytes()
     if n_bytes > free:
         raise UserError(
-            f"no room in {folder}: it needs {_megabytes(n_bytes)}, {_megabytes(free)} are free; "
+            f"no room in {folder}: it needs {weigh(n_bytes)}, {weigh(free)} are free; "
             f"make room there, {_AGAIN}"
         )
     if (largest or n_bytes) > limit:
         raise UserError(
-            f"no room in {folder}: a file needs {_megabytes(largest or n_bytes)}, and "
-            f"{_megabytes(limit)} are allowed (`ulimit -f`); raise the limit, {_AGAIN}"
+            f"no room in {folder}: a file needs {weigh(largest or n_bytes)}, and "
+            f"{weigh(limit)} are allowed (`ulimit -f`); raise the limit, {_AGAIN}"
         )
+
+
+def free_bytes(folder: Path) -> int:
+    """Room on the disk of a folder, there or not."""
+    with errors_of(folder):
+        return shutil.disk_usage(nearest(folder)).free
 
 
 def is_same_disk(one: Path, other: Path) -> bool:
     """Whether two folders, there or not, take their room from one disk."""
     with errors_of(one):
-        return _nearest(one).stat().st_dev == _nearest(other).stat().st_dev
+        return nearest(one).stat().st_dev == nearest(other).stat().st_dev
 
 
 def require_writable(file: Path, flag: str) -> None:
@@ -99,7 +104,7 @@ def require_writable(file: Path, flag: str) -> None:
                 file.parent.rmdir()
 
 
-def _nearest(folder: Path) -> Path:
+def nearest(folder: Path) -> Path:
     """It, or the first folder above it that is there."""
     place = folder.absolute()
     while not place.exists() and place != place.parent:
@@ -117,8 +122,13 @@ def _most_bytes() -> float:
     return math.inf if limit == resource.RLIM_INFINITY else limit
 
 
-def _megabytes(n_bytes: float) -> str:
-    return f"{n_bytes / 1e6:,.1f} MB" if n_bytes >= 1e5 else f"{n_bytes / 1e3:,.1f} kB"
+def weigh(n_bytes: float) -> str:
+    """So many bytes in words: "388.5 GB"."""
+    if n_bytes >= 1e9:
+        return f"{n_bytes / 1e9:,.1f} GB"
+    if n_bytes >= 1e5:
+        return f"{n_bytes / 1e6:,.1f} MB"
+    return f"{n_bytes / 1e3:,.1f} kB"
 
 
 @contextmanager

@@ -23,9 +23,10 @@ from torch import Tensor
 from sae.core.errors import UserError
 from sae.core.files import FORMAT, read_config, replacing_folder, write_json, write_tensors
 from sae.model.sae import SAE
+from sae.training.config import TrainConfig
 from sae.training.loop import Trainer
 
-__all__ = ["Checkpoint", "CheckpointInfo", "discard", "newest", "save"]
+__all__ = ["Checkpoint", "CheckpointInfo", "discard", "n_copies", "newest", "save"]
 
 FOLDER = "checkpoints"
 INFO = "checkpoint.json"
@@ -63,6 +64,13 @@ class Checkpoint:
             raise UserError(
                 f"{self.path / STATE} does not fit ({said}); delete {self.path}, or use --overwrite"
             ) from None
+
+
+def n_copies(config: TrainConfig) -> int:
+    """Room that a training takes on the disk, in SAEs: its own and, where there are checkpoints,
+    one with Adam's two moments beside it.
+    """
+    return 1 + 3 * bool(config.checkpoint_every)
 
 
 def save(out: Path, trainer: Trainer) -> Path:

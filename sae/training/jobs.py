@@ -190,13 +190,8 @@ def train_lanes(lanes: Sequence[Lane], shared: Pass) -> dict[Path, TrainResult |
 def sae_config(config: TrainConfig, store: EmbeddingStore) -> SAEConfig:
     """Shape and provenance of the SAE that `config` asks for on `store`."""
     info = store.info
-    n_latents = config.n_latents or config.expansion * info.d
-    return SAEConfig(
-        d=info.d,
-        n_latents=n_latents,
-        k=config.k if config.has_k else 0,
-        activation=config.activation,
-        prefixes=config.prefixes(n_latents),
+    return replace(
+        sae_shape(config, info.d),
         clip=info.clip,
         layer=info.layer,
         tokens=info.tokens,
@@ -205,6 +200,18 @@ def sae_config(config: TrainConfig, store: EmbeddingStore) -> SAEConfig:
         holdout=config.holdout,
         seed=config.seed,
         version=package_version(),
+    )
+
+
+def sae_shape(config: TrainConfig, d: int) -> SAEConfig:
+    """Shape and rule of the SAE that `config` asks for on embeddings of width `d`."""
+    n_latents = config.n_latents or config.expansion * d
+    return SAEConfig(
+        d=d,
+        n_latents=n_latents,
+        k=config.k if config.has_k else 0,
+        activation=config.activation,
+        prefixes=config.prefixes(n_latents),
     )
 
 
@@ -231,10 +238,9 @@ def _log_of(lanes: Sequence[Lane], log: str, stack: ExitStack) -> Callable[[int,
 
 def _require_room(lanes: Sequence[Lane]) -> None:
     """Raise `UserError` where the disk cannot take the weights, and a checkpoint before them."""
-    # A checkpoint also has Adam's two moments, in a file of their own.
-    with_state = 1 + 3 * bool(lanes[0].config.checkpoint_every)
+    n = checkpoint.n_copies(lanes[0].config)  # Adam's moments are in a file of their own
     sizes = [sum(p.nbytes for p in lane.trainer.model.state_dict().values()) for lane in lanes]
-    require_room(lanes[0].out, with_state * sum(sizes), largest=min(with_state, 2) * max(sizes))
+    require_room(lanes[0].out, n * sum(sizes), largest=min(n, 2) * max(sizes))
 
 
 def _keeper(lanes: Sequence[Lane], group: Ranks, stop: Callable[[], bool]) -> Callable[[], None]:

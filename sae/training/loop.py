@@ -17,7 +17,7 @@ from sae.model.sae import SAE
 from sae.training.config import TrainConfig
 from sae.training.engines.choice import engine_for
 from sae.training.engines.interface import Engine, Objective, Reduce, StepResult
-from sae.training.settings.schedule import k_at, resolve, schedule, shares
+from sae.training.settings.schedule import count_steps, k_at, resolve, schedule, shares
 
 __all__ = [
     "NotFinite",
@@ -80,7 +80,7 @@ class Trainer:
             raise UserError(f"k_start {config.k_start} is larger than n_latents {model.n_latents}")
         self.model = model
         self.config = config
-        self.n_steps = -(-config.n_tokens // config.batch_size)
+        self.n_steps = count_steps(config)
         self.n_done = 0
         self.n_tokens = 0
         device = model.W_dec.device

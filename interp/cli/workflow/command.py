@@ -15,6 +15,7 @@ from sae.cli import console
 from sae.cli.console import JsonOption
 from sae.cli.live import DomainArgument
 from sae.cli.options import spread
+from sae.core.disk import weigh
 from sae.core.errors import OK, USAGE, UserError, quote
 from sae.data.sources.folders import FolderConfig
 
@@ -165,9 +166,7 @@ def _further(plan: Plan, settings: Settings) -> list[str]:
 def _size(n_bytes: float) -> str:
     if math.isnan(n_bytes):
         return "size ?"
-    if n_bytes < 1e5:
-        return ""
-    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
+    return "" if n_bytes < 1e5 else weigh(n_bytes)
 
 
 def _dollars(usd: float) -> str:

@@ -67,7 +67,7 @@ def batches(
     stretches = _stretches(order, batch_size, n_skipped, part, n_in_all)
     n_bytes = order.n_tokens * store.info.d * torch_dtype(store.info.dtype).itemsize
     if in_memory_bytes is None:
-        in_memory_bytes = _free_bytes(device, part[1])
+        in_memory_bytes = room_for_data(device, part[1])
     if buffer_tokens:
         in_memory_bytes = n_bytes if order.n_tokens <= buffer_tokens else 0
     if n_bytes <= in_memory_bytes:
@@ -171,7 +171,7 @@ def _stretches(
         first = stop
 
 
-def _free_bytes(device: torch.device, n_ranks: int) -> int:
+def room_for_data(device: torch.device, n_ranks: int) -> int:
     """What of the device's memory the data may take: half of what is free now.
 
     On a CPU at most `IN_MEMORY_BYTES` for all ranks: the system keeps what is read again anyway.

@@ -32,6 +32,11 @@ def resolve(config: TrainConfig, n_train: int) -> TrainConfig:
     )
 
 
+def count_steps(config: TrainConfig) -> int:
+    """Of a training, by its resolved settings."""
+    return -(-config.n_tokens // config.batch_size)
+
+
 def schedule(step: int, n_steps: int, warmup: float, decay: float) -> float:
     """Share of the peak learning rate: up over `warmup` of the steps, down to 0 over `decay`."""
     up = (step + 1) / max(1.0, warmup * n_steps)
