@@ -7,6 +7,7 @@ and no server, runs no command line, and its file trains or draws for no seconds
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Before anything of ours is imported: without kept bytecode each worker, and each of the hundreds
 # of processes that tests start, would compile every file of ours anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+gc.set_threshold(100_000, 10, 10)  # as the command lines do: imports would be looked through again
 
 import pytest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import math
@@ -26,8 +27,7 @@ from sae.core.files import did_you_mean, package_version, write_json
 from sae.core.output import require_folder, require_name
 from sae.core.quiet import is_first_process
 
-_read = cache(typer.main.get_command)
-"""An app's commands with their options, which take .05 s to read: once a process."""
+_read = cache(typer.main.get_command)  # an app's commands with their options: .05 s
 
 
 def use_utf8() -> None:
@@ -45,6 +45,7 @@ def run(app: typer.Typer, program: str, argv: Sequence[str] | None = None) -> in
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that it cannot show ends no work
             stream.reconfigure(errors="backslashreplace")
+    gc.set_threshold(100_000, 10, 10)  # after each 700 it took a tenth of a start
     typed = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in typed
     arguments = [word for word in typed if word != "--debug"]
@@ -132,9 +133,7 @@ def finish(wrote: Mapping[str, Path], following: Sequence[str] = ()) -> None:
 
 def name_next(sae: Path, store: Path | str = "STORE", domains: Sequence[str] = ()) -> list[str]:
     """What can be done with an SAE and a store, or with the images named in its place."""
-    place = quote(store)
-    if domains:
-        place = f"--domain {' '.join(map(quote, domains))}"
+    place = f"--domain {' '.join(map(quote, domains))}" if domains else quote(store)
     return [f"{command} {quote(sae)} {place}" for command in ("sae eval", "interp collect")]
 
 
