@@ -21,7 +21,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Before anything of ours is imported: without kept bytecode each worker, and each of the hundreds
 # of processes that tests start, would compile every file of ours anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-gc.set_threshold(100_000, 10, 10)  # as the command lines do: imports would be looked through again
 
 import pytest
 
@@ -83,6 +82,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.dont_write_bytecode = False  # in this very process
+    gc.set_threshold(100_000, 10, 10)  # as the command lines do
     state = tempfile.TemporaryDirectory()
     config.add_cleanup(state.cleanup)
     os.environ["XDG_STATE_HOME"] = state.name
