@@ -19,8 +19,8 @@ class SourceConfig:
         list[str] | None,
         typer.Option(
             help="NAME=DIR; more may follow: sketch=DIR photo=DIR. Also NAME=a.tar, "
-            "NAME=shards/{000..012}.tar, a parquet table of images, or a CSV list with a column "
-            "path."
+            "NAME=shards/{000..012}.tar, a parquet table of images, a CSV list with a column path, "
+            "or a data set of the hub, NAME=hf:owner/name:split."
         ),
     ] = None
     clip: Annotated[

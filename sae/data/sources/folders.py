@@ -22,7 +22,7 @@ import typer
 from sae.core.errors import Notice, UserError
 from sae.core.places import IMAGE_SUFFIXES, kind_of, refuse_place
 from sae.data.classes.names import class_of, is_wordnet_id, read_class_names
-from sae.data.sources import archives
+from sae.data.sources import archives, hub
 from sae.data.sources.places import (
     Found,
     find_in_archives,
@@ -85,7 +85,7 @@ def parse_domains(items: Sequence[str], apart: bool = True) -> dict[str, Path]:
             raise UserError(f"{item!r} is not NAME=DIR; write for example sketch=data/sketch")
         if name in domains:
             raise UserError(f"the domain {name!r} is given twice; each needs a name of its own")
-        path = Path(folder).expanduser()
+        path = hub.place_of(folder)
         if apart:
             _refuse_overlap(domains, name, path)
         domains[name] = path
@@ -148,6 +148,7 @@ def _find_in_folder(
     domain: str, root: Path, others: Sequence[Path], config: FolderConfig
 ) -> list[Found]:
     """The images of a folder, and of the archives in it, by path."""
+    hub.fetch_missing(root)
     strangers = ("run", "store", "part of a store", "stores", "SAE", "world")
     if not root.is_dir() or kind_of(root) in strangers:
         raise refuse_place(root, "images")

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.support.servers.serving import Served
 
@@ -106,15 +106,17 @@ def git_sha1(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-_ID = r"(?P<repo>(?:spaces/)?[\w.-]+/[\w.-]+)"
-"""Of a Space it begins with "spaces/", in `FakeHub.repos` too."""
-_API = rf"/api/(?:models/(?!spaces/)|(?=spaces/)){_ID}"
+_ID = r"(?P<repo>(?:(?:spaces|datasets)/)?[\w.-]+/[\w.-]+)"
+"""Of a Space it begins with "spaces/", of a data set with "datasets/", in `FakeHub.repos` too."""
+_API = rf"/api/(?:models/(?!spaces/|datasets/)|(?=(?:spaces|datasets)/)){_ID}"
 _ROUTES = (
     (
         "GET",
         rf"{_API}(?:/revision/(?P<revision>[^/]+))?",
         "info",
     ),
+    ("GET", rf"{_API}/tree/(?P<revision>[^/]+)(?:/(?P<folder>.+))?", "tree"),
+    ("POST", rf"{_API}/paths-info/(?P<revision>[^/]+)", "paths"),
     ("POST", r"/api/repos/create", "create"),
     ("POST", r"/api/validate-yaml", "validate"),
     ("POST", rf"{_API}/branch/(?P<branch>[^/]+)", "branch"),
@@ -152,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
         for methods, pattern, name in _ROUTES:
             found = re.fullmatch(pattern, path)
             if found and self.command in methods.split("|"):
-                if self.command == "POST" and not self._is_known():
+                if self.command == "POST" and name != "paths" and not self._is_known():
                     return self._json(401, {"error": "Invalid username or password."})
                 return getattr(self, f"_{name}")(**found.groupdict())
         self._json(404, {"error": f"no such path {path}"})
@@ -182,7 +184,8 @@ class _Handler(BaseHTTPRequestHandler):
         if found := self._at(repo, revision or "main"):
             listed = [self._sibling(name, data) for name, data in found[1].items()]
             there = self.hub.repos[repo]
-            told = {"id": repo.removeprefix("spaces/"), "sha": found[0], "private": there.private}
+            name = repo.removeprefix("spaces/").removeprefix("datasets/")
+            told = {"id": name, "sha": found[0], "private": there.private}
             self._json(200, told | {"siblings": listed} | ({"sdk": there.sdk} if there.sdk else {}))
 
     def _sibling(self, name: str, data: bytes) -> dict[str, Any]:
@@ -192,6 +195,32 @@ class _Handler(BaseHTTPRequestHandler):
             told |= {"lfs": {"sha256": sha, "size": len(data), "pointerSize": 130}}
             told["blobId"] = git_sha1(b"a pointer to " + sha.encode())
         return told
+
+    def _tree(self, repo: str, revision: str, folder: str | None) -> None:
+        if found := self._at(repo, revision):
+            inside = f"{folder}/" if folder else ""
+            entries = self._entries(found[1])
+            self._json(200, [one for one in entries if one["path"].startswith(inside)])
+
+    def _paths(self, repo: str, revision: str) -> None:
+        if found := self._at(repo, revision):
+            form = parse_qs(self.body.decode())
+            is_form = "paths" in form
+            asked = form["paths"] if is_form else json.loads(self.body)["paths"]
+            self._json(200, [one for one in self._entries(found[1]) if one["path"] in asked])
+
+    def _entries(self, files: dict[str, bytes]) -> list[dict[str, Any]]:
+        """Files, and the folders that they lie in."""
+        folders = {
+            "/".join(n.split("/")[:end]) for n in files for end in range(1, n.count("/") + 1)
+        }
+        return [
+            *({"type": "directory", "path": name, "oid": git_sha1(b"")} for name in folders),
+            *(
+                {"type": "file", "path": name, "size": len(data), "oid": git_sha1(data)}
+                for name, data in files.items()
+            ),
+        ]
 
     def _create(self) -> None:
         asked = json.loads(self.body)
@@ -258,7 +287,13 @@ class _Handler(BaseHTTPRequestHandler):
         if name == self.hub.corrupt and self.command == "GET" and self.hub.n_corrupt:
             self.hub.n_corrupt -= 1
             data = bytes([data[0] ^ 1]) + data[1:]
-        self._send(200, data, {"ETag": f'"{etag}"', "X-Repo-Commit": found[0]})
+        headers = {"ETag": f'"{etag}"', "X-Repo-Commit": found[0]}
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if wanted:
+            first, last = int(wanted[1]), min(int(wanted[2] or len(data)), len(data) - 1)
+            headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
+            return self._send(206, data[first : last + 1], headers)
+        self._send(200, data, headers)
 
     def _json(self, status: int, value: Any, **headers: str) -> None:
         self._send(status, json.dumps(value).encode(), {"Content-Type": "text/json"} | headers)
