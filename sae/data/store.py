@@ -127,10 +127,16 @@ class EmbeddingStore:
     def batches(
         self, n_images: int = 4096, rows: NDArray[np.int64] | None = None
     ) -> Iterator[Batch]:
-        """All images, or the ascending `rows`, `n_images` at a time; only the last may be fewer."""
+        """All images, or the ascending `rows`, `n_images` at a time; only the last may be fewer.
+
+        A file is closed when it has been passed: its pages would count as memory of this process.
+        """
         wanted = np.arange(self.info.n_images) if rows is None else np.asarray(rows, dtype=np.int64)
         for start in range(0, len(wanted), n_images):
             part = wanted[start : start + n_images]
+            here = int(np.searchsorted(self._starts, part[0], "right")) - 1
+            for shard in [shard for shard in list(self._shards) if shard < here]:
+                self._shards.pop(shard, None)
             yield Batch(part, self._read_ascending(part))
 
     def read(self, rows: NDArray[np.int64]) -> Tensor:
@@ -244,13 +250,14 @@ class EmbeddingStore:
 
     def _shard(self, shard: int) -> NDArray[Any]:
         """All vectors of a file (n, d)."""
-        if shard not in self._shards:
+        opened = self._shards.get(shard)  # another thread may close it meanwhile
+        if opened is None:
             file = self.layout.files[shard]
             with errors_in_one_line(f"{file} is damaged", "; fetch it again"):
-                self._shards[shard] = self.layout.vectors(shard)
+                opened = self._shards[shard] = self.layout.vectors(shard)
             if not self.layout.may_stay_open:
                 self._close_oldest()
-        return self._shards[shard]
+        return opened
 
     def _close_oldest(self) -> None:
         held = list(self._shards.items())

@@ -18,8 +18,10 @@ from sae.data.store import EmbeddingStore
 from sae.model.sae import SAE, SAEConfig
 from sae.model.sparsity import Codes
 
-_MAX_CELLS = 1 << 26
-"""Tokens times latents at once: 256 MB of pre-activations."""
+_MAX_CELLS, _MAX_CELLS_OF_GPU = 1 << 23, 1 << 26
+"""Tokens times latents at once: 32 and 256 MB of pre-activations. Above 32 MB the C library asks
+the system for new pages for each batch, which costs a CPU more time than the product itself.
+"""
 _MAX_IMAGES = 4096
 
 
@@ -112,7 +114,8 @@ class EncodedStore:
         images, of all parts as if they were as far.
         """
         t, n_latents = self.store.info.tokens_per_image, self.model.n_latents
-        n_images = self.n_images or max(1, min(_MAX_IMAGES, _MAX_CELLS // (n_latents * t)))
+        most = _MAX_CELLS if self.device.type == "cpu" else _MAX_CELLS_OF_GPU
+        n_images = self.n_images or max(1, min(_MAX_IMAGES, most // (n_latents * t)))
         n_done, n_rows = 0, self.store.info.n_images if rows is None else len(rows)
         for batch in self.store.batches(n_images, rows=self._mine(rows, n_images)):
             with torch.inference_mode():

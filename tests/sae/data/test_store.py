@@ -346,6 +346,19 @@ def test_a_shard_is_mapped_and_not_loaded(tmp_path: Path) -> None:
     assert _anonymous_bytes() - before < n_bytes // 4
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux tells, others do not")
+def test_a_pass_over_all_images_keeps_one_file_mapped(store: EmbeddingStore) -> None:
+    mapped = [_mapped_files(store.path) for _ in store.batches(90)]
+    assert mapped[0] == {"00000.safetensors"}
+    assert mapped[3] == {"00000.safetensors", "00002.safetensors"}  # a batch of both
+    assert mapped[-1] == {"00003.safetensors"}
+
+
+def _mapped_files(folder: Path) -> set[str]:
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    return {Path(line.split()[-1]).name for line in maps if f"{folder}/" in line}
+
+
 def _anonymous_bytes() -> int:
     """Memory of this process that no file stands behind."""
     lines = Path("/proc/self/status").read_text().splitlines()
