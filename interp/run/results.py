@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from interp.records.codec import from_json, read_records
 from interp.records.effect import CausalEffect
@@ -18,6 +19,9 @@ from interp.records.tasks import CHECKS, TaskScore
 from interp.records.types import Explanation, Score
 from sae.core.errors import UserError
 from sae.core.files import JsonLine, parse_object, walk_jsonl
+
+if TYPE_CHECKING:
+    from interp.run.verdict_table import VerdictTable
 
 EXPLANATIONS = "explanations.jsonl"
 SCORES = "scores.jsonl"
@@ -49,6 +53,21 @@ class Results:
         """Every line of scores.jsonl, oldest first, without the verdicts."""
         self._known[self._scores] = _size(self._scores)
         return [self._without_verdicts(line) for line in walk_jsonl(self._scores)]
+
+    def read_verdicts(self) -> VerdictTable:
+        """The verdicts of every line of scores.jsonl; `score_lines` come of the same reading."""
+        from interp.run.verdict_table import VerdictTable
+
+        table, lines = VerdictTable(), []
+        self._known[self._scores] = _size(self._scores)
+        for line in walk_jsonl(self._scores):
+            lines.append(self._without_verdicts(line))
+            if not table.add_json(line.span[0], line.values["verdicts"]):
+                place = f"{self._scores}, line {line.number},"
+                table.add(line.span[0], from_json(Score, line.values, place).verdicts)
+        self.__dict__.pop("_measured", None)
+        self.__dict__["score_lines"] = lines
+        return table
 
     @cached_property
     def effects(self) -> list[CausalEffect]:
@@ -98,6 +117,10 @@ class Results:
         """The last score of the latent, be it of an earlier label; its line is read again."""
         line = self._measured.get(latent)
         return self.with_verdicts(line) if line else None
+
+    def newest_score_line(self, latent: int) -> ScoreLine | None:
+        """Of the last score of the latent, be it of an earlier label; no control."""
+        return self._measured.get(latent)
 
     def scores_with_verdicts(self) -> Iterator[Score]:
         """Every score and control, oldest first."""
