@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import math
 from decimal import ROUND_HALF_UP, Decimal
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def number(value: float, digits: int = 4) -> float | None:
@@ -11,6 +16,33 @@ def number(value: float, digits: int = 4) -> float | None:
     if not math.isfinite(value):
         return None
     return float(f"{value:.{digits}g}")
+
+
+def numbers(values: NDArray[np.floating[Any]], digits: int = 4) -> list[float | None]:
+    """`number` of each, in a fraction of the time."""
+    import numpy as np
+
+    exact = np.asarray(values, np.float64)
+    size = np.abs(exact)
+    plain = (size >= _LEAST) & (size < _MOST)  # of those powers of ten are exact
+    size = np.where(plain, size, 1.0)
+    place = digits - 1 - np.floor(np.log10(size)).astype(int)
+    up, down = 10.0 ** np.maximum(place, 0), 10.0 ** np.maximum(-place, 0)
+    scaled = size * up / down
+    kept = np.rint(scaled)
+    # Beside a half, or where the logarithm was off by one, it is asked of the text.
+    plain &= np.abs(np.abs(scaled - kept) - 0.5) > 1e-6
+    plain &= (kept >= 10 ** (digits - 1)) & (kept <= 10**digits)
+    found: list[float | None] = np.copysign(kept * down / up, exact).tolist()
+    zero = exact == 0
+    for at in np.flatnonzero(zero).tolist():
+        found[at] = float(exact[at])
+    for at in np.flatnonzero(~plain & ~zero).tolist():
+        found[at] = number(float(exact[at]), digits)
+    return found
+
+
+_LEAST, _MOST = 1e-15, 1e15
 
 
 def whole(grade: float) -> int:
