@@ -68,9 +68,14 @@ class Thumbs:
         """Make the pictures that are not there yet; unreadable images end up in `missing`."""
         wanted = {e.image_id: e for e in examples}
         new = [e for i, e in wanted.items() if i not in self.there and i not in self.missing]
-        # Pillow decodes outside the interpreter lock, so threads are enough.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            made = list(pool.map(self._make, new))
+        # Pillow decodes outside the interpreter lock, so threads are enough; beside each other they
+        # take a quarter more, so one core has none.
+        cores = _n_cores()
+        if cores == 1:
+            made = list(map(self._make, new))
+        else:
+            with ThreadPoolExecutor(cores) as pool:
+                made = list(pool.map(self._make, new))
         for example, ok in zip(new, made, strict=True):
             (self.there if ok else self.missing).add(example.image_id)
 
@@ -97,6 +102,12 @@ class Thumbs:
         except BadImage:
             return False
         return True
+
+
+def _n_cores() -> int:
+    """That this process may use."""
+    has_share = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_share else os.cpu_count() or 1
 
 
 def _names(folder: Path) -> frozenset[str]:
