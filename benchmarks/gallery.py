@@ -18,18 +18,21 @@ from statistics import median
 from typing import Any
 
 import interp.report.gallery.build as build
+import interp.report.gallery.shards as shards
 from interp.evidence.reader import EvidenceReader
+from interp.report.gallery.shown import ShownReader
 from interp.report.gallery.thumbs import Thumbs
 from interp.run.results import Results
 from interp.run.run import Run
 
 PARTS = (
-    *((build, name) for name in ("find_places", "find_related", "_read_known", "find_shown")),
-    *((build, name) for name in ("make_facts", "_write_text", "make_row", "make_overview")),
-    (build._ImageTexts, "add"),
+    *((build, name) for name in ("find_places", "find_related", "_read_known", "make_overview")),
+    *((shards, name) for name in ("make_facts", "to_text", "write_script", "make_row")),
+    (shards._Cards, "write"),
     (Thumbs, "ensure"),
-    (EvidenceReader, "of"),
-    (Results, "score_with_verdicts"),
+    (EvidenceReader, "stats"),
+    (ShownReader, "of"),
+    (Results, "read_verdicts"),
 )
 WORDS = ("g", "gr", "gra", "gras", "grass")
 CARD = """(at) => new Promise((done) => {

@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from interp.report.choice import spread
-from interp.report.gallery.build import script_json
+from interp.report.gallery.script import script_json
 from interp.report.sheets import sheet_png
 from interp.report.single.pictures import Fineness
 from interp.run.run import Run

@@ -67,7 +67,7 @@ class EvidenceReader:
     @cached_property
     def examples(self) -> pd.DataFrame:
         """One line per example, fields as in `Example`; by latent, side, kind and rank."""
-        frame: pd.DataFrame = self._examples.table.to_pandas()
+        frame: pd.DataFrame = self.example_rows.table.to_pandas()
         return frame
 
     @cached_property
@@ -110,14 +110,13 @@ class EvidenceReader:
 
     def of(self, latent: int) -> Evidence:
         """All that is known of one latent. Raises `UserError` when there is no such latent."""
-        return Evidence(self.stats(latent), self._examples.of(latent))
+        return Evidence(self.stats(latent), self.example_rows.of(latent))
 
     def strongest(self) -> NDArray[np.int64]:
         """(n, 2) latent and row of every example of the kind "top", of all sides."""
-        table = self._examples.table
-        kinds = table["kind"].combine_chunks()
-        is_top = numbers(kinds.indices) == kinds.dictionary.index("top").as_py()
-        columns = [numbers(table[name].combine_chunks()) for name in ("latent", "row")]
+        kinds, words = self.example_rows.texts("kind")
+        is_top = kinds == (words.index("top") if "top" in words else -1)
+        columns = [self.example_rows.numbers(name) for name in ("latent", "row")]
         return np.stack([column[is_top].astype(np.int64) for column in columns], 1)
 
     def in_domain(self, domain: str) -> OneDomain:
@@ -226,7 +225,8 @@ class EvidenceReader:
         return LatentRows(self._latents)
 
     @cached_property
-    def _examples(self) -> ExampleRows:
+    def example_rows(self) -> ExampleRows:
+        """The table of examples."""
         return ExampleRows(self._read_examples(self.run_dir / FOLDER / EXAMPLES))
 
     @cached_property

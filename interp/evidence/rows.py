@@ -30,9 +30,38 @@ class ExampleRows:
 
     def of(self, latent: int) -> tuple[Example, ...]:
         """In the order on disk: side, kind, rank."""
-        ends = np.array([latent, latent + 1], self._owners.dtype)
-        part = slice(*np.searchsorted(self._owners, ends).tolist())
+        return self.at(self.places(latent))
+
+    def at(self, part: slice) -> tuple[Example, ...]:
+        """The examples in these lines of the table."""
         return tuple(map(_example, *(values(part) for values in self._values)))
+
+    def places(self, latent: int) -> slice:
+        """The lines of the table that are of one latent."""
+        ends = np.array([latent, latent + 1], self._owners.dtype)
+        return slice(*np.searchsorted(self._owners, ends).tolist())
+
+    def numbers(self, name: str) -> NDArray[Any]:
+        """A column of numbers as a whole."""
+        return numbers(self.table[name].combine_chunks())
+
+    def texts(self, name: str) -> tuple[NDArray[Any], list[str]]:
+        """A column of texts as a whole: of each line a place in the list of its words."""
+        column = self.table[name].combine_chunks()
+        return numbers(column.indices), column.dictionary.to_pylist()
+
+    def has_heat(self) -> NDArray[np.bool_]:
+        """Of each line, whether it has a heat map."""
+        found: NDArray[np.bool_] = self.table["heat"].is_valid().to_numpy()
+        return found
+
+    def heats(self, places: NDArray[np.int64]) -> list[bytes | None]:
+        """The heat maps in some lines of the table."""
+        column = self.table["heat"]
+        if column.null_count == len(column):
+            return [None] * len(places)
+        found: list[bytes | None] = column.take(pa.array(places)).to_pylist()
+        return found
 
 
 class LatentRows:

@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from interp.report.gallery.build import script_json
+from interp.report.gallery.script import script_json
 from interp.review.intake import Intake, Refused
 from interp.review.pages import INDEX, read_page
 from interp.run.run import Run

@@ -5,51 +5,22 @@ Images are listed once per card; whatever shows one refers to it by its place in
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Mapping, Sequence
-from itertools import chain
-from typing import Any, NamedTuple, TypedDict
+from collections.abc import Sequence
+from typing import Any, TypedDict
 
 from interp.records.circular import is_circular
 from interp.records.effect import CausalEffect
 from interp.records.support import Support
 from interp.records.transfer import CELLS, Transfer
-from interp.records.types import Evidence, Example, Explanation, LatentStats, Score, Verdict
+from interp.records.types import Example, Explanation, LatentStats, Score
 from interp.records.wording import hash_label, marked_label
-from interp.report.figures import number, whole
+from interp.report.figures import number
+from interp.report.gallery.shown import Shown
 from sae.data.view import Heat, view_box
-
-N_TOP = 8
-"""Strongest images shown per domain."""
-N_PER_STRATUM = 4
-"""Images shown per fifth of the activation range."""
 
 Json = Any
 """A plain JSON value."""
-
-
-class Shown(NamedTuple):
-    """The examples of one card, as it groups them."""
-
-    tops: list[list[Example]]
-    """The strongest of each domain."""
-    quantiles: list[list[Example]]
-    """Some of each stratum, from the weakest."""
-    judged: list[Example]
-    """Of the score's verdicts, in their order."""
-    images: dict[str, Example]
-    """Every image that the card shows, by id, in the order of first use; a content stands once."""
-
-
-def find_shown(evidence: Evidence, score: Score | None, domains: Sequence[str]) -> Shown:
-    """What a card shows of the evidence and of the score's verdicts."""
-    tops, quantiles = _tops(evidence, domains), _quantiles(evidence)
-    judged = _judged(evidence, score)
-    images: dict[str, Example] = {}
-    for example in chain.from_iterable((*tops, *quantiles, judged)):
-        images.setdefault(example.image_id, example)
-    return Shown(tops, quantiles, judged, images)
 
 
 class More(TypedDict, total=False):
@@ -68,23 +39,8 @@ class More(TypedDict, total=False):
     """As `Related.of` gives them."""
 
 
-def make_card(
-    evidence: Evidence,
-    explanation: Explanation | None,
-    score: Score | None,
-    domains: Sequence[str],
-    clip: str = "",
-    more: More | None = None,
-    shown: Shown | None = None,
-) -> dict[str, Json]:
-    """The card of one latent: what `make_facts` gives, and its images, all there."""
-    shown = shown or find_shown(evidence, score, domains)
-    facts = make_facts(evidence, explanation, score, domains, shown, clip, more or {})
-    return facts | {"images": [image_row(e, domains) for e in shown.images.values()]}
-
-
 def make_facts(
-    evidence: Evidence,
+    stats: LatentStats,
     explanation: Explanation | None,
     score: Score | None,
     domains: Sequence[str],
@@ -94,11 +50,10 @@ def make_facts(
 ) -> dict[str, Json]:
     """The card of one latent without its list of `images`, whose places it names; `clip` is what
     the SAE is made of."""
-    place = {image_id: index for index, image_id in enumerate(shown.images)}
     effect, crossed = more.get("effect"), more.get("crossed")
     return {
-        "id": evidence.stats.latent,
-        "stats": _stats(evidence.stats, domains),
+        "id": stats.latent,
+        "stats": _stats(stats, domains),
         "label_hash": hash_label(explanation),
         "explanation": _explanation(explanation),
         "score": _score(score, explanation, clip),
@@ -109,9 +64,9 @@ def make_facts(
         "transfer": _transfer(crossed) if crossed else None,
         "tasks": more.get("tasks", []),
         "related": more.get("related", {}),
-        "top": [[_shown(e, place) for e in row] for row in shown.tops],
-        "quantiles": [[_shown(e, place) for e in row] for row in shown.quantiles],
-        "verdicts": _verdicts(score, shown.judged, place),
+        "top": shown.top,
+        "quantiles": shown.quantiles,
+        "verdicts": shown.verdicts,
     }
 
 
@@ -137,34 +92,6 @@ def frame_box(size: tuple[int, int], heat: Heat) -> list[float]:
 def is_stale(score: Score, explanation: Explanation | None) -> bool:
     """Whether the score belongs to another label than the latent has now."""
     return explanation is None or score.label != explanation.label
-
-
-def _tops(evidence: Evidence, domains: Sequence[str]) -> list[list[Example]]:
-    """The strongest images of each domain."""
-    tops = evidence.of("explain", "top")
-    return [[e for e in tops if e.domain == domain][:N_TOP] for domain in domains]
-
-
-def _quantiles(evidence: Evidence) -> list[list[Example]]:
-    """Some images of each stratum, from the weakest."""
-    sample = evidence.of("explain", "quantile")
-    strata = sorted({e.stratum for e in sample})
-    return [[e for e in sample if e.stratum == stratum][:N_PER_STRATUM] for stratum in strata]
-
-
-def _judged(evidence: Evidence, score: Score | None) -> list[Example]:
-    """The held-out images that the scorer was asked about, as examples."""
-    held_out = {e.image_id: e for e in evidence.examples if e.side == "score"}
-    latent = evidence.stats.latent
-    verdicts = score.verdicts if score else ()
-    return [held_out.get(v.image_id) or _unlisted(latent, v) for v in verdicts]
-
-
-def _unlisted(latent: int, v: Verdict) -> Example:
-    """A judged image that the evidence does not hold (any more): its class and name are unknown."""
-    return Example(
-        latent, "score", v.kind, 0, v.stratum, v.row, v.image_id, v.domain, "", "", v.act
-    )
 
 
 def _stats(stats: LatentStats, domains: Sequence[str]) -> dict[str, Json]:
@@ -262,37 +189,3 @@ def _transfer(crossed: Transfer) -> dict[str, Json]:
         if not math.isnan(cell.auroc)
     ]
     return {"words": crossed.words(), "cells": cells}
-
-
-def _shown(e: Example, place: Mapping[str, int]) -> list[Json]:
-    return [place[e.image_id], number(e.act), _heat(e)]
-
-
-def _heat(e: Example) -> str | None:
-    return base64.b64encode(e.heat).decode("ascii") if e.heat else None
-
-
-def _verdicts(
-    score: Score | None, examples: Sequence[Example], place: Mapping[str, int]
-) -> list[Json]:
-    """Held-out images: positives first by activation, then the hard and the other negatives."""
-    if score is None:
-        return []
-    judged = zip(score.verdicts, examples, strict=True)
-    ordered = sorted(judged, key=lambda pair: _order(pair[0]))
-    return [
-        [
-            place[v.image_id],
-            int(v.truth),
-            number(v.act),
-            v.kind,
-            None if v.score is None else whole(v.score),
-            _heat(e) if v.truth else None,
-        ]
-        for v, e in ordered
-    ]
-
-
-def _order(v: Verdict) -> tuple[bool, bool, float, float, str]:
-    """The judge's clearest mistakes among the negatives come first."""
-    return (not v.truth, v.kind != "hard", -v.act, -(v.score or 0.0), v.image_id)

@@ -7,10 +7,10 @@ AUROCs are whole ten-thousandths, an image's id stands once however many latents
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
-from interp.records.types import Evidence, Explanation, Score
+from interp.records.types import Explanation, LatentStats, Score
 from interp.records.wording import interpretation
 from interp.report.figures import number
 from interp.report.gallery.cards import is_stale
@@ -51,13 +51,16 @@ def make_meta(reader: EvidenceReader, name: str) -> dict[str, Json]:
 
 
 def make_row(
-    evidence: Evidence, said: Explanation | None, score: Score | None, there: set[str]
+    stats: LatentStats,
+    said: Explanation | None,
+    score: Score | None,
+    strongest: Iterable[str],
+    there: Set[str],
 ) -> Row:
-    """What is listed of one latent; `there` are the ids of images that can be shown."""
-    stats = evidence.stats
+    """What is listed of one latent; `strongest` are the ids of its images, `there` those that can
+    be shown."""
     if score and is_stale(score, said):
         score = None
-    tops = [e.image_id for e in evidence.of("explain", "top") if e.image_id in there]
     failure = said.failure if said and said.failure else score.failure if score else None
     return {
         "label": interpretation(said) or None,
@@ -72,7 +75,7 @@ def make_row(
         "token_frequency": number(stats.token_frequency, 3),
         "shares": [number(share, 3) for share in stats.domain_share.values()],
         "classes": [name for name, _ in stats.top_classes[:N_CLASSES]],
-        "thumb": tops[0] if tops else None,
+        "thumb": next(filter(there.__contains__, strongest), None),
     }
 
 

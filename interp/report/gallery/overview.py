@@ -10,7 +10,7 @@ from typing import Any
 from interp.records.tasks import TaskScore
 from interp.records.types import Explanation, Score
 from interp.report.figures import number
-from interp.report.gallery.nulls import RunNulls
+from interp.report.nulls.run_nulls import RunNulls
 from interp.run.run import Run
 
 Json = Any

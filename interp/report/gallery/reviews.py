@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from interp.records.codec import to_json
-from interp.records.support import accepts_label
+from interp.records.support import Support, accepts_label
 from interp.report.figures import number
-from interp.report.nulls.controls import supports_of
 from interp.run.run import Run
 from interp.run.truth_file import read_truth
 from interp.run.verdicts import fresh_reviews, review_id
 
 
-def review_columns(run: Run) -> dict[str, Any]:
+def review_columns(run: Run, supports: Mapping[int, Support]) -> dict[str, Any]:
     """`review` (whose verdicts these are, and those that there are), and columns to review by.
 
     `gain` over the best null, where nulls were graded; `disagreement` of judge and truth, where
@@ -23,7 +23,7 @@ def review_columns(run: Run) -> dict[str, Any]:
     reviews = fresh_reviews(run.path, results).values()
     run_id = review_id(info.sae_identity, info.store_identity)
     made: dict[str, Any] = {"review": {"run": run_id, "reviews": [to_json(r) for r in reviews]}}
-    latents, supports, truth = range(info.n_latents), supports_of(results), read_truth(run.path)
+    latents, truth = range(info.n_latents), read_truth(run.path)
     if supports:
         gains = {latent: number(support.gain) for latent, support in supports.items()}
         made["gain"] = [gains.get(latent) for latent in latents]

@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 
 from interp.records.types import Evidence, Example, Score
 from interp.records.wording import cut_at_word
-from interp.report.gallery.cards import find_shown, make_card
-from interp.report.gallery.nulls import RunNulls
+from interp.report.gallery.cards import image_row, make_facts
+from interp.report.gallery.shown import Shown, ShownReader
 from interp.report.nulls.controls import supports_of
+from interp.report.nulls.run_nulls import RunNulls
 from interp.report.task_words import test_words
 from interp.run.run import Run
 from interp.run.transfer_file import read_transfer
+from interp.run.verdict_table import VerdictTable
 from interp.run.verdicts import fresh_reviews
 from sae.core.clip_name import without_place
 
@@ -32,8 +34,8 @@ class Facts(NamedTuple):
     images: dict[str, Example]
     """By id; a card's rows name them by their place here."""
     card: dict[str, Json]
-    """As `make_card` makes it, texts cut; `label` is a person's where there is one, `human` is what
-    the person said."""
+    """As `make_facts` makes it, with its images, texts cut; `label` is a person's where there is
+    one, `human` is what the person said."""
 
 
 class FactReader:
@@ -50,14 +52,14 @@ class FactReader:
         said, score = results.explanation(latent), None
         if results.score(latent) is not None:
             score = results.score_with_verdicts(latent)
-        shown = find_shown(evidence, score, self.domains)
-        card = make_card(
-            evidence,
+        shown, images = self._shown(latent, score)
+        card = make_facts(
+            evidence.stats,
             said,
             score,
             self.domains,
+            shown,
             clip=self.clip,
-            shown=shown,
             more={
                 "effect": results.effect(latent),
                 "support": self._supports.get(latent),
@@ -66,6 +68,7 @@ class FactReader:
                 "nulls": self._nulls.of(score),
             },
         )
+        card["images"] = [image_row(one, self.domains) for one in images.values()]
         review = self._reviews.get(latent)
         card["human"] = None
         if review:
@@ -74,7 +77,16 @@ class FactReader:
             }
         machine = (card["explanation"] or {}).get("marked_label") or ""
         card |= {"machine": machine, "label": (review.better if review else "") or machine}
-        return Facts(evidence, score, shown.images, _cut(card))
+        return Facts(evidence, score, images, _cut(card))
+
+    def _shown(self, latent: int, score: Score | None) -> tuple[Shown, dict[str, Example]]:
+        """What the card shows, and its images by id."""
+        verdicts = VerdictTable()
+        verdicts.add(0, score.verdicts if score else ())
+        reader = ShownReader(self.run.evidence, verdicts)
+        [shown] = reader.of([latent], [verdicts.places(0)])
+        images = map(reader.example, shown.images)
+        return shown, {one.image_id: one for one in images}
 
     @cached_property
     def _supports(self) -> Any:

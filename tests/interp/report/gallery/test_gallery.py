@@ -14,8 +14,9 @@ import pytest
 from interp.records.codec import to_json
 from interp.records.types import Evidence
 from interp.report.gallery import build_gallery
-from interp.report.gallery.build import PAGE, script_json
-from interp.report.gallery.cards import N_PER_STRATUM, N_TOP
+from interp.report.gallery.build import PAGE
+from interp.report.gallery.script import script_json
+from interp.report.gallery.shown import N_PER_STRATUM, N_TOP
 from interp.run.results import Results
 from interp.run.run import Run
 from sae.core.errors import FAILURES, UserError
