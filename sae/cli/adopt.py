@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +10,35 @@ import typer
 
 from sae.cli import console
 from sae.cli.console import ConfigOption
+from sae.cli.options import spread
 from sae.core.errors import quote
 from sae.core.progress import bar
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImagesOfVectors:
+    """Which images foreign embeddings are of."""
+
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the images they are of, read in torchvision's ImageFolder order where "
+            "the embeddings do not name them.",
+            show_default=False,
+        ),
+    ] = None
+    ids: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV or parquet table, a line a vector, where the embeddings do not name their "
+            "images: a column path (in --images), id or image_id, and maybe label.",
+            show_default=False,
+        ),
+    ] = None
+    domain: Annotated[str, typer.Option(help="Domain of these images: sketch, photo.")] = "images"
+
+
+@spread
 def adopt(
     source: Annotated[
         Path,
@@ -22,6 +48,7 @@ def adopt(
         ),
     ],
     out: Annotated[Path, console.declare_out("Folder of the EmbeddingStore to write: a pointer.")],
+    whose: ImagesOfVectors,
     layer: Annotated[
         str,
         typer.Option(
@@ -35,15 +62,6 @@ def adopt(
             help="cls, patch (saev: content) or all; default: patch where there are patches."
         ),
     ] = "",
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the images they are of, read in torchvision's ImageFolder order where "
-            "the embeddings do not name them.",
-            show_default=False,
-        ),
-    ] = None,
-    domain: Annotated[str, typer.Option(help="Domain of these images: sketch, photo.")] = "images",
     clip: Annotated[
         str, typer.Option(help="The CLIP that made them, where their files do not say.")
     ] = "",
@@ -59,9 +77,10 @@ def adopt(
     from sae.data.formats.layout import Choice
     from sae.data.sources.folders import parse_domains
 
-    parse_domains([f"{domain}=."])
+    parse_domains([f"{whose.domain}=."])
     with bar("adopt") as progress:
-        store = adopt_store(source, out, Choice(layer, tokens, clip), images, domain, progress)
+        choice = Choice(layer, tokens, clip)
+        store = adopt_store(source, out, choice, whose.images, whose.domain, progress, whose.ids)
     info = store.info
     model = f" of {info.clip}" if info.clip else ""
     console.say(
