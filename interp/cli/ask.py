@@ -178,7 +178,7 @@ def score(
 
     --kind asks other judging tasks, with or without it; docs/scores.md says what each means.
     """
-    from interp.cli.controls import go_through_controls
+    from interp.cli.controls import go_through_controls, require_none_chosen
     from interp.pipeline.controls import read_controls
     from interp.pipeline.judging.plan import Judging
     from interp.report.labels import write_labels
@@ -189,8 +189,7 @@ def score(
         require_only(only, judging, control)
         return score_edited(opened, settings, work, nulls, json, verdict)
     if names := read_controls(control):
-        if work.part:
-            raise UserError(f"--control {control} asks of latents of its own; leave --part out")
+        require_none_chosen(control, judging, work)
         return go_through_controls(opened, names, settings, control_latents, work, nulls, json)
     plan = Judging(opened, settings, judging, control, work, nulls)
     if work.sends_nothing:

@@ -7,10 +7,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from interp.pipeline.judging.settings import JudgingSettings
 from interp.pipeline.settings import ModelSettings, Work
+from interp.records.tasks import DETECT
 from interp.run.run import Run
 from sae.cli import console
-from sae.core.errors import OK, quote
+from sae.core.errors import OK, UserError, quote
+
+
+def require_none_chosen(control: str, judging: JudgingSettings, work: Work) -> None:
+    """Raise `UserError` for what would choose among the run's latents: a control has its own."""
+    if judging.kinds != (DETECT,):
+        raise UserError(f"--control {control} is of --kind {DETECT} alone")
+    for name in ("latents", "limit", "part"):
+        if getattr(work, name):
+            raise UserError(
+                f"--control {control} asks of latents of its own; leave --{name} out, and say how "
+                "many by --control-latents"
+            )
 
 
 def go_through_controls(
