@@ -17,12 +17,28 @@ _ROOTS = (
     "home|Users|root|mnt|media|tmp|private|scratch|Volumes|gpfs|lustre|nfs|srv|opt|var|workspace"
     "|kaggle|content"
 )
-_PART = r"[^\s\"'`<>|:*?\\/,;()\[\]{}]+"
+_SIGN = r"[^\s\"'`<>|:*?\\/,;()\[\]{}]"
+_PART = rf"(?:{_SIGN}|(?<=\w)'(?=\w))+"
+_SEP = r"(?:\\{1,4}|/)"
+# Words behind a blank: no option, no list of alternatives, not the start of another path.
+_NO_WORD = r"(?!-|\.{1,2}[\\/]|and/or\b)"
+_WORD = rf" {_NO_WORD}(?:(?!=){_SIGN}|(?<=\w)'(?=\w))+"
+# In prose nobody knows where a name with blanks ends: a folder's last word is one with a capital, a
+# digit or a letter beyond ASCII ("My Photos/", "new folder 2/"), and a separator comes behind it.
+_TOLD = rf"(?:{_WORD}){{0,3}} {_NO_WORD}(?=[^\s/\\]*[A-Z0-9\u0080-\U0010ffff])(?:(?!=){_SIGN})+"
+_FOLDER = rf"{_PART}(?:{_TOLD}(?=[\\/]))?"
+_START = rf"(?:file:///?(?=\w)|(?:(?:\.\.?/)+|/)(?=(?:{_ROOTS})/)|[A-Za-z]:{_SEP})"
+# What stands alone, in quotes, in a cell or on a line, is a name to its end, whatever is in it.
+_ALONE = re.compile(
+    rf"(?:(?<=[\"'`,;>\t|])|^)(?P<place>{_START}(?:{_PART}(?:{_WORD})*{_SEP})+{_PART}(?:{_WORD})*)"
+    r"(?=[\"'`,;<\t|]|\r?$)",
+    re.MULTILINE,
+)
 _PLACES = re.compile(
-    rf"file://(?:/{_PART})+"
-    rf"|(?<![\w./<\\-])(?:(?:\.\.?/)+|/)(?:{_ROOTS})(?:/{_PART})+"
-    rf"|(?<![\w./<\\-])(?:/{_PART}){{3,}}"
-    rf"|(?<!\w)[A-Za-z]:(?:(?:\\{{1,4}}|/){_PART}){{2,}}"
+    rf"file://(?:/{_FOLDER})+"
+    rf"|(?<![\w./<\\-])(?:(?:\.\.?/)+|/)(?:{_ROOTS})(?:/{_FOLDER})+"
+    rf"|(?<![\w./<\\-])(?:/{_FOLDER}){{3,}}"
+    rf"|(?<!\w)[A-Za-z]:(?:{_SEP}{_FOLDER}){{2,}}"
 )
 _HOMES = re.compile(r"(?:[A-Za-z]:)?[\\/]+(?:home|Users)[\\/]+[^\\/]+")
 _KEY = re.compile(r"(?<![A-Za-z0-9])(?:hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,})")
@@ -40,14 +56,16 @@ class Scrubbed(NamedTuple):
 def cut_places(text: str) -> Scrubbed:
     """Cut every path of a machine to its last part: "/home/ann/store" becomes "store".
 
-    A path inside a JSON string, a CSV cell or a script stays inside of it. Web addresses stay.
+    A path inside a JSON string, a CSV cell or a script stays inside of it. Web addresses stay. A
+    name in a path may hold blanks: where nothing tells its end, as in prose, capitals do.
     """
     n_own = 0
     for place in _own_places():
         n_own += text.count(place)
         text = text.replace(place, "~")
+    text, n_alone = _ALONE.subn(_last_part, text)
     text, n_found = _PLACES.subn(_last_part, text)
-    return Scrubbed(text, n_own + n_found)
+    return Scrubbed(text, n_own + n_alone + n_found)
 
 
 def require_no_key(text: str, name: str) -> None:

@@ -27,6 +27,44 @@ def test_paths_are_cut_to_their_last_part_and_nothing_else() -> None:
     assert {text: cut_places(text).text for text in cut} == cut
 
 
+def test_a_path_with_blanks_is_cut_whole() -> None:
+    cut = {
+        "see /home/ann/My Photos/cats/x.png and then a/b": "see x.png and then a/b",
+        "/home/ann/Ann's photos/x.png": "x.png",
+        "(/mnt/new folder 2/x/y.png)": "(y.png)",
+        "/Volumes/Bilder/große Bilder/x.png": "x.png",
+        "/data/sets/My Images/x.png": "x.png",
+        "file:///home/ann/My Photos/x.png": "x.png",
+        r"at C:\Users\Ann\Google Drive\x.png now": "at x.png now",
+        "C:/Users/Ann Lee/x.png": "x.png",
+        # In quotes, in a cell or on a line by itself, whatever the words are like:
+        '"/home/ann/my photos/x y.png"': '"x y.png"',
+        "'/home/ann/my photos/x.png'": "'x.png'",
+        "1,/home/ann/my photos/cat 1.png,cat": "1,cat 1.png,cat",
+        "/home/ann/my photos/x.png\n/home/ann/old photos/y.png": "x.png\ny.png",
+        json.dumps({"path": "C:\\Users\\Ann Lee\\my pictures\\a b.png"}): '{"path": "a b.png"}',
+        "C:\\Users\\Ann Lee": "~",
+        "'/home/ann lee'": "'~'",
+    }
+    assert {text: cut_places(text).text for text in cut} == cut
+
+
+def test_words_behind_a_path_stay() -> None:
+    kept = {
+        "sae embed photo=/home/ann/a sketch=/home/ann/b --out work/s": (
+            "sae embed photo=a sketch=b --out work/s"
+        ),
+        "sae eval /home/ann/sae work/store": "sae eval sae work/store",
+        "/home/ann/store has no store.json; run it --out a/b again": (
+            "store has no store.json; run it --out a/b again"
+        ),
+        "cp /home/ann/a ./B/c and /home/ann/x and/or Y/z": "cp a ./B/c and x and/or Y/z",
+    }
+    assert {text: cut_places(text).text for text in kept} == kept
+    urls = "https://host.org/home/ann/My Photos/x.png, http://a.org/Users/Ann Lee/b"
+    assert cut_places(urls) == (urls, 0)
+
+
 def test_a_home_folder_with_a_blank_is_cut_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/Ann Lee")
     assert "Lee" not in cut_places('{"store": "/home/Ann Lee/store"}').text
