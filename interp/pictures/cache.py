@@ -53,7 +53,7 @@ class PictureCache:
 
     def __init__(self, source: EvidenceSource, most_bytes: int = CACHE_BYTES) -> None:
         self._source = source
-        self._decoded: Lru[Image.Image] = Lru(most_bytes, _memory)
+        self._decoded: Lru[Image.Image] = Lru(most_bytes, memory_of)
 
     def of(self, latent: int) -> Evidence:
         """As the source has it."""
@@ -113,6 +113,6 @@ class _Slot(Generic[Value]):
     n_bytes: int = 0
 
 
-def _memory(image: Image.Image) -> int:
-    """Bytes: Pillow keeps a pixel of any colour image in four."""
-    return 4 * image.width * image.height
+def memory_of(image: Image.Image) -> int:
+    """Bytes: Pillow keeps a pixel of any colour image in four, of a grey one in one."""
+    return (1 if image.mode == "L" else 4) * image.width * image.height

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -50,6 +50,10 @@ class Tile(NamedTuple):
     """Equal ids are equal pixels; "" when it is not known."""
 
 
+Fit = Callable[[Tile, int, int | None, bool], Image.Image]
+"""Makes the square of a tile (`letterbox`)."""
+
+
 def compose(
     tiles: Sequence[Tile],
     columns: int,
@@ -57,17 +61,19 @@ def compose(
     background: int | None = None,
     *,
     twin: bool = False,
+    fit: Fit | None = None,
 ) -> Picture:
     """Draw the tiles row by row, `columns` a row; the same tiles give the same bytes.
 
     `background` is the grey around an image that is not square: 255 for drawings, 128 for photos,
     None chooses per image (white when its border is white). `twin` draws the region where the
-    latent responded: a magenta outline, the rest faded. PNG when all is grey, else JPEG.
+    latent responded: a magenta outline, the rest faded. `fit`: `letterbox`, or what has kept its
+    squares. PNG when all is grey, else JPEG.
     """
     if not tiles or columns < 1 or cell not in CELLS:
         raise ValueError(f"{len(tiles)} tiles in {columns} columns of {cell} px; cells: {CELLS}")
     strip = cell // 8
-    drawn = [_letterboxed(tile, cell - strip - 2, background, twin) for tile in tiles]
+    drawn = [(fit or letterbox)(tile, cell - strip - 2, background, twin) for tile in tiles]
     page = Image.new(_mode_of(drawn), grid_size(len(tiles), columns, cell))
     page.paste(_STRIP if page.mode == "L" else (_STRIP,) * 3, (0, 0, *page.size))
     for slot, (tile, picture) in enumerate(zip(tiles, drawn, strict=True)):
@@ -90,7 +96,7 @@ def single(tile: Tile, cell: int = 224, background: int | None = None) -> Pictur
     """
     if cell not in CELLS:
         raise ValueError(f"a picture of {cell} px; cells: {CELLS}")
-    return _encoded(_letterboxed(tile, cell, background, twin=True))
+    return _encoded(letterbox(tile, cell, background, twin=True))
 
 
 def shrink(image: Image.Image) -> Image.Image:
@@ -149,8 +155,8 @@ def _font_file() -> str:
     return str(fonts / "DejaVuSans-Bold.ttf")
 
 
-def _letterboxed(tile: Tile, side: int, background: int | None, twin: bool) -> Image.Image:
-    """In the mode "L" where all is grey, which takes a third of the time of three channels."""
+def letterbox(tile: Tile, side: int, background: int | None, twin: bool) -> Image.Image:
+    """The square of a tile. In the mode "L" where all is grey, a third of the time of three."""
     image = shrink(tile.image)
     if _is_grey(image):
         image = image.convert("L")

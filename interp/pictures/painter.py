@@ -6,13 +6,15 @@ by the image, whatever its size; `interp.llm.cost.tokens.cheaper_layout` says wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Literal
 
+from PIL import Image
+
 from interp.llm.types import LatePicture, Picture
-from interp.pictures.cache import CACHE_BYTES, Lru
-from interp.pictures.grid import Tile, compose, grid_size, single
+from interp.pictures.cache import CACHE_BYTES, Lru, memory_of
+from interp.pictures.grid import Tile, compose, grid_size, letterbox, single
 
 Layout = Literal["grid", "separate"]
 
@@ -21,7 +23,8 @@ class Painter:
     """Draws the tiles of one question after another, in any thread.
 
     A single picture is encoded once for all the questions that show the same image: a letter is
-    written above it in a grid, and beside it in the text of the message.
+    written above it in a grid, and beside it in the text of the message. For a grid it is brought
+    to a cell's size once.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class Painter:
         self._columns = columns
         self._cell = cell
         self._encoded: Lru[Picture] = Lru(most_bytes, _memory)
+        self._fitted: Lru[Image.Image] = Lru(most_bytes // 4, memory_of)
 
     def parts(
         self,
@@ -87,7 +91,7 @@ class Painter:
         self, tiles: Sequence[Tile], background: int | None, *, twin: bool = False
     ) -> Picture:
         columns, cell = self._columns, self._cell
-        drawn = partial(compose, tiles, columns, cell, background, twin=twin)
+        drawn = partial(compose, tiles, columns, cell, background, twin=twin, fit=self._fit)
         return LatePicture(grid_size(len(tiles), columns, cell), drawn)
 
     def _single(self, tile: Tile, background: int | None) -> Picture:
@@ -97,9 +101,15 @@ class Painter:
     def _draw_single(self, tile: Tile, background: int | None) -> Picture:
         if not tile.image_id:
             return single(tile, self._cell, background)
-        heat = tile.heat and (tile.heat.values.shape, tile.heat.values.tobytes(), tile.heat.view)
-        key = (tile.image_id, heat, background)
+        key = (tile.image_id, _outline_of(tile), background)
         return self._encoded.get(key, lambda: single(tile, self._cell, background))
+
+    def _fit(self, tile: Tile, side: int, background: int | None, twin: bool) -> Image.Image:
+        """The square of a tile in a grid; shared, nobody may draw on one."""
+        if not tile.image_id:
+            return letterbox(tile, side, background, twin)
+        key = (tile.image_id, _outline_of(tile) if twin else None, side, background)
+        return self._fitted.get(key, lambda: letterbox(tile, side, background, twin))
 
 
 def draw(parts: Iterable[str | Picture]) -> None:
@@ -107,6 +117,11 @@ def draw(parts: Iterable[str | Picture]) -> None:
     for part in parts:
         if isinstance(part, Picture):
             _ = part.sha256, part.base64, part.size
+
+
+def _outline_of(tile: Tile) -> Hashable:
+    """Equal where what is drawn of the heat map is equal."""
+    return tile.heat and (tile.heat.values.shape, tile.heat.values.tobytes(), tile.heat.view)
 
 
 def _memory(picture: Picture) -> int:

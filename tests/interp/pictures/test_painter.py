@@ -6,6 +6,7 @@ import asyncio
 import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from interp.llm.ledger.ledger import Ledger
 from interp.llm.server.client import ChatModel, ClientConfig
 from interp.llm.types import Picture
 from interp.pictures import painter as layouts
-from interp.pictures.grid import CELLS, FIRST, Tile, compose, single
+from interp.pictures.grid import CELLS, FIRST, Tile, compose, letterbox, single
 from interp.pictures.painter import Layout, Painter, draw
 from sae.data.view import Heat
 from tests.support.interp.explaining import ColourSource, colour_of
@@ -59,9 +60,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Tile]:
         seen.append(tile)
         return single(tile, *how)
 
-    def draw_grid(tiles: list[Tile], *how: int, twin: bool) -> Picture:
+    def draw_grid(tiles: list[Tile], *how: int, **more: Any) -> Picture:
         seen.append(tiles[0])
-        return compose(tiles, *how, twin=twin)
+        return compose(tiles, *how, **more)
 
     monkeypatch.setattr(layouts, "single", draw_one)
     monkeypatch.setattr(layouts, "compose", draw_grid)
@@ -206,11 +207,43 @@ def test_an_image_without_an_id_is_drawn_each_time(drawn: list[Tile]) -> None:
     assert [tile.image.getpixel((0, 0)) for tile in drawn] == [(255, 0, 0), (0, 0, 255)]
 
 
-def test_a_painter_that_holds_nothing_draws_the_same_bytes(drawn: list[Tile]) -> None:
-    forgetful, other = (Painter("separate", 4, 224, most) for most in (0, 10**9))
+@pytest.mark.parametrize(("layout", "n_drawn"), [("separate", 16 + 8), ("grid", 8)])
+def test_a_painter_that_holds_nothing_draws_the_same_bytes(
+    drawn: list[Tile], layout: Layout, n_drawn: int
+) -> None:
+    forgetful, other = (Painter(layout, 4, 224, most) for most in (0, 10**9))
     for _ in range(2):
         assert forgetful.parts(tiles(HEAT), 255) == other.parts(tiles(HEAT), 255)
-    assert len(drawn) == 16 + 8
+    assert len(drawn) == n_drawn
+
+
+def test_an_image_is_brought_to_the_size_of_a_grids_cell_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fitted: list[str] = []
+
+    def fit(tile: Tile, *how: Any) -> Image.Image:
+        fitted.append(tile.image_id)
+        return letterbox(tile, *how)
+
+    monkeypatch.setattr(layouts, "letterbox", fit)
+    painter = Painter("grid", 4, 224)
+    shown = [tile._replace(image=tile.image.resize((300, 100))) for tile in tiles(HEAT)]
+    draw(painter.parts(shown, 255))
+    again = [tile._replace(letter="M", heat=None) for tile in shown]
+    draw(painter.parts([*again, *again], 255))
+    assert sorted(fitted) == sorted(2 * [tile.image_id for tile in shown])  # plain and outlined
+    for background, heat in ((128, HEAT), (255, Heat(np.roll(VALUES, 1), "squash"))):
+        other = [tile._replace(heat=heat) for tile in shown]
+        new = pictures(painter.parts(other, background))
+        assert [one.data for one in new] == [
+            compose(other, 4, 224, background, twin=twin).data for twin in (False, True)
+        ]
+    bare = tiles(HEAT)[0]._replace(image_id="", heat=None)
+    for colour in COLOURS[:2]:
+        image = Image.new("RGB", (300, 300), colour)
+        (part,) = pictures(painter.parts([bare._replace(image=image)]))
+        assert pixels(part)[120, 120].tolist() == pytest.approx(colour, abs=4)
 
 
 def test_threads_that_draw_at_once_get_what_one_gets() -> None:
