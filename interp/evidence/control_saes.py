@@ -24,18 +24,18 @@ RAREST = 1e-3
 dead there is no rate to copy."""
 
 
-def untrained_sae(trained: SAEConfig, reader: EvidenceReader) -> SAE:
+def untrained_sae(trained: SAEConfig, reader: EvidenceReader, store: EmbeddingStore) -> SAE:
     """Random tied unit rows, before any training: TopK with as many latents a token as the trained
     one has, on centred and scaled embeddings."""
     k = max(1, round(float(np.nansum(_rates(reader)))))
     config = _config(trained, "topk", min(k, trained.n_latents))
-    return start(config, _tokens(reader.store)).eval()
+    return start(config, _tokens(store)).eval()
 
 
-def random_sae(trained: SAEConfig, reader: EvidenceReader) -> SAE:
+def random_sae(trained: SAEConfig, reader: EvidenceReader, store: EmbeddingStore) -> SAE:
     """Random directions without competition: each is active on the tokens that lie furthest along
     it, as often as the trained latent of the same number."""
-    x = _tokens(reader.store)
+    x = _tokens(store)
     model = start(_config(trained, "jumprelu", 0), x).eval()
     rates = torch.from_numpy(np.clip(np.nan_to_num(_rates(reader)), RAREST, 0.5))
     with torch.no_grad():
@@ -52,15 +52,20 @@ def random_sae(trained: SAEConfig, reader: EvidenceReader) -> SAE:
 CONTROLS = {"untrained": untrained_sae, "random": random_sae}
 
 
-def control_sae(kind: str, trained: object, reader: EvidenceReader) -> SAE:
-    """The SAE of a control. Raises `UserError` where the run has no SAE to take the shape from."""
+def control_sae(
+    kind: str, trained: object, reader: EvidenceReader, store: EmbeddingStore | None = None
+) -> SAE:
+    """The SAE of a control, its scale set on embeddings of the `store` (the evidence's own).
+
+    Raises `UserError` where the run has no SAE to take the shape from.
+    """
     config = getattr(trained, "config", None)
     if not isinstance(trained, SAE) or not isinstance(config, SAEConfig):
         raise UserError(
             f"--control {kind} needs the SAE of the run, and {reader.run_dir} is of latents that "
             "were written down; --control shuffled needs none"
         )
-    return CONTROLS[kind](config, reader)
+    return CONTROLS[kind](config, reader, store or reader.store)
 
 
 def _config(trained: SAEConfig, activation: str, k: int) -> SAEConfig:

@@ -78,21 +78,22 @@ def run_control(
 
 def make_control(run: Run, kind: str, device: str) -> Run:
     """The control's run with its evidence, collected with the run's own settings."""
+    from sae.clip.live_store import with_embeddings
     from sae.clip.model import resolve_device
 
-    path, reader = run.path / FOLDER / kind, run.evidence
+    path, reader, on = run.path / FOLDER / kind, run.evidence, resolve_device(device)
+    store = with_embeddings(reader.store, on)
     written = not run.sae.exists()  # latents that were written down
-    trained = None if written else open_subject(run.sae, reader.store)[1]
-    model = control_sae(kind, trained, reader)
+    trained = None if written else open_subject(run.sae, store)[1]
+    model = control_sae(kind, trained, reader, store)
     names = [field.name for field in dataclasses.fields(CollectConfig)]
     config = CollectConfig(**{name: getattr(reader.info, name) for name in names})
     if not (run.path / COLLECTED / GROUPS).exists():  # collected before there were groups
         config = dataclasses.replace(config, no_groups=True)
     groups = _groups_of(run)
     with closing(Run(path).hold()), bar(f"{kind}: collect", "images") as progress:
-        inner = Run.create(path, path / "made here", model, reader.store)
-        on = resolve_device(device)
-        collect(reader.store, model, path, config, on, progress, groups=groups)
+        inner = Run.create(path, path / "made here", model, store)
+        collect(store, model, path, config, on, progress, groups=groups)
         inner.remember("collect", dataclasses.asdict(config))
     return inner
 

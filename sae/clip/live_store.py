@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sae.clip.embed import MAX_SKIPPED
 from sae.clip.image_loader import ImageLoader, Refused, default_workers
-from sae.clip.model import Clip
+from sae.clip.model import Clip, load_clip
+from sae.clip.store_images import require_same_weights
 from sae.clip.vectors import embed_batch
 from sae.core.errors import FAILURES, Notice, UserError
 from sae.data.roots import locate
@@ -26,6 +27,18 @@ BATCH_IMAGES = 128
 _N_NAMED = 3
 
 Rows = NDArray[np.int64]
+
+
+def with_embeddings(store: EmbeddingStore, device: str | torch.device) -> EmbeddingStore:
+    """The store; of a list of images alone one that computes embeddings, by the CLIP it names.
+
+    Raises `UserError` where that CLIP or its weights are others than when the images were listed.
+    """
+    if not store.info.on_the_fly or isinstance(store, LiveStore):
+        return store
+    clip = load_clip(store.info.clip, str(device), texts=False)
+    require_same_weights(clip, store)
+    return LiveStore(store, clip)
 
 
 class LiveStore(EmbeddingStore):
@@ -41,17 +54,19 @@ class LiveStore(EmbeddingStore):
         self,
         listed: EmbeddingStore,
         clip: Clip,
-        roots: Mapping[str, Path],
+        roots: Mapping[str, Path] | None = None,
         workers: int | None = None,
-        follow_links: bool = False,
+        follow_links: bool | None = None,
         allow_skipped: bool = False,
     ) -> None:
+        """Roots and links are as the list of images has them, where they are not given."""
         super().__init__(listed.path, listed.info, listed.layout)
         self.unreadable: dict[int, str] = {}
         """Rows that could not be read so far, and why."""
         self._clip = clip
         self._allow_skipped = allow_skipped
-        self._files = _Files(self, roots, follow_links)
+        follow_links = self._follows_links if follow_links is None else follow_links
+        self._files = _Files(self, self._roots if roots is None else roots, follow_links)
         n_workers = default_workers(self.info.n_images) if workers is None else workers
         self._loader = ImageLoader(
             self._files, clip.preprocess, n_workers, self.info.max_pixels, lasting=True

@@ -58,12 +58,11 @@ def compare(
     one run; or, with --match, two SAEs. Labels against controls: `interp score --control`.
     """
     from interp.report.changes.files import FOLDER
-    from interp.run.run import Run
     from sae.clip.model import resolve_device
 
-    pairing = _pairing(other, domains, match, pair)
-    first, second = Run.open(run), Run.open(other) if other else None
-    folder, on = out or first.path / FOLDER, str(resolve_device(device))
+    pairing, on = _pairing(other, domains, match, pair), str(resolve_device(device))
+    first, second = _open(run, on), _open(other, on) if other else None
+    folder = out or first.path / FOLDER
     if second is not None and match:
         _match(first, second, pairing, folder, on, json)
         return
@@ -72,6 +71,16 @@ def compare(
     console.write_figures(json, figures)
     following = [] if out else [f"interp cards --run {quote(first.path)}"]
     console.finish({"changes": folder / "compare.csv", "figure": figure}, following)
+
+
+def _open(name: str, device: str) -> Run:
+    """A run whose store has embeddings, also where it was collected on the fly."""
+    from interp.run.run import Run
+    from sae.clip.live_store import with_embeddings
+
+    run = Run.open(name)
+    run.evidence.store = with_embeddings(run.evidence.store, device)
+    return run
 
 
 def _pairing(other: str | None, domains: str, match: bool, pair: str) -> Pairing:

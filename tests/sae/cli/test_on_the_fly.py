@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ import pytest
 import torch
 
 from interp.evidence.reader import EvidenceReader
+from interp.pipeline.controls import make_control
+from interp.run.run import Run
 from sae.core.errors import OK, USAGE
+from sae.data.store import EmbeddingStore
 from sae.interchange.load import load
 from sae.training import jobs
 from tests.support.commands import Walk, interp, sae
@@ -57,6 +61,37 @@ def test_eval_and_collect_find_what_they_find_with_a_store(
     assert not list(tmp_path.rglob("*.safetensors")) or (tmp_path / "b" / "store").is_dir()
     assert not list((tmp_path / "b" / "store").glob("*.safetensors"))
     pd.testing.assert_frame_equal(theirs.store.images, ours.store.images)
+
+
+def test_a_run_on_the_fly_is_compared_and_has_controls(
+    kept: Path, domains: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, flags = kept / "sae", ("--workers", 0, "--device", "cpu")
+    images = tmp_path / "images"
+    names = [word.partition("=")[0] for word in domains[1:]]
+    for name, word in zip(names, domains[1:], strict=True):
+        shutil.copytree(word.partition("=")[2], images / name)
+    copied = ("--domain", *(f"{name}={images / name}" for name in names))
+    kept_run, made = tmp_path / "kept", tmp_path / "made"
+    assert interp("collect", model, kept / "store", "--run", kept_run) == OK
+    assert interp("collect", model, *copied, *flags, "--run", made) == OK
+    for run in (kept_run, made):
+        assert interp("compare", run, "--domains", "sketch,photo") == OK
+    ours, theirs = (pd.read_csv(run / "compare/compare.csv") for run in (kept_run, made))
+    assert ours["latent_id"].tolist() == theirs["latent_id"].tolist()
+    assert np.allclose(ours["difference"], theirs["difference"], atol=0.01)
+    assert interp("compare", kept_run, made) == OK
+    assert pd.read_csv(kept_run / "compare/compare.csv")["change"].isna().all()
+    inner = make_control(Run(made), "untrained", "cpu")
+    assert inner.evidence.info.n_images == EvidenceReader(kept_run).info.n_images
+    images_read = EmbeddingStore.open(made / "store")
+    images_read.image_path(3).write_bytes(b"no image")
+    capsys.readouterr()
+    assert interp("compare", made, "--domains", "sketch,photo", "--out", tmp_path / "c") == USAGE
+    assert f"cannot be read, the first of them {images_read.image_path(3)}" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert not (tmp_path / "c").exists()
 
 
 def test_a_training_on_the_fly_that_is_stopped_goes_on(
