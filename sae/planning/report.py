@@ -171,7 +171,11 @@ class Planned:
             return "none, for neither road has room: name another --out, or fewer images"
         if all(road.has_room for road in self.roads):
             return f"{best.name}, for it takes less time"
-        return f"{best.name}, for there is no room for the other"
+        [other] = [road for road in self.roads if road is not best]
+        told = f"{best.name}, for there is no room for the other"
+        return told + (
+            f", which takes {_lasts(other.seconds)}" if other.seconds < best.seconds else ""
+        )
 
 
 def _table(rows: _Rows) -> list[str]:

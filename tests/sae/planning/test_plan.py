@@ -12,7 +12,9 @@ from sae.clip.ahead import Shape, shape_ahead
 from sae.clip.config import SourceConfig
 from sae.core.errors import UserError
 from sae.data.store import EmbeddingStore
+from sae.data.store_format import Vectors
 from sae.planning.config import read_count
+from sae.planning.report import Planned
 from sae.planning.roads import ON_THE_FLY, STORE, choose, find_roads
 from sae.planning.sizes import Sizes, size_up
 from sae.planning.speeds import Speeds, name_timed
@@ -96,6 +98,24 @@ def test_the_road_is_the_sooner_one():
     assert cheapest(imagenet(epochs=10), write=1e8, read=3e8) == STORE
     # More devices share what is on a store; a run on the fly takes one of them.
     assert cheapest(once, n=8, write=1e8, read=2e8) == STORE
+
+
+def test_a_store_without_room_is_said_to_be_the_sooner_way():
+    sizes = imagenet()
+    vectors = Vectors("ViT-B-16/random", "0" * 16, "11", "patch", "float16", 768, 196, [14, 14])
+    speeds = dataclasses.replace(QUICK, free=10**11)
+    planned = Planned("ViT-B-16", vectors, TrainConfig(n_latents=24_576), sizes, speeds, 8)
+    *_, verdict = planned.lines(Path("work"))
+    assert verdict.startswith("cheapest: on the fly, for there is no room for the other, which ")
+    assert planned.figures()["a_store/has_room"] is False
+    [command] = planned.following()
+    assert "--clip ViT-B-16/TAG --layer 11 --tokens patch" in command
+    assert command.endswith("--n-latents 24576 --out SAE")
+    roomy = dataclasses.replace(planned, speeds=QUICK)
+    assert [line.split(" -m -- ")[1].split()[:2] for line in roomy.following()] == [
+        ["sae", "embed"],
+        ["sae", "train"],
+    ]
 
 
 def test_hours_follow_from_the_speeds():
