@@ -274,7 +274,8 @@ def _choose_examples(
     if encoded.store.info.grid:
         heat = concatenate([some.pairs() for some in positives])
         ends = np.cumsum([len(some.rows) for some in positives])
-        maps = [np.arange(end - len(s.rows), end) for end, s in zip(ends, positives, strict=True)]
+        spans = [(end - len(s.rows), end) for end, s in zip(ends, positives, strict=True)]
+        maps = [np.arange(start, end, dtype=np.int32) for start, end in spans]
         positives = [s._replace(maps=m) for s, m in zip(positives, maps, strict=True)]
     n_before = encoded.store.info.n_images
 

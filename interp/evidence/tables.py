@@ -111,7 +111,7 @@ def example_table(
         "kind": pa.DictionaryArray.from_arrays(picks.kinds.astype(np.int32), list(KINDS)),
         "rank": picks.ranks.astype(np.int16),
         "stratum": picks.strata.astype(np.int8),
-        "row": picks.rows,
+        "row": picks.rows.astype(np.int64),
         **{n: _texts(shown[n], where) for n in ("image_id", "domain", "label", "path")},
         "act": picks.acts,
         "heat": [maps[place].tobytes() if place >= 0 else None for place in picks.maps],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,27 +12,54 @@ from interp.evidence.stream.negatives import Chosen
 from interp.evidence.stream.top_k import Acts, Ints, Kept, Keys, act_keys, rank_within
 from interp.records.types import KINDS, Kind
 
+Narrow = NDArray[np.signedinteger[Any]]
+"""Whole numbers of as few bytes as they need."""
+
 
 class Picks(NamedTuple):
-    """One entry per example; fields as in `records.Example`."""
+    """One entry per example, of 21 bytes: there are some hundred a latent. Fields as in
+    `records.Example`.
+    """
 
-    latents: Ints
-    sides: Ints  # place in ImageIndex.side_names
-    kinds: Ints  # place in KINDS
-    ranks: Ints
-    strata: Ints
-    rows: Ints
+    latents: Narrow
+    sides: Narrow  # place in ImageIndex.side_names
+    kinds: Narrow  # place in KINDS
+    ranks: Narrow
+    strata: Narrow
+    rows: Narrow
     acts: Acts
-    maps: Ints  # place of the heat map and its peak, -1 where there is none
+    maps: Narrow  # place of the heat map and its peak, -1 where there is none
+
+    @classmethod
+    def of(
+        cls,
+        kind: Kind,
+        columns: tuple[Ints, Ints, Ints, Ints, Acts],
+        strata: Ints | None = None,
+    ) -> Picks:
+        """Latents, sides, ranks, rows and acts, of one kind; without heat maps."""
+        latents, sides, ranks, rows, acts = columns
+        none = np.full(len(rows), -1, np.int32)
+        kinds = np.full(len(rows), KINDS.index(kind), np.int8)
+        return cls(
+            latents.astype(np.int32),
+            sides.astype(np.int8),
+            kinds,
+            ranks.astype(np.int16),
+            none.astype(np.int8) if strata is None else strata.astype(np.int8),
+            rows.astype(np.int32),
+            acts,
+            none,
+        )
 
     def pairs(self) -> Pairs:
         """Each example's image and latent."""
-        return Pairs(self.rows, self.latents)
+        return Pairs(self.rows.astype(np.int64), self.latents.astype(np.int64))
 
     def sorted(self) -> Picks:
         """By latent, side, kind and rank: the order on disk."""
         order = np.lexsort((self.ranks, self.kinds, self.sides, self.latents))
-        return Picks(*(cast(Ints, column[order]) for column in self))  # type: ignore[arg-type]
+        return Picks(*(column[order] for column in self))  # type: ignore[arg-type]
 
 
 def pick_top(top: Kept, n_sides: int, n_domains: int) -> Picks:
@@ -55,15 +82,13 @@ def pick_by_domain(even: Kept, n_sides: int, n_domains: int, n_strata: int) -> P
     """The even sample of each (latent, side, domain), ranked and cut likewise by itself."""
     picks = pick_quantiles(even, n_sides, n_strata)
     latents, sides = np.divmod((picks.latents * n_sides + picks.sides) // n_domains, n_sides)
-    return picks._replace(latents=latents, sides=sides)
+    return picks._replace(latents=latents, sides=sides.astype(np.int8))
 
 
 def pick_negatives(kind: Kind, chosen: Chosen) -> Picks:
     """Silent, hard or weak images: no stratum, no map."""
-    none = np.full(len(chosen.rows), -1)
-    kinds = np.full(len(chosen.rows), KINDS.index(kind))
     latents, sides, rows, ranks, acts = chosen
-    return Picks(latents, sides, kinds, ranks, none, rows, acts, none)
+    return Picks.of(kind, (latents, sides, ranks, rows, acts))
 
 
 def contains(pairs: Pairs, known: Pairs) -> NDArray[np.bool_]:
@@ -86,11 +111,9 @@ def _rank(
     order = np.lexsort((~keys, groups))
     groups, at = groups[order], (at[0][order], at[1][order])
     ranks = rank_within(groups)
-    strata = np.full(len(groups), -1)
+    strata = None
     if n_strata:
         sizes = np.bincount(groups)[groups]
         strata = (sizes - 1 - ranks) * n_strata // sizes
-    kinds = np.full(len(groups), KINDS.index(kind))
-    maps = np.full(len(groups), -1)
     latents, sides = np.divmod(groups, n_sides)
-    return Picks(latents, sides, kinds, ranks, strata, kept.rows[at], kept.acts[at], maps)
+    return Picks.of(kind, (latents, sides, ranks, kept.rows[at], kept.acts[at]), strata)
