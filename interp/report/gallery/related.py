@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import combinations, pairwise, starmap
+from itertools import combinations, islice, pairwise, starmap
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from interp.records.wording import wording
-from interp.report.figures import number
+from interp.report.figures import numbers
 
 if TYPE_CHECKING:
     from interp.evidence.reader import EvidenceReader
@@ -86,10 +86,10 @@ def nearest_rows(rows: NDArray[np.float32], alive: NDArray[np.bool_]) -> list[Ne
         order = np.argsort(column, kind="stable")
         row, column = row[order], column[order]
         _merge(places, values, column + other, row + start, cosines[row, column])
+    shown = zip(ids[places].reshape(-1).tolist(), numbers(values.reshape(-1), 3), strict=True)
     nearest: list[Near] = [[] for _ in alive]
-    for latent, near, cosine in zip(ids.tolist(), ids[places].tolist(), values, strict=True):
-        pairs = zip(near, cosine.tolist(), strict=True)
-        nearest[latent] = [[i, number(c, 3)] for i, c in pairs if np.isfinite(c)]
+    for latent in ids.tolist():
+        nearest[latent] = [[i, c] for i, c in islice(shown, N_NEAREST) if c is not None]
     return nearest
 
 
@@ -147,7 +147,8 @@ def nearest_sets(pairs: NDArray[np.int64], n_sets: int) -> list[Near]:
     width = int(pairs[:, 1].max()) + 1 if len(pairs) else 1
     table = csr_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(n_sets, width))
     turned, sizes = table.T.tocsr(), np.asarray(table.sum(1)).reshape(-1)
-    found: list[Near] = []
+    found: list[list[int]] = []
+    shares_found = []
     for start in range(0, n_sets, BLOCK):
         shared = (table[start : start + BLOCK] @ turned).tocoo()
         one, other, count = shared.row.astype(np.int64) + start, shared.col, shared.data
@@ -158,9 +159,10 @@ def nearest_sets(pairs: NDArray[np.int64], n_sets: int) -> list[Near]:
         for part in starmap(slice, pairwise(ends)):
             others, shares = other[part], share[part]
             first = np.lexsort((others, -shares))[:N_NEAREST]
-            nearest = zip(others[first].tolist(), shares[first].tolist(), strict=True)
-            found.append([[latent, number(value, 3)] for latent, value in nearest])
-    return found
+            found.append(others[first].tolist())
+            shares_found.append(shares[first])
+    values = iter(numbers(np.concatenate(shares_found), 3)) if shares_found else iter(())
+    return [[[latent, next(values)] for latent in near] for near in found]
 
 
 def same_labels(labels: Mapping[int, str | None], n: int) -> list[list[int]]:
