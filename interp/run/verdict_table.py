@@ -70,8 +70,7 @@ class VerdictTable:
         try:
             has_all = bool(values) and len(values[0]) == len(FIELDS)
             columns = list(zip(*map(_all if has_all else _first, values), strict=True))
-            n_fields = len(columns)
-            if not isinstance(values, list) or any(len(one) != n_fields for one in values):
+            if not isinstance(values, list) or not {len(columns)}.issuperset(map(len, values)):
                 return False
         except (KeyError, TypeError, IndexError):
             return False
@@ -131,8 +130,11 @@ def _are_within(column: Sequence[float | None], low: float, high: float) -> bool
     return not there or (low <= min(there) and max(there) <= high)
 
 
-def _codes(known: dict[str, int], words: Iterable[str]) -> list[int]:
-    return [known.setdefault(word, len(known)) for word in words]
+def _codes(known: dict[str, int], words: Sequence[str]) -> list[int]:
+    try:
+        return list(map(known.__getitem__, words))
+    except KeyError:
+        return [known.setdefault(word, len(known)) for word in words]
 
 
 def _known(values: Iterable[float | None]) -> list[float]:
