@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -128,11 +129,13 @@ def export(
 
 
 def _write_singles(run: Run, spec: str) -> None:
+    from interp.llm.ledger.report import read_calls
     from interp.report.single import write_singles
     from sae.core.progress import bar
 
+    latents, read = _chosen(run, spec), partial(read_calls, run.ledger)
     with bar("cards", unit="latents") as progress:
-        written = write_singles(run, _chosen(run, spec), progress)
+        written = write_singles(run, latents, progress, read)
     place = written[0]
     console.finish({"cards": place.parent}, [f"open {quote(place)} in a browser"])
 

@@ -32,16 +32,20 @@ class Fineness(NamedTuple):
     """Longest side in pixels."""
     quality: int
     """Of WebP."""
+    n_related: int
+    """Of each kind of latents that are like this one."""
+    n_letters: int
+    """Of prompts and replies, in all."""
 
 
 LADDER = (
-    Fineness(8, 2, 24, THUMB_SIZE, 80),
-    Fineness(8, 2, 24, THUMB_SIZE, 60),
-    Fineness(8, 2, 16, 96, 50),
-    Fineness(6, 2, 12, 80, 45),
-    Fineness(4, 1, 8, 64, 40),
-    Fineness(2, 1, 4, 48, 30),
-    Fineness(0, 0, 0, 0, 0),
+    Fineness(8, 2, 24, THUMB_SIZE, 80, 6, 20_000),
+    Fineness(8, 2, 24, THUMB_SIZE, 60, 6, 20_000),
+    Fineness(8, 2, 16, 96, 50, 6, 12_000),
+    Fineness(6, 2, 12, 80, 45, 6, 8_000),
+    Fineness(4, 1, 8, 64, 40, 4, 4_000),
+    Fineness(2, 1, 4, 48, 30, 2, 2_000),
+    Fineness(0, 0, 0, 0, 0, 0, 0),
 )
 """From the finest on; a card takes the first that fits into a file."""
 

@@ -239,3 +239,52 @@ def test_the_command_takes_numbers_ranges_and_the_best(
 def test_no_such_latent_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="latent 7"):
         write_singles(Run(small_run(tmp_path)), [7])
+
+
+def test_latents_that_are_like_it_stand_on_a_card_with_label_picture_and_likeness(
+    tmp_path: Path,
+) -> None:
+    images = synthetic.make_images(tmp_path / "images", per_class=4)
+    [one, other, third] = synthetic.make_evidence(tmp_path / "images", images, 3)
+    other = dataclasses.replace(
+        other, examples=tuple(dataclasses.replace(e, latent=1) for e in one.examples)
+    )
+    said = [synthetic.explanation(n, ("a rim", "A <b>rim", "a rim")[n]) for n in range(3)]
+    score = synthetic.scored(other, "A <b>rim", 0.625)
+    folder = tmp_path / "results/r"
+    run = synthetic.write_run(
+        folder, tmp_path / "images", images, [one, other, third], said, [score]
+    )
+    text = text_of(run)
+    assert "Nearest directions" not in text  # the run has no SAE
+    assert re.search(r"<b>#1</b> <bdi>A &lt;b&gt;rim</bdi><br>100% in common · AUROC 0.63", text)
+    assert re.search(r"Of the same label</h3>.*<b>#2</b> <bdi>a rim</bdi>", text, re.DOTALL)
+    relatives = text[text.index('class="relatives"') : text.index("<footer>")]
+    assert len(PICTURE.findall(relatives)) == relatives.count("<li>")
+
+
+def test_prompts_and_replies_stand_in_a_card_as_far_as_there_is_room(tmp_path: Path) -> None:
+    run = Run(whole_run(tmp_path))
+    said = dataclasses.replace(synthetic.explanation(0, "label 0"), calls=("a", "b", "c"))
+    append_jsonl(run.path / "explanations.jsonl", [to_json(said)])
+    call = {"created": "2026-01-31", "model": "m/<i>", "provider": "p", "usd": 0.00123}
+    asked = call | {"prompt": ["Which <b>one?", "Say it."]}
+    ledger = {
+        "a": asked | {"reply": "<script>1</script>"},
+        "b": asked | {"reply": "word " * 3000},
+        "c": asked | {"prompt": ["&" * 9000], "reply": "<" * 20_000},
+    }
+    shown = run.path / "cards" / "00000.html"
+    write_singles(Run(run.path), [0], read_calls=lambda keys: {k: ledger[k] for k in keys})
+    text = shown.read_text("utf-8")
+    assert "<bdi>Explainer · m/&lt;i&gt; at p · $0.0012 · 2026-01-31</bdi>" in text
+    assert text.count("Which &lt;b&gt;one?\n\nSay it.") == 1
+    assert text.count("That of the call before.") == 1
+    assert "&lt;script&gt;1&lt;/script&gt;" in text
+    assert text.count("word ") < 3000
+    assert len(text.encode()) <= MOST_BYTES
+    write_singles(Run(run.path), [0], read_calls=lambda keys: dict.fromkeys(keys, ledger["c"]))
+    full = shown.read_text("utf-8")
+    assert len(full.encode()) <= MOST_BYTES
+    assert re.search(r"more calls? found no room|(&lt;){100}", full)
+    assert "Prompts and replies" not in text_of(run.path)
