@@ -323,7 +323,7 @@ def test_a_settings_file_has_a_table_for_a_command_of_a_group(
 def test_a_stopped_command_goes_on_and_ends_with_the_same_bytes(
     steering: Steering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sae.steering.classify.IMAGES_AT_ONCE", 8)
+    monkeypatch.setattr("sae.steering.classify.IMAGES_AT_ONCE", 4)
     looked_at: list[list[int]] = []
     most = 10**6
 
@@ -334,14 +334,15 @@ def test_a_stopped_command_goes_on_and_ends_with_the_same_bytes(
         return run_to_layer(clip, store, rows)
 
     monkeypatch.setattr("sae.steering.classify.run_to_layer", look)
-    whole, out, few = tmp_path / "whole", tmp_path / "out", ("--n-images", 2)
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    few = ("--k", 5, "--n-others", 4, "--n-images", 2)
     run(steering, whole, *few)
     unbroken = looked_at.copy()
     looked_at.clear()
     most = 2
     assert sae(*words_of(steering), "--classes-from", steering.classes, "--out", out, *few) == 2
     most = 10**6
-    run(steering, out, "--n-images", 1)  # another call: nothing of the stopped one is taken
+    run(steering, out, *few[:-1], 1)  # another call: nothing of the stopped one is taken
     assert len(looked_at) > 2
     assert not (tmp_path / "out.part").exists()
     looked_at.clear()
