@@ -20,7 +20,7 @@ from tests.support.servers.loopback import Loopback
 
 @pytest.fixture
 def run(label_some: Callable[[int], Path]) -> Path:
-    return label_some(6)
+    return label_some(4)
 
 
 def judge(run: Path, server: Loopback, *more: object) -> int:

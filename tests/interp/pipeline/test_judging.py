@@ -21,7 +21,7 @@ from tests.support.servers.loopback_answers import COST
 
 KINDS = ("simulate", "intruder", "match")
 ASKED = ("--kind", ",".join(("detect", *KINDS)), "--second-judge", "other/judge")
-ASKED += ("--latents", "0-9")
+ASKED += ("--latents", "0-6")
 SHARES = ("--retest-share", 0.5, "--second-share", 0.5, "--alone-share", 0.1)
 
 

@@ -28,8 +28,8 @@ PRICES = {
 @pytest.fixture
 def run(walk: Walk, tmp_path: Path) -> Path:
     """A run of one's own, nothing explained; its store lies where it was."""
-    shutil.copytree(walk.store, tmp_path / "store")
-    shutil.copytree(walk.world, tmp_path / "world")
+    for name in ("store", "world"):
+        (tmp_path / name).symlink_to(getattr(walk, name))
     return Path(shutil.copytree(walk.run, tmp_path / "run"))
 
 
