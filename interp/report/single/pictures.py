@@ -32,9 +32,9 @@ class Fineness(NamedTuple):
     """Longest side in pixels."""
     quality: int
     """Of WebP."""
-    n_related: int
+    n_related: int = 0
     """Of each kind of latents that are like this one."""
-    n_letters: int
+    n_letters: int = 0
     """Of prompts and replies, in all."""
 
 
