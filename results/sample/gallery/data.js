@@ -94,14 +94,39 @@
     return `${index.label[i] === null ? "" : index.label[i].toLowerCase()}\n${classes}\n${index.texts ? index.texts[i].toLowerCase() : ""}`;
   };
 
-  /** `index.lower`, what each latent is searched by: made when it is first asked for, or a part at a time by `go`. */
+  /**
+   * `index.search`: what each latent is searched by, all in one text, where a word is found in a fraction of the time that
+   * it takes latent by latent. It is made when a word is first looked for, or a part at a time by what is returned.
+   */
   function searchable(index) {
-    const n = index.status.length, lower = new Array(n);
-    let done = 0;
-    const fill = (end) => { for (; done < end; done++) lower[done] = G.review.hides(done) ? "" : G.searched(index, done); };
-    onDemand(index, "lower", () => { fill(n); return lower; });
-    const go = () => { fill(Math.min(n, done + 2000)); if (done < n) setTimeout(go); };
-    return go;
+    const n = index.status.length, starts = new Int32Array(n + 1), changed = new Set();
+    const line = (id) => (G.review.hides(id) ? "" : G.searched(index, id));
+    let lines = [], whole = null;
+    const fill = (end) => { while (lines.length < end) lines.push(line(lines.length)); };
+    const join = () => {
+      if (whole === null) fill(n);
+      else lines = Array.from(starts.subarray(1), (end, id) => (changed.has(id) ? line(id) : whole.slice(starts[id], end - 1)));
+      for (let id = 0; id < n; id++) starts[id + 1] = starts[id] + lines[id].length + 1;
+      whole = lines.join("\n");
+      lines = [];
+      changed.clear();
+    };
+    index.search = {
+      /** By latent, 1 where it has the word, which holds no blanks. */
+      having: (word) => {
+        if (whole === null || changed.size) join();
+        const found = new Uint8Array(n);
+        for (let at = whole.indexOf(word), id = 0; at >= 0; at = whole.indexOf(word, starts[id + 1])) {
+          while (starts[id + 1] <= at) id += 1;
+          found[id] = 1;
+        }
+        return found;
+      },
+      /** What the latent is searched by is another now. */
+      renew: (id) => { if (whole !== null) changed.add(id); else if (id < lines.length) lines[id] = line(id); },
+    };
+    const go = () => { fill(Math.min(n, lines.length + 2000)); if (lines.length < n) setTimeout(go); else join(); };
+    return () => { if (whole === null) go(); };
   }
 
   /** A column that most visits have no need of. */

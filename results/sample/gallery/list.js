@@ -70,13 +70,16 @@
     const tests = G.tests(index, state);
     const ids = ordered(index, state);
     if (!words.length && !tests.length) return ids;
-    const numbers = words.map((word) => (/^#?\d+$/.test(word) ? Number(word.replace("#", "")) : null));
     const meant = new Set(G.meant(index, state.q));
-    const lower = words.length ? index.lower : null;
+    const having = words.map((word) => {
+      const found = index.search.having(word);
+      if (/^#?\d+$/.test(word)) found[Number(word.replace("#", ""))] = 1;
+      return found;
+    });
     const found = ids.filter((i) => {
       for (const fits of tests) if (!fits(i)) return false;
       if (meant.has(i)) return true;
-      for (let at = 0; at < words.length; at++) if (numbers[at] !== i && !lower[i].includes(words[at])) return false;
+      for (const has of having) if (!has[i]) return false;
       return true;
     });
     if (!meant.size || state.sort !== "score") return found;

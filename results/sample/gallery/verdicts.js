@@ -291,7 +291,7 @@
     const hidden = R.hides(id);
     for (const [name, column] of Object.entries(own)) index[name][id] = hidden ? null : column[id];
     if (!hidden && R.label(id)) index.label[id] = R.label(id);
-    index.lower[id] = hidden ? "" : G.searched(index, id);
+    index.search.renew(id);
   }
 
   function remembered(storage, name) {
