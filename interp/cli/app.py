@@ -216,7 +216,13 @@ def _subject(
     """What is collected from: the store; of images, the run keeps their list in store/."""
     if not domains:
         live.require_unused()
-        yield store
+        if (
+            store is None or not (store / "store.json").exists()
+        ):  # written latents, or another lab's
+            yield store
+            return
+        with open_embeddings(store, [], live, folders, device) as opened:
+            yield opened
         return
     from interp.run.run import Run
     from sae.interchange.load import load

@@ -35,6 +35,7 @@ def edit(
     """
     from contextlib import closing
 
+    from sae.clip.live_store import with_embeddings
     from sae.core.lock import LOCK, hold
     from sae.core.output import require_own
     from sae.core.progress import bar
@@ -49,7 +50,8 @@ def edit(
     sae = load(model)
     edits = parse_edits(settings.latent or [], sae.n_latents)
     require_own(out, "edit", (out / REPORT).exists())
-    opened = EmbeddingStore.open(settings.store) if settings.store else None
+    store = settings.store
+    opened = with_embeddings(EmbeddingStore.open(store), device) if store else None
     setting = make_setting(sae, opened, settings, device)
     place = parse_where(settings.where, setting.tokens, setting.grid())
     if any(one.of_max for one in edits):

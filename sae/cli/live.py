@@ -157,13 +157,16 @@ def open_embeddings(
     What `live` leaves open is as the SAE was trained. The list of images goes to `keep_at`, for
     commands that show them later, or is thrown away at the end.
     """
+    from sae.clip.live_store import with_embeddings
     from sae.data.store import EmbeddingStore
 
     if not domains:
         live.require_unused()
         if store is None:
             raise UserError("name a store, or images in its place: --domain photo=DIR")
-        yield EmbeddingStore.open(store)
+        opened = with_embeddings(EmbeddingStore.open(store), device)
+        yield opened
+        opened.report()
         return
     from sae.data.roots import remember
 

@@ -43,6 +43,7 @@ def probe(
     """
     from contextlib import closing
 
+    from sae.clip.live_store import with_embeddings
     from sae.clip.store_images import load_clip_of
     from sae.core.lock import LOCK, hold
     from sae.core.output import require_own
@@ -57,7 +58,7 @@ def probe(
     tried = _penalties(cs)
     require_own(out, "probe", any((out / name).exists() for name in (INFO, WEIGHTS)))
     confirm(store, images or [], follow_links)
-    opened = EmbeddingStore.open(store)
+    opened = with_embeddings(EmbeddingStore.open(store), device)
     with closing(hold(out / LOCK)):
         with bar("read images") as progress:
             found = fit_probe(opened, load_clip_of(opened, device), holdout, tried, progress)

@@ -46,6 +46,7 @@ def segment(
     """
     from contextlib import closing
 
+    from sae.clip.live_store import with_embeddings
     from sae.clip.store_images import load_clip_of
     from sae.core.lock import LOCK, hold
     from sae.core.progress import bar
@@ -59,7 +60,7 @@ def segment(
 
     report.require_report(out)
     confirm(store, images or [], follow_links)
-    opened, sae = EmbeddingStore.open(store), load(model)
+    opened, sae = with_embeddings(EmbeddingStore.open(store), device), load(model)
     require_patches(sae, opened)
     clip = load_clip_of(opened, device)
     found_masks = Masks(masks, opened, clip.view, clip.image_size)

@@ -56,16 +56,18 @@ def classes(
     The classes are those of the store's folders. In the folder of a run, as RUN/classes, they are
     a filter of its gallery, which `interp cards` writes.
     """
+    from sae.clip.live_store import with_embeddings
     from sae.clip.model import resolve_device
     from sae.data.classes.latents import read_table
     from sae.data.store import EmbeddingStore
     from sae.interchange.load import load
     from sae.steering.classes import find_class_latents
 
-    opened, sae = EmbeddingStore.open(store), load(model)
+    opened, sae = with_embeddings(EmbeddingStore.open(store), device), load(model)
     with bar("classes") as progress:
         sae = sae.to(resolve_device(device))
         info = find_class_latents(sae, opened, out, how, labels, progress)
+    opened.report()
     _report_classes(info, read_table(out, info))
     figures = {"n_classes": len(info.names), "n_left_out": info.n_left_out}
     console.write_figures(json, figures | {"n_images": sum(info.n_images)})
@@ -114,6 +116,7 @@ def classify(
     Writes metrics.csv (recall of the class and of the others, with intervals), metrics_wide.csv (as
     PatchSAE has it) and recall.png.
     """
+    from sae.clip.live_store import with_embeddings
     from sae.clip.store_images import load_clip_of
     from sae.data.classes.latents import read_class_latents
     from sae.data.roots import confirm
@@ -125,7 +128,7 @@ def classify(
     from sae.steering.report import require_steered, summarise, write_steered
 
     confirm(store, images or [], follow_links)
-    opened, sae = EmbeddingStore.open(store), load(model)
+    opened, sae = with_embeddings(EmbeddingStore.open(store), device), load(model)
     require_match(sae.config, opened.info)
     target = out or classes_from.parent / f"{classes_from.name}-steered"
     require_steered(target)

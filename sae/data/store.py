@@ -109,6 +109,9 @@ class EmbeddingStore:
         """Those of `rows` whose embeddings can be had: here all."""
         return rows
 
+    def report(self) -> None:
+        """Tell of images that could not be read, where embeddings are computed when asked for."""
+
     @property
     def domains(self) -> list[str]:
         """In the order in which they were given."""
@@ -204,8 +207,8 @@ class EmbeddingStore:
         """
         if self.info.on_the_fly:
             raise UserError(
-                f"{self.path} is a list of images, without their embeddings: name the images as "
-                "--domain NAME=DIR in place of a store, or `sae embed` them"
+                f"{self.path} is a list of images, without their embeddings; `sae embed` makes a "
+                "store of them"
             )
         if len(numbers) and (numbers[0] < 0 or numbers[-1] >= starts[-1]):
             raise IndexError(

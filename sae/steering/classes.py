@@ -99,7 +99,7 @@ def count_by_class(
     sums = torch.zeros_like(n_tokens)
     device = model.W_enc.device
     at_once = max(1, min(256, _MAX_CELLS // (model.n_latents * store.info.tokens_per_image)))
-    n_done = 0
+    n_done, is_seen = 0, np.zeros(len(numbers), np.bool_)
     for batch in store.batches(at_once, rows):
         with torch.inference_mode():
             codes = model.encode(batch.x.to(device).flatten(0, 1).float())
@@ -108,9 +108,12 @@ def count_by_class(
         n_tokens.index_add_(0, classes, above.cpu().double())
         sums.index_add_(0, classes, pooled.cpu().double())
         n_done += len(batch.rows)
+        is_seen[batch.rows] = True
         if progress is not None:
             progress(n_done, len(rows))
-    n_images = np.bincount(numbers[rows], minlength=len(names))
+    n_images = np.bincount(numbers[is_seen], minlength=len(names))
+    if not n_images.all():
+        raise UserError(f"no image of class {names[n_images.argmin()]!r} can be read")
     n_pooled = n_images * (store.info.tokens_per_image if how.pool == "mean" else 1)
     means = sums.numpy() / n_pooled[:, None]
     # As float32 keeps them: what is read back ranks alike.

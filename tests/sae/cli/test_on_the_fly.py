@@ -63,7 +63,7 @@ def test_eval_and_collect_find_what_they_find_with_a_store(
     pd.testing.assert_frame_equal(theirs.store.images, ours.store.images)
 
 
-def test_a_run_on_the_fly_is_compared_and_has_controls(
+def test_a_list_of_images_serves_where_a_store_does(
     kept: Path, domains: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, flags = kept / "sae", ("--workers", 0, "--device", "cpu")
@@ -82,6 +82,11 @@ def test_a_run_on_the_fly_is_compared_and_has_controls(
     assert np.allclose(ours["difference"], theirs["difference"], atol=0.01)
     assert interp("compare", kept_run, made) == OK
     assert pd.read_csv(kept_run / "compare/compare.csv")["change"].isna().all()
+    assert sae("classes", model, made / "store", "--out", tmp_path / "of_list") == OK
+    assert sae("classes", model, kept / "store", "--out", tmp_path / "of_store") == OK
+    counts = [np.load(tmp_path / at / "cls_sae_cnt.npy") for at in ("of_list", "of_store")]
+    assert np.abs(counts[0] - counts[1]).max() <= 2
+    assert interp("collect", model, made / "store", "--run", tmp_path / "again") == OK
     inner = make_control(Run(made), "untrained", "cpu")
     assert inner.evidence.info.n_images == EvidenceReader(kept_run).info.n_images
     images_read = EmbeddingStore.open(made / "store")
