@@ -68,7 +68,7 @@ def test_foreign_images_are_told_when_naming_and_when_judging(
     foreign: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for command in ("explain", "score"):
-        assert interp(command, "--run", foreign, *LOCAL) == OK
+        assert interp(command, "--run", foreign, *LOCAL, "--limit", 2) == OK
         said = capsys.readouterr()
         assert "interp: the tiny CLIP has seen the built-in drawn world alone" in said.err
         assert "--clip ViT-B-32/openai --vocabulary general" in said.err
@@ -80,7 +80,7 @@ def test_the_worlds_own_images_are_not(walk: Walk, capsys: pytest.CaptureFixture
     assert is_world(walk.world / "sketch")
     assert is_world(Run(run).store / ".." / "world" / "photo")
     for command in ("explain", "score"):
-        assert interp(command, "--run", run, *LOCAL) == OK
+        assert interp(command, "--run", run, *LOCAL, "--limit", 2) == OK
     assert "tiny CLIP" not in capsys.readouterr().err
 
 
