@@ -132,11 +132,10 @@ def classify(
     require_match(sae.config, opened.info)
     target = out or classes_from.parent / f"{classes_from.name}-steered"
     require_steered(target)
-    identity, labels = sae_identity(sae), opened.images["label"]
-    latents = read_class_latents(classes_from, sae.n_latents, identity, labels)
-    clip, ks = load_clip_of(opened, device), whole_numbers("--k", k)
+    ks, labels = whole_numbers("--k", k), opened.images["label"]
+    latents = read_class_latents(classes_from, sae.n_latents, sae_identity(sae), labels)
     with bar("steer") as progress:
-        asked = (sae, opened, clip, latents, how, ks, only or (), progress)
+        asked = (sae, opened, load_clip_of(opened, device), latents, how, ks, only or (), progress)
         means = summarise(write_steered(target, partial(steer_classes, *asked), how, sae, opened))
     _report_recalls(means)
     console.write_figures(json, _flat(means))
