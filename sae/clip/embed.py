@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sae.clip.image_loader import (
-    ImageLoader,
-    Loaded,
-    Outcome,
-    Refused,
-    default_workers,
-)
+from sae.clip.image_loader import ImageLoader, Loaded, Outcome, Refused, default_workers
 from sae.clip.model import Clip
 from sae.clip.vectors import embed_batch, vectors_of
 from sae.core.distributed import Ranks
 from sae.core.errors import FAILURES, UserError
-from sae.core.files import sha256_hex
+from sae.core.files import read_config, sha256_hex
 from sae.core.lock import LOCK
 from sae.core.progress import Progress
 from sae.data.images import MAX_PIXELS
@@ -40,6 +34,8 @@ from sae.data.store_writer import (
 MAX_SKIPPED = 0.01
 """Share of unreadable images above which a person should look first. Duplicates do not count."""
 SHARD_BYTES = 256 * 2**20
+MOST_OF_A_SHARD, LEAST_OF_A_SHARD, SHARDS = 4096, 256, 8
+"""Candidates of a shard: of a short list so few that there are 8, which processes can share."""
 LISTED = 1 << 16
 """Candidates of a part of a list of images."""
 
@@ -76,7 +72,7 @@ def embed(
     dtype: str = "float16",
     batch_size: int = 128,
     workers: int | None = None,
-    shard_images: int = 4096,
+    shard_images: int | None = None,
     allow_skipped: bool = False,
     follow_links: bool = False,
     max_pixels: int = MAX_PIXELS,
@@ -89,8 +85,9 @@ def embed(
 
     All of them come of one pass over the images and the network. `workers` is the number of
     decoding processes: None for one a core (8 at most), 0 to decode in this one. A shard covers
-    `shard_images` candidates, fewer where that of any store would pass 256 MB. Of equal contents
-    one is kept. Raises `UserError` with exit code 4 when more than 1% of the files cannot be
+    `shard_images` candidates, fewer where that of any store would pass 256 MB; None: as many as a
+    store that was begun has, else 4,096, or an eighth of a short list. Of equal contents one is
+    kept. Raises `UserError` with exit code 4 when more than 1% of the files cannot be
     read, unless `allow_skipped`; all work is kept, so a second call with it is quick.
     `follow_links`: those who look at the images later may follow links out of the roots. Without
     `keep` the stores are lists of images: what is no image by its header is left out, and no
@@ -98,7 +95,7 @@ def embed(
     the store's lists: the same bytes as one process makes, and any number of them goes on. `meter`
     is told how fast it went.
     """
-    ranks = ranks or Ranks()
+    ranks, shard_images = ranks or Ranks(), shard_images or choose_shards(len(files), stores)
     plans = plan_stores(files, roots, stores, clip, dtype, shard_images, max_pixels)
     if not keep:
         plans = {
@@ -154,6 +151,15 @@ def plan_stores(
     most = SHARD_BYTES // max(plan.image_bytes for plan in plans.values())
     least = max(1, min(shard_images, most))
     return {out: replace(plan, shard_images=least) for out, plan in plans.items()}
+
+
+def choose_shards(n_files: int, stores: Iterable[Path]) -> int:
+    """Candidates of a shard where nobody has said it."""
+    for out in stores:
+        if (out / "plan.json").exists():
+            return read_config(out / "plan.json", Plan).shard_images
+    eighth = n_files // SHARDS // LEAST_OF_A_SHARD * LEAST_OF_A_SHARD
+    return min(max(LEAST_OF_A_SHARD, eighth), MOST_OF_A_SHARD)
 
 
 def _begin(plans: Mapping[Path, Plan], ranks: Ranks) -> list[StoreWriter]:

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from sae.clip import embed as room
-from sae.clip.embed import Meter
+from sae.clip.embed import Meter, choose_shards
 from sae.clip.model import Clip
 from tests.support.commands import sae
 from tests.support.sae.embedded import Images, run
@@ -53,6 +53,31 @@ def test_the_model_is_busy_while_it_computes_and_not_while_images_are_read(
 
 def test_two_ranks_have_twice_the_time_of_one() -> None:
     assert Meter(n_images=10, seconds=4, model_seconds=6, n_ranks=2).busy == 0.75
+
+
+@pytest.mark.parametrize(
+    ("n_files", "of_a_shard"),
+    [
+        (0, 256),
+        (1000, 256),
+        (4000, 256),
+        (4096, 512),
+        (32_767, 3840),
+        (32_768, 4096),
+        (10**9, 4096),
+    ],
+)
+def test_a_short_list_has_shards_for_several_processes(n_files: int, of_a_shard: int) -> None:
+    assert choose_shards(n_files, [Path("nowhere")]) == of_a_shard
+
+
+def test_a_store_goes_on_with_the_shards_that_it_was_begun_with(
+    images: Images, clip: Clip, tmp_path: Path
+) -> None:
+    begun = run(images, tmp_path / "store", clip, shard_images=5)
+    assert run(images, tmp_path / "store", clip, shard_images=None) == begun
+    (tmp_path / "store" / "store.json").unlink()
+    assert run(images, tmp_path / "store", clip, shard_images=None).shard_rows == begun.shard_rows
 
 
 def test_embed_prints_and_writes_how_fast_it_was(
