@@ -73,7 +73,7 @@ def test_a_list_without_its_clip_holds_no_embeddings(
 ) -> None:
     store = listed(images, tmp_path / "list", clip)
     assert store.info.on_the_fly
-    with pytest.raises(UserError, match=r"is a list of images, .* --domain NAME=DIR"):
+    with pytest.raises(UserError, match=r"is a list of images, .* `sae embed` makes a store"):
         store.read(np.array([0]))
     with pytest.raises(UserError, match="on_the_fly True, and now False"):
         run(images, tmp_path / "list", clip, "1", "patch", dtype="float32", shard_images=1 << 16)
