@@ -114,7 +114,7 @@ def test_a_block_of_patches_is_edited_in_the_network_and_unreadable_images_are_l
     domain = ("--domain", f"photo={tmp_path / 'photo'}")
     where = ("--out", tmp_path / "store", "--workers", 0, "--layer", 1, "--tokens", "all")
     assert sae("embed", *domain, "--clip", clip, *where) == OK
-    small = ("--n-latents", 24, "--k", 1, "--epochs", 2, "--out", tmp_path / "sae")
+    small = ("--n-latents", 10, "--k", 1, "--epochs", 2, "--out", tmp_path / "sae")
     assert sae("train", tmp_path / "store", *small) == OK
     run = tmp_path / "run"
     collect = ("--run", run, "--dense-above", 1)
