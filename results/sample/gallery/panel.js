@@ -14,16 +14,25 @@
   let current = null; // the card that is shown, as it came
   let drawn = {}; // its bar, and what brings that up to date
   let arrived = null; // the latent that `next` has led to: its guess can be typed at once
-  let early = null; // a verdict that was pressed before its card was there
+  let early = null; // what was pressed before its card was there: a verdict, or the letters of a guess
 
   /** Lay the bar under a card; none where there is nothing to say of it. */
   R.show = (card) => {
     current = R.kept() === "nowhere" || !card?.label_hash || card.stats.status === "dead" ? null : card;
     draw();
-    if (current && arrived === current.id && R.hides(arrived)) box().querySelector(".better").focus({ preventScroll: true });
-    if (early && early.goal === current?.id) say(early.word);
+    const { word, guess = "", isDone } = current && early?.goal === current.id ? early : {};
+    const isNext = current && arrived === current.id && R.hides(arrived);
     arrived = early = null;
+    if (isNext) type(guess, isDone);
+    if (word) say(word);
   };
+
+  function type(guess, isDone) {
+    const input = box().querySelector(".better");
+    input.value = guess;
+    input.focus({ preventScroll: true });
+    if (isDone) input.form.requestSubmit();
+  }
 
   const box = () => document.getElementById("review-bar");
 
@@ -162,6 +171,7 @@
   R.onKey = ({ key }) => {
     const word = R.WORDS[Number(key) - 1], goal = R.page.goal();
     if (goal !== null && document.body.dataset.shown !== String(goal)) { // what is meant is the card to come
+      if (arrived === goal && R.hides(goal)) return guessEarly(goal, key);
       if (word) early = { goal, word };
       return Boolean(word) || "nubem".includes(key);
     }
@@ -174,6 +184,16 @@
     else return false;
     return true;
   };
+
+  /** The letters of a guess wait for its card. Whether the key was one of them. */
+  function guessEarly(goal, key) {
+    const { guess = "", isDone = false } = early?.goal === goal ? early : {};
+    if (key === "Enter") early = { goal, guess, isDone: true };
+    else if (key === "Backspace") early = { goal, guess: guess.slice(0, -1), isDone };
+    else if ([...key].length === 1) early = { goal, guess: (guess + key).slice(0, 200), isDone };
+    else return false;
+    return true;
+  }
 
   function openNote() {
     box().querySelector(".note-box").open = true;
