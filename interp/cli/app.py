@@ -216,9 +216,8 @@ def _subject(
     """What is collected from: the store; of images, the run keeps their list in store/."""
     if not domains:
         live.require_unused()
-        if (
-            store is None or not (store / "store.json").exists()
-        ):  # written latents, or another lab's
+        # Written latents, and another lab's embeddings, are opened behind.
+        if store is None or not (store / "store.json").exists():
             yield store
             return
         with open_embeddings(store, [], live, folders, device) as opened:
