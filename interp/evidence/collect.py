@@ -59,7 +59,7 @@ from interp.evidence.stream.negatives import (
 )
 from interp.evidence.stream.together import gather_survey, look_together, share_sides
 from interp.evidence.stream.top_k import Ints, concatenate
-from interp.evidence.tables import example_table, latent_table, write_table
+from interp.evidence.tables import latent_table, write_examples, write_table
 from interp.records.types import KINDS, Kind, Status
 from sae.core.distributed import Ranks
 from sae.core.errors import Notice, UserError
@@ -143,6 +143,7 @@ def _survey(
     grouped, grouping = found[0] if found else (None, Grouping())
     of_images = ImageIndex.of(store.images, tuple(store.domains), grouped, config.sides)
     index = share_sides(of_images, ranks)
+    store.forget_images()
 
     def make() -> Survey:
         return Survey(index, encoded.model.n_latents, *config.sizes)
@@ -174,7 +175,7 @@ def _write(
     write_table(folder / LATENTS, latents)
     (folder / BY_DOMAIN).unlink(missing_ok=True)
     for name, some in {EXAMPLES: picks, **by_domain}.items():
-        write_table(folder / name, example_table(some, look.heat, look.peaks, store.images, index))
+        write_examples(folder / name, some, look.heat, look.peaks, store, index)
     info = CollectInfo(
         **settings,
         version=package_version(),

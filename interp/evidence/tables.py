@@ -17,7 +17,10 @@ from interp.evidence.stream.first_pass import ImageIndex
 from interp.evidence.stream.top_k import Ints, Kept
 from interp.records.types import KINDS, N_BINS, Status
 from sae.core.files import replacing
+from sae.data.store import EmbeddingStore
 
+AT_ONCE = 1 << 18
+"""Examples that are in memory as a table at a time."""
 _N_TOP_CLASSES = 5
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 
@@ -96,13 +99,32 @@ def latent_table(
     return pa.table(columns, schema=latent_schema(index.domain_names))
 
 
-def example_table(
-    picks: Picks, maps: NDArray[np.uint8], peaks: Ints, images: pd.DataFrame, index: ImageIndex
+def write_examples(
+    path: Path,
+    picks: Picks,
+    maps: NDArray[np.uint8],
+    peaks: Ints,
+    store: EmbeddingStore,
+    index: ImageIndex,
+) -> None:
+    """Write one row per example, in the order of `picks`, some at a time; complete or not at all.
+
+    `maps` (n, patches) are the heat maps, `peaks` (n,) their most active patches.
+    """
+    with (
+        replacing(path) as part,
+        pq.ParquetWriter(part, EXAMPLE_SCHEMA, compression="zstd") as file,
+    ):
+        for start in range(0, max(1, len(picks.rows)), AT_ONCE):
+            some = picks.take(slice(start, start + AT_ONCE))
+            file.write_table(_example_table(some, maps, peaks, store, index))
+
+
+def _example_table(
+    picks: Picks, maps: NDArray[np.uint8], peaks: Ints, store: EmbeddingStore, index: ImageIndex
 ) -> pa.Table:
-    """One row per example, in the order of `picks`; `maps` (n, patches) are the heat maps, `peaks`
-    (n,) their most active patches."""
     rows, where = np.unique(picks.rows, return_inverse=True)
-    shown = images.loc[rows]
+    shown = store.take_images(rows)
     columns = {
         "latent": picks.latents.astype(np.int32),
         "side": pa.DictionaryArray.from_arrays(

@@ -31,7 +31,7 @@ from sae.data.formats.find import find_layout, split_choice
 from sae.data.formats.layout import Choice, Layout
 from sae.data.roots import follows_links, locate, name_images, require_inside
 from sae.data.store_format import ImageRow, StoreInfo, torch_dtype
-from sae.data.table import IMAGE_COLUMNS, read_frame
+from sae.data.table import IMAGE_COLUMNS, read_frame, read_frames
 from sae.data.view import View, find_view
 from sae.untrusted.damage import errors_in_one_line
 from sae.untrusted.finite import has_finite_sum
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+REMEDY = "delete the store and run `sae embed` again"
 MAX_HELD = 256 << 20
 """Bytes of foreign files that stay in memory; the last one stays in any case."""
 MAX_OPEN = 256
@@ -93,17 +94,53 @@ class EmbeddingStore:
         """
         import pandas as pd
 
-        if self.layout.form != ours.NAME and not self.info.shards:
+        if not self._has_list:
             return pd.DataFrame(foreign.image_rows(self.layout), columns=list(ImageRow._fields))
-        remedy = "delete the store and run `sae embed` again"
-        frame = read_frame(self.path / "images.parquet", IMAGE_COLUMNS, remedy, {"group": ""})
-        if len(frame) != self.info.n_images:
-            raise UserError(
-                f"{self.path / 'images.parquet'} has {len(frame)} lines, but store.json says "
-                f"{self.info.n_images}; delete the store and run `sae embed` again"
-            )
-        require_inside(frame["path"], self.path / "images.parquet")
+        frame = read_frame(self._list, IMAGE_COLUMNS, REMEDY, {"group": ""})
+        self._require_all(len(frame))
+        require_inside(frame["path"], self._list)
         return frame if frame["group"].any() else frame.drop(columns="group")
+
+    def take_images(self, rows: NDArray[np.int64]) -> pd.DataFrame:
+        """The lines of the ascending `rows` in `images`; where these are not in memory, they are
+        read part by part and not kept.
+        """
+        import pandas as pd
+
+        if "images" in vars(self) or not self._has_list:
+            return self.images.loc[rows]
+        found, start = list[pd.DataFrame](), 0
+        for part in read_frames(self._list, IMAGE_COLUMNS, REMEDY, {"group": ""}):
+            here = rows[slice(*np.searchsorted(rows, [start, start + len(part)]))]
+            found.append(part.iloc[here - start].set_axis(here))
+            start += len(part)
+        self._require_all(start)
+        frame = pd.concat(found) if found else self.images
+        require_inside(frame["path"], self._list)
+        return frame
+
+    def forget_images(self) -> None:
+        """Free the memory of the list of images; it is read again when it is asked for."""
+        import pyarrow as pa
+
+        for name in ("images", "_places"):
+            vars(self).pop(name, None)
+        pa.default_memory_pool().release_unused()  # which keeps what it has, for itself alone
+
+    @property
+    def _list(self) -> Path:
+        return self.path / "images.parquet"
+
+    @property
+    def _has_list(self) -> bool:
+        return self.layout.form == ours.NAME or bool(self.info.shards)
+
+    def _require_all(self, n_lines: int) -> None:
+        if n_lines != self.info.n_images:
+            raise UserError(
+                f"{self._list} has {n_lines} lines, but store.json says {self.info.n_images}; "
+                f"{REMEDY}"
+            )
 
     def readable(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Those of `rows` whose embeddings can be had: here all."""

@@ -24,6 +24,8 @@ IMAGE_COLUMNS: Mapping[str, Kind] = {
     **dict.fromkeys(("width", "height"), "whole"),
 }
 """Of images.parquet, and of the lists beside an unfinished store's shards."""
+PART_ROWS = 1 << 16
+"""Rows that `read_frames` has in memory at a time."""
 
 
 def read_table(
@@ -40,13 +42,22 @@ def read_table(
     """
     with _damage_of(path, remedy), pq.ParquetFile(path) as file:
         _require_columns(file.schema_arrow, columns, added)
-        table = file.read().unify_dictionaries().combine_chunks()
-        table.validate(full=True)
-        for name in sorted({*added} & {*columns} - {*table.column_names}):
-            table = table.append_column(name, pa.array([added[name]]).take([0] * len(table)))
-        for name in columns:
-            if name not in may_be_null and table[name].null_count:
-                raise ValueError(f"the column {name} has empty cells")
+        return _checked(file.read().unify_dictionaries(), columns, may_be_null, added)
+
+
+def _checked(
+    table: pa.Table,
+    columns: Iterable[str],
+    may_be_null: tuple[str, ...],
+    added: Mapping[str, Any],
+) -> pa.Table:
+    table = table.combine_chunks()
+    table.validate(full=True)
+    for name in sorted({*added} & {*columns} - {*table.column_names}):
+        table = table.append_column(name, pa.array([added[name]]).take([0] * len(table)))
+    for name in columns:
+        if name not in may_be_null and table[name].null_count:
+            raise ValueError(f"the column {name} has empty cells")
     return table
 
 
@@ -57,9 +68,25 @@ def read_frame(
     columns = {**columns, **dict.fromkeys(optional, "text")}
     table = read_table(path, columns, remedy, tuple(optional), optional)
     with _damage_of(path, remedy):
-        frame: pd.DataFrame = table.select(list(columns)).to_pandas()
-        for name, value in optional.items():
-            frame[name] = frame[name].astype(object).fillna(value)
+        return _to_frame(table.select(list(columns)), optional)
+
+
+def read_frames(
+    path: Path, columns: Mapping[str, Kind], remedy: str, optional: Mapping[str, str] = _NONE
+) -> Iterator[pd.DataFrame]:
+    """The same, some rows after the others: memory holds a part."""
+    columns = {**columns, **dict.fromkeys(optional, "text")}
+    with _damage_of(path, remedy), pq.ParquetFile(path, pre_buffer=False) as file:
+        _require_columns(file.schema_arrow, columns, optional)
+        for batch in file.iter_batches(PART_ROWS):
+            part = _checked(pa.Table.from_batches([batch]), columns, tuple(optional), optional)
+            yield _to_frame(part.select(list(columns)), optional)
+
+
+def _to_frame(table: pa.Table, optional: Mapping[str, str]) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas()
+    for name, value in optional.items():
+        frame[name] = frame[name].astype(object).fillna(value)
     return frame
 
 

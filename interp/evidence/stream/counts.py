@@ -12,6 +12,8 @@ from interp.evidence.stream.top_k import Acts, Ints
 from interp.records.types import N_BINS
 
 _FINE_BINS = 512
+_BLOCK = 1024
+"""Latents whose bins are worked out at a time."""
 MAX_CLASS_CELLS = 50_000_000
 """Latents times classes counted exactly (200 MB); beyond that classes come from a sample."""
 
@@ -144,11 +146,15 @@ class Histogram:
 
     def rebin(self, maxima: Acts) -> Ints:
         """(n_latents, 32) counts over [0, maximum]; each fine bin goes where its middle lies."""
-        middles = np.ldexp((np.arange(_FINE_BINS) + 0.5) / _FINE_BINS, self._exponents[:, None])
-        share = middles / np.maximum(maxima, np.finfo(np.float32).tiny)[:, None]
-        bins = (share * N_BINS).astype(np.int64).clip(max=N_BINS - 1)
         hist = np.zeros((len(maxima), N_BINS), np.int64)
-        np.add.at(hist, (np.arange(len(maxima))[:, None], bins), self._counts)
+        for start in range(0, len(maxima), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            exponents, highest = self._exponents[part, None], maxima[part, None]
+            middles = np.ldexp((np.arange(_FINE_BINS) + 0.5) / _FINE_BINS, exponents)
+            share = middles / np.maximum(highest, np.finfo(np.float32).tiny)
+            bins = (share * N_BINS).astype(np.int64).clip(max=N_BINS - 1)
+            latents = np.arange(start, start + len(bins))[:, None]
+            np.add.at(hist, (latents, bins), self._counts[part])
         return hist
 
     def _fold(self, before: NDArray[np.int32]) -> None:

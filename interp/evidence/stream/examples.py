@@ -9,7 +9,15 @@ from numpy.typing import NDArray
 
 from interp.evidence.stream.activations import Pairs
 from interp.evidence.stream.negatives import Chosen
-from interp.evidence.stream.top_k import Acts, Ints, Kept, Keys, act_keys, rank_within
+from interp.evidence.stream.top_k import (
+    Acts,
+    Ints,
+    Kept,
+    Keys,
+    act_keys,
+    places_in,
+    rank_within,
+)
 from interp.records.types import KINDS, Kind
 
 Narrow = NDArray[np.signedinteger[Any]]
@@ -58,8 +66,11 @@ class Picks(NamedTuple):
 
     def sorted(self) -> Picks:
         """By latent, side, kind and rank: the order on disk."""
-        order = np.lexsort((self.ranks, self.kinds, self.sides, self.latents))
-        return Picks(*(column[order] for column in self))  # type: ignore[arg-type]
+        return self.take(np.lexsort((self.ranks, self.kinds, self.sides, self.latents)))
+
+    def take(self, places: Ints | slice) -> Picks:
+        """The examples at these places."""
+        return Picks(*(column[places] for column in self))  # type: ignore[arg-type]
 
 
 def pick_top(top: Kept, n_sides: int, n_domains: int) -> Picks:
@@ -94,8 +105,8 @@ def pick_negatives(kind: Kind, chosen: Chosen) -> Picks:
 def contains(pairs: Pairs, known: Pairs) -> NDArray[np.bool_]:
     """Which of `pairs` are among `known`."""
     width = 1 + max(pairs.latents.max(initial=0), known.latents.max(initial=0))
-    wanted = pairs.rows * width + pairs.latents
-    return np.isin(wanted, known.rows * width + known.latents)
+    there = np.sort(known.rows * width + known.latents)
+    return places_in(there, pairs.rows * width + pairs.latents) >= 0
 
 
 def _rank(

@@ -6,6 +6,7 @@ Silent ones are drawn evenly, hard ones nearly fire it; weak ones stand in where
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise, starmap
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from interp.evidence.stream.activations import Active, Pairs
-from interp.evidence.stream.top_k import Acts, Ints, Kept, concatenate, rank_within, splitmix64
+from interp.evidence.stream.top_k import (
+    Acts,
+    Ints,
+    Kept,
+    concatenate,
+    places_in,
+    rank_within,
+    splitmix64,
+)
 from sae.core.shares import apportion
 
 _DEPTH = 8
@@ -101,16 +110,29 @@ def find_candidates(top: Kept, near: Ints, wanted: Ints) -> Candidates:
 
 def choose_hard(found: Candidates, silent: NDArray[np.bool_], wanted: Ints) -> Chosen:
     """The first silent candidates, each image once, up to the number `wanted` of each domain."""
-    fresh = np.zeros(len(silent), bool)
-    keys = found.latents * (found.rows.max(initial=0) + 1) + found.rows
+    _, n_sides, n_domains = wanted.shape
+    ends = np.searchsorted(
+        found.sides * n_domains + found.domains, np.arange(n_sides * n_domains + 1)
+    )
+    parts = [_first_silent(found, silent, part, wanted) for part in starmap(slice, pairwise(ends))]
+    *columns, places = map(np.concatenate, zip(*parts, strict=True))
+    return _mix(Candidates(*columns), places, wanted)
+
+
+def _first_silent(
+    found: Candidates, silent: NDArray[np.bool_], part: slice, wanted: Ints
+) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+    """Those of one side and domain, and the place of each among its latent's."""
+    of = Candidates(*(column[part] for column in found))
+    keys = of.latents * (of.rows.max(initial=0) + 1) + of.rows
+    fresh = np.zeros(len(keys), bool)
     fresh[np.unique(keys, return_index=True)[1]] = True
-    kept = Candidates(*(column[silent & fresh] for column in found))
-    order = np.lexsort((kept.domains, kept.sides, kept.latents))  # stable: still best first
-    kept = Candidates(*(column[order] for column in kept))
-    groups = (kept.latents * wanted.shape[1] + kept.sides) * wanted.shape[2] + kept.domains
-    places = rank_within(groups)
-    within = places < wanted[kept.latents, kept.sides, kept.domains]
-    return _mix(Candidates(*(column[within] for column in kept)), places[within], wanted)
+    kept = np.flatnonzero(silent[part] & fresh)
+    kept = kept[np.argsort(of.latents[kept], kind="stable")]  # still best first
+    places = rank_within(of.latents[kept])
+    within = places < wanted[of.latents[kept], of.sides[kept], of.domains[kept]]
+    latents, sides, domains, rows = (column[kept[within]] for column in of)
+    return latents, sides, domains, rows, places[within]
 
 
 def choose_silent(reservoir: Kept, taken: Pairs, wanted: Ints) -> Chosen:
@@ -186,8 +208,8 @@ def _blocks(
     Of each such pair its place in the block, its image's place in the pool and its own number.
     """
     order = np.argsort(pool)
-    at = np.searchsorted(pool, rows, sorter=order).clip(max=max(len(pool) - 1, 0))
-    ours = np.flatnonzero(pool[order[at]] == rows) if len(pool) else np.zeros(0, np.int64)
+    at = places_in(pool[order], rows)
+    ours = np.flatnonzero(at >= 0)
     ours = ours[np.argsort(owners[ours], kind="stable")]
     owner, place = owners[ours], order[at[ours]]
     for start in range(0, len(latents), _BLOCK):

@@ -15,6 +15,7 @@ Columns = TypeVar("Columns", bound=tuple[Any, ...])
 """A NamedTuple of arrays (n,): a table."""
 
 _MIN_PENDING = 1 << 16
+_AT_ONCE = 1 << 20
 _GOLDEN, _MIX_1, _MIX_2 = (
     np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 )
@@ -96,6 +97,16 @@ def rank_within(groups: Ints) -> Ints:
     starts = np.flatnonzero(np.diff(groups, prepend=groups[:1] - 1))
     sizes = np.diff(starts, append=len(groups))
     return np.arange(len(groups)) - np.repeat(starts, sizes)
+
+
+def places_in(known: Ints, wanted: Ints) -> Ints:
+    """Where each of `wanted` stands in the ascending `known`; -1 where it is not among them."""
+    places = np.full(len(wanted), -1, np.int64)
+    for start in range(0, len(wanted) if len(known) else 0, _AT_ONCE):
+        part = wanted[start : start + _AT_ONCE]
+        at = np.searchsorted(known, part).clip(max=len(known) - 1)
+        places[start : start + _AT_ONCE] = np.where(known[at] == part, at, -1)
+    return places
 
 
 def act_keys(acts: Acts, ties: Keys) -> Keys:

@@ -73,6 +73,15 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path, monkeypatch) -
     assert sizes[2] < 1.15 * sizes[1]
 
 
+def test_the_list_of_images_is_not_in_memory_while_images_are_encoded(store, tmp_path) -> None:
+    held = []
+    collect(
+        store, make_sae(), tmp_path, SMALL, progress=lambda *_: held.append("images" in vars(store))
+    )
+    assert held
+    assert not any(held)
+
+
 def test_a_finished_folder_is_left_alone(store, tmp_path) -> None:
     model, calls = make_sae(), []
     first = collect(store, model, tmp_path, SMALL, progress=lambda *seen: calls.append(seen))
@@ -104,7 +113,7 @@ def test_a_stopped_collect_is_unfinished_and_goes_on(store, tmp_path, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("interp.evidence.collect.example_table", stop)
+        patch.setattr("interp.evidence.collect.write_examples", stop)
         with pytest.raises(KeyboardInterrupt):
             collect(store, make_sae(), tmp_path, SMALL, overwrite=True)
     with pytest.raises(UserError, match="interp collect"):

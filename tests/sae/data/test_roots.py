@@ -3,6 +3,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -43,6 +44,8 @@ def with_root(store: EmbeddingStore, root: str) -> EmbeddingStore:
 def test_a_path_that_leaves_its_root_is_refused_by_name(store: EmbeddingStore, path: str) -> None:
     with pytest.raises(UserError, match=r"images.parquet: the path .* leaves its domain"):
         with_paths(store, path).image_path(0)
+    with pytest.raises(UserError, match=r"images.parquet: the path .* leaves its domain"):
+        with_paths(store, path).take_images(np.array([0]))
 
 
 def test_dots_within_a_name_are_no_way_out(store: EmbeddingStore) -> None:

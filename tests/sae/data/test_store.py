@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -178,6 +180,21 @@ def test_a_list_of_images_of_another_length_is_refused(store: EmbeddingStore) ->
     store.images.iloc[:-1].to_parquet(store.path / "images.parquet")
     with pytest.raises(UserError, match="has 699 lines"):
         _ = EmbeddingStore.open(store.path).images
+    with pytest.raises(UserError, match="has 699 lines"):
+        EmbeddingStore.open(store.path).take_images(np.array([0]))
+
+
+def test_lines_of_images_are_read_part_by_part_and_not_kept(store: EmbeddingStore) -> None:
+    rows = np.array([0, 63, 64, 127, 300, 699])
+    wanted = store.images.loc[rows]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sae.data.table.PART_ROWS", 64)
+        store.forget_images()
+        found = store.take_images(rows)
+    pd.testing.assert_frame_equal(found[list(wanted)], wanted)
+    assert "images" not in vars(store)
+    pd.testing.assert_frame_equal(store.images.loc[rows], wanted)
+    pd.testing.assert_frame_equal(store.take_images(rows), wanted)
 
 
 def test_identity_is_of_images_model_and_settings_but_not_of_place(tmp_path: Path) -> None:
@@ -344,6 +361,24 @@ def test_a_shard_is_mapped_and_not_loaded(tmp_path: Path) -> None:
     before = _anonymous_bytes()
     assert store.read(np.array([0, 40_000])).shape == (2, 1, 512)
     assert _anonymous_bytes() - before < n_bytes // 4
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells, others do not")
+def test_a_list_of_images_that_is_forgotten_takes_no_memory(tmp_path: Path) -> None:
+    n = 100_000
+    changes = {"n_files": n, "shard_images": n, "d": 1, "tokens_per_image": 1, "grid": []}
+    writer = StoreWriter(tmp_path / "store", plan(**changes))
+    rows = [ImageRow(f"{row:064x}", f"cat/{row}.png", "photo", "cat", 1, 1) for row in range(n)]
+    writer.write_shard(torch.zeros(n, 1, 1).half(), rows, [])
+    writer.finish()
+    del rows, writer
+    store = EmbeddingStore.open(tmp_path / "store")
+    pa.default_memory_pool().release_unused()
+    before = _anonymous_bytes()
+    assert len(store.images) == n
+    held = _anonymous_bytes() - before
+    store.forget_images()
+    assert _anonymous_bytes() - before < held // 2
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux tells, others do not")
