@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-to_text = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+to_text = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
 """JSON as data files have it, before `escape`."""
 
 
