@@ -5,10 +5,7 @@ It is the pixels that are encoded: the embeddings that the SAE was trained on ar
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import Protocol
 
 import torch
@@ -18,6 +15,7 @@ from torch import Tensor
 
 from interp.pictures.cache import EvidenceSource, read_images
 from interp.records.types import Evidence, Example
+from sae.core.distributed import forward_threads
 
 BATCH = 16
 """Always exactly so many images go through CLIP at once (short batches are filled up with zeros):
@@ -64,25 +62,28 @@ class ClipEncoder:
             if image_id not in self._rows:
                 fresh[image_id] = image
             if len(fresh) == BATCH:
-                self._add(fresh)
+                self.keep(self.embed(fresh))
                 fresh = {}
-        self._add(fresh)
+        self.keep(self.embed(fresh))
         return self.known(asked)
 
     def known(self, image_ids: Sequence[str]) -> Tensor:
         """(n, d) rows of images that were encoded before. Raises `KeyError` for another one."""
         return torch.stack([self._rows[image_id] for image_id in image_ids])
 
-    def _add(self, images: Mapping[str, Image.Image]) -> None:
-        if images:
-            self._rows |= zip(images, self._embed(list(images.values())), strict=True)
+    def keep(self, rows: Mapping[str, Tensor]) -> None:
+        """Know the rows that `embed` has made of these images."""
+        self._rows |= rows
 
-    def _embed(self, images: Sequence[Image.Image]) -> Tensor:
-        pixels = torch.stack([self.clip.preprocess(image) for image in images])
+    def embed(self, images: Mapping[str, Image.Image]) -> dict[str, Tensor]:
+        """The row of each image by its id, at most `BATCH` of them; none of them is kept."""
+        if not images:
+            return {}
+        pixels = torch.stack([self.clip.preprocess(image) for image in images.values()])
         filled = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, BATCH - len(images)))  # (BATCH, 3, s, s)
         with torch.inference_mode():
             features = self.clip.image_features(filled.to(self.clip.device))
-        return features[: len(images)].float().cpu()
+        return dict(zip(images, features[: len(images)].float().cpu(), strict=True))
 
 
 class CheckedSource(EvidenceSource, Protocol):
@@ -107,18 +108,22 @@ class SeenOnce:
         return self._source.of(latent)
 
     def look_at(self, examples: Iterable[Example]) -> None:
-        """Have the encoder know these images, decoded on all cores and encoded in full batches.
+        """Have the encoder know these images, in full batches on all cores.
 
         Without it they are decoded one by one, and short batches are filled up with zeros. Those
         that cannot be read are left out.
         """
         asked = {e.image_id: e for e in examples if e.image_id not in self._encoder}
-        fresh = iter(asked.values())
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            while some := list(islice(fresh, BATCH)):
-                read = pool.map(lambda example: read_images(self._source.image, [example]), some)
-                shown = (pair for images in read for pair in images.items())
-                self._encoder.encode((example.image_id, image) for example, image in shown)
+        fresh = list(asked.values())
+        batches = [fresh[start : start + BATCH] for start in range(0, len(fresh), BATCH)]
+        if batches:
+            with forward_threads(self._encoder.clip.device, len(batches)) as pool:
+                for images in pool.map(self._read_and_encode, batches):
+                    self._encoder.keep(images)
+
+    def _read_and_encode(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        shown = read_images(self._source.image, examples)
+        return self._encoder.embed({e.image_id: image for e, image in shown.items()})
 
     def image(self, example: Example) -> Image.Image:
         """The example's picture. Raises what the source raises."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sae.clip.image_loader import ImageLoader, Loaded, Outcome, Refused, default_workers
 from sae.clip.model import Clip
-from sae.clip.vectors import embed_batch, vectors_of
+from sae.clip.vectors import Map, embed_batch, forward_lanes, vectors_of
 from sae.core.distributed import Ranks
 from sae.core.errors import FAILURES, UserError
 from sae.core.files import read_config, sha256_hex
@@ -110,9 +110,10 @@ def embed(
             if keep:
                 require_room_for(left)
             n_workers = default_workers(len(files), ranks.n_here) if workers is None else workers
-            work = _Work(left, files, roots, clip, batch_size, n_workers)
             meter, begun = meter or Meter(), time.monotonic()
-            ranks.do_each(lambda: work.write_shards(ranks, progress, meter))
+            with forward_lanes(clip, [w.plan for w in left], batch_size) as lanes:
+                work = _Work(left, files, roots, clip, batch_size, n_workers, lanes)
+                ranks.do_each(lambda: work.write_shards(ranks, progress, meter))
             _add_up(meter, ranks, time.monotonic() - begun)
             ranks.do_first(lambda: _finish(left, allow_skipped))
         finished |= {writer.path: writer.read_finished() for writer in left}
@@ -241,9 +242,8 @@ class _Shard:
         twin = self._paths.get(outcome.image_id)
         if twin is not None:
             return DUPLICATE + twin
-        return (
-            None if _is_text(self._files[outcome.candidate].path) else "the name is not valid UTF-8"
-        )
+        is_text = _is_text(self._files[outcome.candidate].path)
+        return None if is_text else "the name is not valid UTF-8"
 
 
 def _room_for(plan: Plan) -> Tensor | None:
@@ -264,6 +264,7 @@ class _Work:
     clip: Clip
     batch_size: int
     workers: int
+    lanes: Map | None
 
     def write_shards(self, ranks: Ranks, progress: Progress | None, meter: Meter) -> None:
         """This process's part of those that are left; after a stop one store may have more."""
@@ -279,7 +280,7 @@ class _Work:
             fresh = shard.sort(outcomes)
             if fresh and preprocess is not None:
                 begun = time.monotonic()
-                shard.add(embed_batch(self.clip, plans, [image.pixels for image in fresh]))
+                shard.add(embed_batch(self.clip, plans, [i.pixels for i in fresh], self.lanes))
                 meter.model_seconds += time.monotonic() - begun
                 meter.n_images += len(fresh)
             n_done += ranks.n * len(outcomes)  # the others are about as far

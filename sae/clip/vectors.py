@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,17 @@ from torch import Tensor
 
 from sae.clip.config import SourceConfig
 from sae.clip.model import Clip
+from sae.core.distributed import forward_threads
 from sae.core.errors import UserError
 from sae.core.output import require_own
 from sae.data.store_format import Source, Vectors, torch_dtype
+
+PIECE = 16
+"""Images of a forward pass on a CPU."""
+Images = Sequence[NDArray[np.uint8]]
+"""Resized, (s, s, 3) each."""
+Embed = Callable[[Images], list[Tensor]]
+Map = Callable[[Embed, Iterable[Images]], Iterable[list[Tensor]]]
 
 
 def name_store(clip: Clip, config: SourceConfig) -> Source:
@@ -77,13 +87,38 @@ def vectors_of(clip: Clip, source: Source, dtype: str) -> Vectors:
     )
 
 
+@contextmanager
+def forward_lanes(clip: Clip, wanted: Sequence[Vectors], batch_size: int) -> Iterator[Map | None]:
+    """What `embed_batch` is to map pieces of a batch with, some at a time. The pieces are the same
+    for any number of threads, so their vectors are too.
+
+    None on an accelerator, which takes a batch as a whole.
+    """
+    layers = {vectors.layer for vectors in wanted}
+    if clip.device.type != "cpu":
+        yield None
+    elif "projected" in layers and len(layers) > 1:
+        yield map  # `Tower.resuming` changes the network while it runs
+    else:
+        with forward_threads(clip.device, batch_size // PIECE) as pool:
+            yield pool.map
+
+
 def embed_batch(
-    clip: Clip, wanted: Sequence[Vectors], images: Sequence[NDArray[np.uint8]]
+    clip: Clip, wanted: Sequence[Vectors], images: Images, lanes: Map | None = None
 ) -> list[Tensor]:
     """Resized images (s, s, 3) -> (b, t, d) on the CPU, in the stored type, for each of `wanted`.
 
-    Raises `UserError` for values that the type cannot hold.
+    With `lanes` piece by piece. Raises `UserError` for values that the type cannot hold.
     """
+    if lanes is None:
+        return _embed(clip, wanted, images)
+    pieces = (images[start : start + PIECE] for start in range(0, len(images), PIECE))
+    made = zip(*lanes(partial(_embed, clip, wanted), pieces), strict=True)
+    return [torch.cat(parts) for parts in made]
+
+
+def _embed(clip: Clip, wanted: Sequence[Vectors], images: Images) -> list[Tensor]:
     pixels = torch.from_numpy(np.stack(images))  # (b, s, s, 3)
     if clip.device.type == "cuda":
         pixels = pixels.pin_memory()

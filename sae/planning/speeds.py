@@ -18,7 +18,7 @@ from PIL import Image
 from sae.clip.image_loader import default_workers
 from sae.clip.model import Clip
 from sae.clip.names import RANDOM, open_clip_module, resolve_name
-from sae.clip.vectors import embed_batch
+from sae.clip.vectors import embed_batch, forward_lanes
 from sae.core.clip_name import FILE, split_adapter
 from sae.core.disk import free_bytes, nearest, require_room
 from sae.core.errors import UserError
@@ -232,11 +232,13 @@ def _picture() -> bytes:
 
 
 def _time_clip(clip: Clip, vectors: Vectors, pixels: np.ndarray, n: int, seconds: float) -> float:
-    def run() -> int:
-        embed_batch(clip, [vectors], [pixels] * n)
-        return n
+    with forward_lanes(clip, [vectors], n) as lanes:
 
-    return _rate(run, seconds)
+        def run() -> int:
+            embed_batch(clip, [vectors], [pixels] * n, lanes)
+            return n
+
+        return _rate(run, seconds)
 
 
 def _untrained(sizes: Sizes, device: torch.device) -> SAE:
