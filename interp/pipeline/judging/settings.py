@@ -49,7 +49,7 @@ class JudgingSettings:
             max=1.0,
             rich_help_panel=_CHECKS,
         ),
-    ] = 0.025
+    ] = 0.01
     foil_share: Annotated[
         float,
         typer.Option(
