@@ -4,8 +4,9 @@
 
 Drawn pictures of 32 pixels go through a CLIP (the built-in one by default), its patches at a block
 into a TopK SAE. Each command is a process of its own. Seconds are those of the processor (user +
-system), so that others on the machine do not count, and those of the clock; both of the images
-alone: a run on a few is taken off.
+system) and those of the clock; both of the images alone: a run on a few is taken off. The two
+commands take turns, `--repeats` times, and the quickest of each counts: what else a shared machine
+does makes all of it slower, the processor's seconds too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -62,22 +64,34 @@ def run(*words: object) -> Used:
 
 
 def measure(
-    folder: Path, n: int, source: Sequence[str], settings: Sequence[object]
+    folder: Path, n: int, source: Sequence[str], settings: Sequence[object], repeats: int
 ) -> dict[str, Used]:
-    """Both commands on n images, the training with these settings."""
+    """Both commands in turn on n images, the training with these settings: least time, highest
+    memory of each."""
     images = folder / f"images{n}"
     draw(images, n)
     named = ("--domain", f"photo={images}", *SOURCE, *source)
-    return {
-        "embed": run("embed", *named, "--out", folder / f"store{n}"),
-        "train": run("train", *named, *TRAIN, *settings, "--out", folder / f"sae{n}"),
-    }
+    more: dict[str, Sequence[object]] = {"embed": (), "train": (*TRAIN, *settings)}
+    used: dict[str, list[Used]] = {name: [] for name in more}
+    for repeat in range(repeats):
+        for name, words in more.items():
+            out = folder / f"{name}-{n}-{repeat}"
+            used[name].append(run(name, *named, *words, "--out", out))
+            shutil.rmtree(out)
+            print(n, name, *(f"{value:.1f}" for value in used[name][-1]), flush=True)
+    return {name: _best(of) for name, of in used.items()}
+
+
+def _best(of: Sequence[Used]) -> Used:
+    processor, clock, megabytes = zip(*of, strict=True)
+    return Used(min(processor), min(clock), max(megabytes))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[2000, 20000])
     parser.add_argument("--few", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--clip", default="tiny")
     parser.add_argument("--layer", default="1")
     parser.add_argument("--n-latents", type=int, default=64)
@@ -92,17 +106,20 @@ def main() -> None:
     settings += ("--batch-size", arguments.batch_size)
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        few = measure(Path(folder), arguments.few, source, settings)
+        few = measure(Path(folder), arguments.few, source, settings, arguments.repeats)
         for n in arguments.sizes:
-            used = measure(Path(folder), n, source, settings)
+            used = measure(Path(folder), n, source, settings, arguments.repeats)
             more = n - arguments.few
             for name, value in used.items():
                 for kind in ("processor", "clock"):
                     seconds = getattr(value, kind) - getattr(few[name], kind)
                     figures[f"{name} {n}: images a second of the {kind}"] = more / seconds
                 figures[f"{name} {n}: peak MB"] = value.megabytes
+            for kind in ("processor", "clock"):
+                embed, train = (figures[f"{w} {n}: images a second of the {kind}"] for w in used)
+                figures[f"{n}: train / embed, of the {kind}"] = train / embed
     for name, figure in figures.items():
-        print(f"{name:<48} {figure:10.1f}")
+        print(f"{name:<48} {figure:10.2f}")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n")
 
