@@ -210,9 +210,10 @@ def forward_threads(device: torch.device, most: int) -> Iterator[ThreadPoolExecu
     n_lanes = max(1, min(n_threads, most))
     if device.type == "cpu":
         torch.set_num_threads(n_threads // n_lanes)
+    pool = ThreadPoolExecutor(n_lanes)
     try:
-        with ThreadPoolExecutor(n_lanes) as pool:
-            yield pool
+        yield pool
     finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the passes that have begun alone
         if device.type == "cpu":
             torch.set_num_threads(n_threads)

@@ -33,7 +33,7 @@ SIDE = 10_000
 N_STEPS, ANGLE = 300, 0.8
 """Of t-SNE. 500 and its default of .5 take twice as long and keep neighbours as well: of 24,576
 directions .703 of trustworthiness at 15 in the place of .700."""
-METHOD = f"PCA {N_COMPONENTS}, t-SNE of {N_PLACED} in {N_STEPS} steps, k-means"
+METHOD = f"PCA {N_COMPONENTS}, t-SNE of {N_PLACED} at most in {N_STEPS} steps, k-means"
 _BLOCK = 2048
 _SEED = 0
 Floats = NDArray[np.float32]

@@ -12,6 +12,7 @@ from PIL import Image
 
 from sae.clip.model import Clip
 from sae.clip.vectors import PIECE, embed_batch, forward_lanes, vectors_of
+from sae.core.distributed import forward_threads
 from sae.data.store_format import Source
 from tests.support.sae.embedded import Images, contents, run_layers
 
@@ -67,3 +68,22 @@ def test_pieces_of_a_batch_are_computed_at_the_same_time(
 
 def _source(clip: Clip, layer: str) -> Source:
     return Source(clip.name, layer, "cls" if layer == "projected" else "all")
+
+
+def test_what_has_not_begun_is_left_when_the_work_is_stopped() -> None:
+    begun, hold = [], threading.Event()
+
+    def work(number: int) -> None:
+        begun.append(number)
+        hold.wait(10)
+
+    def stop() -> None:
+        with forward_threads(torch.device("cpu"), 2) as pool:
+            for number in range(50):
+                pool.submit(work, number)
+            threading.Timer(0.2, hold.set).start()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+    assert len(begun) <= 2
