@@ -35,10 +35,12 @@ def run_for(command: Callable[[], int], seconds: float) -> float:
 def _run(work: Callable[..., None], *args: object, seconds: float = math.inf) -> int:
     torch.set_num_threads(1)  # a forked child must not wait for threads left behind
     end, life = os.pipe()  # `life` is held by the child and by all that it forks
+    start = time.monotonic()  # a fork takes as long as the shortest commands
     child = multiprocessing.get_context("fork").Process(target=work, args=args)
     child.start()
     os.close(life)
-    child.join(None if seconds == math.inf else seconds)
+    left = max(0.0, start + seconds - time.monotonic())
+    child.join(None if left == math.inf else left)
     child.kill()
     child.join()
     assert select.select([end], [], [], 60)[0], "a process of the killed one lives on"
