@@ -158,9 +158,11 @@ class Judging:
         ]
 
     def _sure_canary(self) -> int | None:
-        """The latent that has a canary whatever the share, in a run of enough latents."""
+        """The latent that has a canary whatever the share, in a run of enough latents; a part of a
+        run has one of its own, among which is that of the whole."""
         labelled = self._in_all
-        if not self._judging.canary_share or len(labelled) < canary.LEAST_LATENTS:
+        whole = choose_latents(self._run.evidence, None) if self._work.part else labelled
+        if not self._judging.canary_share or len(whole) < canary.LEAST_LATENTS:
             return None
         in_turn = canary.first_in_turn(labelled)
         return next(
