@@ -82,6 +82,15 @@ def test_the_list_of_images_is_not_in_memory_while_images_are_encoded(store, tmp
     assert not any(held)
 
 
+def test_tables_of_many_parts_read_like_those_of_one(reader, store, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("interp.evidence.tables.AT_ONCE", 100)
+    collect(store, make_sae(), tmp_path, SMALL)
+    assert len(reader.examples) > 200
+    pd.testing.assert_frame_equal(
+        EvidenceReader(tmp_path).examples.astype(str), reader.examples.astype(str)
+    )
+
+
 def test_a_finished_folder_is_left_alone(store, tmp_path) -> None:
     model, calls = make_sae(), []
     first = collect(store, model, tmp_path, SMALL, progress=lambda *seen: calls.append(seen))
