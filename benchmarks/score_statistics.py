@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp.records.types import Kind, Verdict
-from interp.score.figures import figures_of, sure_side
+from interp.score.figures import Figures, figures_of, sure_side, will_stay_open
+from interp.score.latent import MOST_MISSING
 from interp.score.sampling import ADAPTIVE, even_sizes, look_ends
 from interp.score.statistics.population import Judged
-from interp.score.statistics.sequence import critical_values
+from interp.score.statistics.sequence import UNLIKELY, chance_of_at_most, critical_values
 from tests.support.interp.oracles import World
 
 AREAS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 1.0)
@@ -30,6 +31,7 @@ TESTS = ((20, 4), (8, 2))
 """Active images, as many silent ones, and calls."""
 FAULTS = ((0.0, 0.0), (0.1, 0.0), (0.25, 0.0), (0.0, 0.5))
 """Share of lost answers, and level of calls in deviations of the grades."""
+NO_SCORE = "no score"
 KINDS: tuple[Kind, ...] = ("quantile", "silent", "hard")
 
 
@@ -71,11 +73,16 @@ class Adaptive(NamedTuple):
     above: float
     """Share of the latents that end above chance."""
     same: float
-    """Share whose label is on the same side of chance, or on neither, in a fixed test of all."""
+    """Share whose label is on the same side of chance, on neither, or without a score, in a fixed
+    test of all."""
     contrary: float
     """Share that is above chance in one and below it in the other."""
+    same_scored: float
+    """`same` of those that have a score in both; NaN where there are none."""
     same_20: float
     """Share that is as in a fixed test of 20 + 20."""
+    no_score: float
+    """Share that ends without a score, for more than a tenth of all images have no answer."""
 
 
 def measure_adaptive(
@@ -94,9 +101,8 @@ def measure_adaptive(
         judged, calls = world.test_in_turn(rng, functools.reduce(operator.iadd, sizes, []))
         looks = [_verdicts(world.part(judged, c), calls[c]) for c in (calls < m for m in n_calls)]
         found = [figures_of(look, z) for look, z in zip(looks, values, strict=True)]
-        sides = [sure_side(one) for one in found]
-        end = next((k for k, side in enumerate(sides) if side), len(sides) - 1)
-        fixed = sure_side(figures_of(looks[-1]))
+        end, side = _end(looks, found, values, [m / n for m in ends])
+        fixed, of_20 = (_outcome(looks[k], len(looks[k]), figures_of(looks[k])) for k in (-1, 2))
         rows.append(
             (
                 all(_holds(f.auroc_low, world.target, f.auroc_high) for f in found),
@@ -105,13 +111,46 @@ def measure_adaptive(
                 _holds(found[end].auroc_low, world.target, found[end].auroc_high),
                 found[end].auroc - world.target,
                 n_calls[end] / n_calls[-1],
-                sides[end] == "above",
-                sides[end] == fixed,
-                {sides[end], fixed} == {"above", "below"},
-                sides[end] == sure_side(figures_of(looks[2])),
+                side == "above",
+                side == fixed,
+                {side, fixed} == {"above", "below"},
+                math.nan if NO_SCORE in (side, fixed) else side == fixed,
+                side == of_20,
+                side == NO_SCORE,
             )
         )
-    return Adaptive(*np.mean(rows, 0).tolist())
+    columns = np.array(rows, float).T
+    known = (column[~np.isnan(column)] for column in columns)
+    return Adaptive(*(float(one.mean()) if one.size else math.nan for one in known))
+
+
+def _end(
+    looks: Sequence[Sequence[Verdict]],
+    found: Sequence[Figures],
+    values: Sequence[float],
+    shares: Sequence[float],
+) -> tuple[int, str]:
+    """At which look `interp score` ends the test, and with what outcome."""
+    for k, (look, figures, z, share) in enumerate(zip(looks, found, values, shares, strict=True)):
+        outcome = _outcome(look, len(looks[-1]), figures)
+        if outcome == NO_SCORE or share == 1:
+            return k, outcome
+        is_score = _n_missing(look) <= MOST_MISSING * len(look)
+        if is_score and (outcome or will_stay_open(figures, z, share, values[-1])):
+            return k, outcome
+    raise AssertionError("no look at all images")
+
+
+def _outcome(look: Sequence[Verdict], n_images: int, figures: Figures) -> str:
+    """The side of chance, "" for neither, or that too many of `n_images` have no answer, or next
+    to surely will have none."""
+    most, n_missing = MOST_MISSING * n_images, _n_missing(look)
+    lacks = chance_of_at_most(most, n_missing, len(look), n_images) < UNLIKELY
+    return NO_SCORE if lacks else sure_side(figures)
+
+
+def _n_missing(look: Sequence[Verdict]) -> int:
+    return sum(verdict.score is None for verdict in look)
 
 
 def _holds(low: float, truth: float, high: float) -> bool:

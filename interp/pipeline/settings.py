@@ -227,7 +227,7 @@ class JudgeSettings(ModelSettings):
         typer.Option(
             "--adaptive",
             help="Judge 8 + 8 images of a latent first, and go on, up to 50 + 50, until it is sure "
-            "whether the label says anything.",
+            "whether the label says anything, or all of them would hardly tell.",
         ),
     ] = False
     clip: Annotated[

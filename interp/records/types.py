@@ -34,6 +34,7 @@ __all__ = [
     "DECIDED",
     "FAILED",
     "KINDS",
+    "LEFT_OPEN",
     "MISSING",
     "NO_MORE",
     "N_BINS",
@@ -61,9 +62,10 @@ TOO_FEW = "too_few_images"
 UNREADABLE = "unreadable_images"
 """Failure: of enough images too many are gone, changed or unreadable; done again once they are
 back."""
-DECIDED, ALL_IMAGES, NO_MORE, FAILED = "decided", "all images", "no more images", "failed"
-"""Why an adaptive test ended: its intervals leave out chance; all images that were wanted are
-judged; all that there are; there is no score."""
+DECIDED, LEFT_OPEN = "decided", "left open"
+ALL_IMAGES, NO_MORE, FAILED = "all images", "no more images", "failed"
+"""Why an adaptive test ended: its intervals leave out chance; they hardly would with all images;
+all images that were wanted are judged; all that there are; there is no score."""
 MISSING = "missing_answers"
 """Failure: more than a tenth of the images that test a label have no usable answer."""
 

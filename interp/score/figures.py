@@ -20,6 +20,8 @@ from interp.score.metrics import (
 )
 from interp.score.statistics.calls import levels
 from interp.score.statistics.population import Judged, precision, rho
+from interp.score.statistics.sequence import UNLIKELY, chances_ahead
+from sae.core.shares import Interval
 
 CHANCE = 0.5
 """AUROC of a label that says nothing."""
@@ -86,14 +88,31 @@ def figures_of(verdicts: Sequence[Verdict], z: float = Z95) -> Figures:
 def sure_side(figures: Figures) -> Side:
     """On which side of chance the label is beyond doubt: "above" where both intervals, of all
     negatives and of the hard ones, lie above it, "below" where one lies below; else ""."""
-    bounds = [
-        (figures.auroc_low, figures.auroc_high),
-        (figures.auroc_hard_low, figures.auroc_hard_high),
-    ]
-    known = [pair for pair in bounds if not math.isnan(pair[0])]
+    known = _known_intervals(figures)
     if any(high < CHANCE for _, high in known):
         return "below"
     return "above" if known and all(low > CHANCE for low, _ in known) else ""
+
+
+def will_stay_open(figures: Figures, z: float, share: float, z_end: float) -> bool:
+    """Whether a test of which `share` is judged will hardly have a `sure_side` at its end.
+
+    `z` is the width of the figures' intervals, `z_end` that of those at the end, in standard
+    errors. Either side must have a chance below `UNLIKELY`.
+    """
+    known = _known_intervals(figures)
+    ahead = [chances_ahead(interval, z, share, z_end) for interval in known]
+    least_above = min((above for above, _ in ahead), default=1.0)
+    return max(least_above, *(below for _, below in ahead)) < UNLIKELY
+
+
+def _known_intervals(figures: Figures) -> list[Interval]:
+    """Of the AUROC and of that against hard images, where there is one."""
+    bounds = [
+        Interval(figures.auroc_low, figures.auroc_high),
+        Interval(figures.auroc_hard_low, figures.auroc_hard_high),
+    ]
+    return [interval for interval in bounds if not math.isnan(interval.low)]
 
 
 def _whole_range(

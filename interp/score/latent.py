@@ -18,6 +18,7 @@ from interp.records.types import (
     ALL_IMAGES,
     DECIDED,
     FAILED,
+    LEFT_OPEN,
     MISSING,
     NO_MORE,
     TOO_FEW,
@@ -37,7 +38,7 @@ from interp.records.wording import (
     WEAK_NEGATIVES,
     addresses_judge,
 )
-from interp.score.figures import Figures, figures_of, sure_side
+from interp.score.figures import Figures, figures_of, sure_side, will_stay_open
 from interp.score.judge import Judge, Judgement
 from interp.score.kinds.detect import VlmJudge
 from interp.score.lazy import lazy_notes
@@ -53,7 +54,7 @@ from interp.score.sampling import (
     looks_of,
     n_left_out,
 )
-from interp.score.statistics.sequence import critical_values, level_of
+from interp.score.statistics.sequence import UNLIKELY, chance_of_at_most, critical_values, level_of
 from interp.score.statistics.weights import weigh
 
 MOST_MISSING = 0.1
@@ -77,7 +78,8 @@ async def score_latent(
     judge.
 
     With steps in `config` the images are judged look by look, until it is sure on which side of
-    chance the label is; what is judged so far counts as all that there is.
+    chance the label is, or next to sure that all images would not tell; what is judged so far
+    counts as all that there is.
     """
     test = _test(evidence, explanation, judge, config, control)
     if not test.looks:
@@ -89,7 +91,7 @@ async def score_latent(
         calls = enumerate(look.grids, len(judged))
         judged += await gather(_judge(test, call, grid, images) for call, grid in calls)
         failure = _failure(test, judged)
-        if failure is not None or _is_decided(test, judged, z):
+        if failure is not None or _is_over(test, judged, z, look.share, values[-1]):
             break
     verdicts = _weighed(evidence, test, judged)
     judgements = [one.judgement for one in judged]
@@ -105,7 +107,7 @@ async def score_latent(
 
 
 def _failure(test: _Test, judged: Sequence[_Judged]) -> str | None:
-    """Why there is no score, whatever the answers to what is not judged yet."""
+    """Why there is no score, whatever the answers to what is not judged yet, or next to surely."""
     # No figures while an answer is missing that waiting would bring: the next run asks for it.
     transient = next((one.judgement.failure for one in judged if one.judgement.transient), None)
     verdicts = _verdicts(judged)
@@ -117,17 +119,28 @@ def _failure(test: _Test, judged: Sequence[_Judged]) -> str | None:
     too_few = is_all and min(n_read[True], n_read[False]) < test.n_least
     if too_few or len(verdicts) - n_read.total() > most:
         return UNREADABLE
-    return MISSING if sum(verdict.score is None for verdict in verdicts) > most else None
+    n_missing = _n_missing(verdicts)
+    # Images that cannot be read tell nothing of the answers to come.
+    unanswered = n_missing - (len(verdicts) - n_read.total())
+    ahead = chance_of_at_most(most, unanswered, n_read.total(), test.n_images)
+    return MISSING if n_missing > most or ahead < UNLIKELY else None
 
 
-def _is_decided(test: _Test, judged: Sequence[_Judged], z: float) -> bool:
-    """Whether what is judged makes a score, and one that leaves no doubt."""
+def _is_over(test: _Test, judged: Sequence[_Judged], z: float, share: float, z_end: float) -> bool:
+    """Whether what is judged makes a score, and one that leaves no doubt, or will hardly do so."""
     verdicts = _verdicts(judged)
     n_read = Counter(truth for one in judged for truth in one.read)
-    n_missing = sum(verdict.score is None for verdict in verdicts)
+    n_missing = _n_missing(verdicts)
     enough = min(n_read[True], n_read[False]) >= test.n_least
     enough &= n_missing <= MOST_MISSING * len(verdicts)
-    return enough and bool(sure_side(figures_of(verdicts, z)))
+    if not enough or share == 1:
+        return False
+    figures = figures_of(verdicts, z)
+    return bool(sure_side(figures)) or will_stay_open(figures, z, share, z_end)
+
+
+def _n_missing(verdicts: Sequence[Verdict]) -> int:
+    return sum(verdict.score is None for verdict in verdicts)
 
 
 def _verdicts(judged: Sequence[_Judged]) -> list[Verdict]:
@@ -306,7 +319,7 @@ def _score(
         **figures._asdict(),
         n_positive=n_positive,
         n_negative=n_negative,
-        n_missing=sum(verdict.score is None for verdict in verdicts),
+        n_missing=_n_missing(verdicts),
         failure=failure,
         calls=tuple(key for judgement in judgements for key in judgement.calls),
         usd=sum(judgement.usd for judgement in judgements),
@@ -330,5 +343,7 @@ def _rule(test: _Test, n_judged: int, figures: Figures, failure: str | None) -> 
         ended = FAILED
     elif sure_side(figures):
         ended = DECIDED
+    elif failure is None and n_judged < test.n_images:
+        ended = LEFT_OPEN
     taken = [round(look.share * test.n_images) <= n_judged for look in test.looks]
     return {"stopped": ended, "looks": sum(taken), "most_looks": len(taken)}

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp.score.metrics import Z95
+from sae.core.shares import Interval
 
 Floats = NDArray[np.float64]
 
@@ -22,6 +23,8 @@ SHAPE = 0.4
 (Pocock), 0 asks for most at the first looks (O'Brien and Fleming)."""
 ALPHA = 0.05
 """Share of the tests of which an interval, at any look, leaves out the truth."""
+UNLIKELY = 0.1
+"""A test ends where what it is for has a chance below this one to come about by its end."""
 _NODES = 80
 
 
@@ -42,6 +45,37 @@ def critical_values(shares: tuple[float, ...], alpha: float = ALPHA) -> tuple[fl
     shape = times ** (SHAPE - 0.5)
     factor = brentq(lambda c: _crossing(times, c * shape) - alpha, 0.5, 8.0, xtol=1e-9)
     return tuple(float(value) for value in factor * shape)
+
+
+def chances_ahead(
+    interval: Interval, z: float, share: float, z_end: float, value: float = 0.5
+) -> tuple[float, float]:
+    """How likely it is that at the end the interval of an area lies above `value`, and below it.
+
+    `interval` is that of `z` standard errors now, with `share` of all images judged; at the end it
+    is one of `z_end`. What is judged so far is all that is known of what is to come, on the logit
+    scale (predictive power: Jennison and Turnbull 2000, 10.3). (1, 1) of an interval that reaches
+    0 or 1.
+    """
+    from scipy.special import logit, ndtr
+
+    if not 0 < interval.low <= interval.high < 1:
+        return 1.0, 1.0
+    low, high = (float(logit(bound)) for bound in interval)
+    lead, error = (low + high) / 2 - float(logit(value)), (high - low) / 2 / z
+    needed, spread = z_end * error * math.sqrt(share), error * math.sqrt(1 - share)
+    return float(ndtr((lead - needed) / spread)), float(ndtr((-lead - needed) / spread))
+
+
+def chance_of_at_most(most: float, n_bad: int, n_seen: int, n_all: int) -> float:
+    """How likely it is that of `n_all` at most `most` are bad, of which `n_bad` of `n_seen` are.
+
+    What is seen so far is all that is known of the rest (Jeffreys' prior).
+    """
+    from scipy.stats import betabinom
+
+    rest = betabinom(n_all - n_seen, n_bad + 0.5, n_seen - n_bad + 0.5)
+    return float(rest.cdf(math.floor(most) - n_bad))
 
 
 def level_of(z: float) -> float:

@@ -86,7 +86,7 @@ def test_a_local_judge_with_controls_and_a_fixed_score_beside_it(run, capsys):
     assert f"the newest score of each label: {n} with --adaptive, 0 without" in said
     table = read_labels(run)
     scored = table[table["auroc"].notna()]
-    assert set(scored["stopped"]) <= {"decided", "all images", "no more images"}
+    assert set(scored["stopped"]) <= {"decided", "left open", "all images", "no more images"}
     assert scored["supported"].ne("").all()
     assert scored["auroc_low"].lt(scored["auroc"] + 1e-9).all()
     lines = (run / "scores.jsonl").read_bytes()
