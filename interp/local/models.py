@@ -20,7 +20,7 @@ from torch import Tensor
 from interp.local import naming
 from interp.local.clip_encoder import ClipEncoder, embed_terms
 from interp.local.naming import Usual
-from interp.local.vocabulary import Term, place_among_objects, texts_of
+from interp.local.vocabulary import EXCLUSIVE, Place, Term, place_among_rivals, texts_of
 from interp.pictures.cache import Images, read_images
 from interp.records.family import LOCAL
 from interp.records.split import check_side
@@ -42,7 +42,6 @@ from interp.records.wording import (
 from interp.score.judge import Judgement, Pictures
 from sae.core.clip_name import without_place
 from sae.core.files import sha256_hex
-from sae.world.scene.concepts import OBJECTS
 
 N_NAMING_IMAGES = 16
 """The strongest explain images, by which a name must fit."""
@@ -63,8 +62,8 @@ class Curve(NamedTuple):
     step: float = 0.1
     """Grades are rounded to this."""
     has_rivals: bool = False
-    """Of an object's similarity that of the world's other object that fits best is taken off, where
-    it is above the background's mean: a look-alike goes by its own name."""
+    """Of the similarity to an object, a colour or a medium that to the world's other one that fits
+    best is taken off: a look-alike goes by its own name."""
 
 
 JUDGE_CURVES = {"tiny-conv": Curve(0.4, 1.6, step=10, has_rivals=True)}
@@ -76,8 +75,6 @@ OTHER_CURVE = Curve(1.2, 1.7)
 
 LEAST_SPREAD = 1e-6
 """Of a text's similarity to the background: it is divided by."""
-_NO_OBJECT = -2
-"""Place of a name that is no object's."""
 _N_LISTS = 64
 """Lists of labels that are kept as they were looked up: a latent is graded by about six, of which
 the long ones come again with the next latent."""
@@ -177,7 +174,7 @@ class LocalJudge:
     def identify(cls, clip_name: str) -> AnsweredBy:
         """Name and prompt of the judge with this CLIP; nothing is loaded."""
         curve = JUDGE_CURVES.get(clip_name, OTHER_CURVE)
-        prompt = fingerprint(clip_name, *curve, "the better of alternatives")
+        prompt = fingerprint(clip_name, *curve, "the better of alternatives", *EXCLUSIVE)
         return AnsweredBy(f"local:{without_place(clip_name)}", prompt)
 
     async def judge(
@@ -232,13 +229,19 @@ class LocalJudge:
             return z
         return torch.stack([part.amax(0) for part in torch.split(z, names.counts)])
 
-    def _best_rivals(self, places: Tensor, rows: Tensor) -> Tensor:
-        """(names, n) the best of the other objects, 0 at least; 0 for what names no object."""
-        objects = self._names_of(tuple(OBJECTS)).deviations(rows)  # (objects, n)
-        first, second = objects.topk(2, dim=0).values.clamp_min(0)
-        best, found = objects.argmax(0), torch.zeros(len(places), rows.shape[0])
-        named = places != _NO_OBJECT
-        found[named] = torch.where(best == places[named, None], second, first)
+    def _best_rivals(self, places: Sequence[Place | None], rows: Tensor) -> Tensor:
+        """(names, n) the best of the other names of its kind; 0 for a name that has no rivals."""
+        found = torch.zeros(len(places), rows.shape[0])
+        for kind, names in EXCLUSIVE.items():
+            own = {
+                at: place.number for at, place in enumerate(places) if place and place.kind == kind
+            }
+            if not own:
+                continue
+            every = self._names_of(names).deviations(rows)  # (names, n)
+            (first, second), best = every.topk(2, dim=0).values, every.argmax(0)
+            numbers = torch.tensor([*own.values()])
+            found[[*own]] = torch.where(best == numbers[:, None], second, first)
         return found
 
     def _look_up(self, labels: tuple[str, ...]) -> _Names:
@@ -249,9 +252,8 @@ class LocalJudge:
         texts, mean, spread = map(
             torch.stack, zip(*(self._texts[name] for name in names), strict=True)
         )
-        places = (place_among_objects(name) for name in names)
-        numbers = [_NO_OBJECT if place is None else place for place in places]
-        return _Names(texts, mean, spread, torch.tensor(numbers), [len(each) for each in named])
+        places = [place_among_rivals(name) for name in names]
+        return _Names(texts, mean, spread, places, [len(each) for each in named])
 
 
 class _Names(NamedTuple):
@@ -260,7 +262,7 @@ class _Names(NamedTuple):
     texts: Tensor  # (m, d) unit rows
     mean: Tensor  # (m,)
     spread: Tensor  # (m,)
-    places: Tensor  # (m,) `place_among_objects`, or `_NO_OBJECT`
+    places: list[Place | None]  # (m,)
     counts: list[int]  # (labels,) names of each label
 
     def deviations(self, rows: Tensor) -> Tensor:

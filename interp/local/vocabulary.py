@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from sae.core.clip_name import split_adapter
 from sae.core.errors import UserError
-from sae.world.scene.concepts import CONCEPTS, CONJUNCTIONS, OBJECTS, Concept, concept_named
+from sae.world.scene.concepts import CONCEPTS, CONJUNCTIONS, PLANTED, Concept, concept_named
 
 TERMS_FILE = Path(__file__).with_name("vocabulary.txt")
 WORLD_CLIPS = ("tiny", "tiny-conv")
@@ -58,14 +58,31 @@ def texts_of(label: str, clip_name: str) -> tuple[str, ...]:
     return tuple(template.format(label) for template in TEMPLATES)
 
 
+class Place(NamedTuple):
+    """Where a name stands among those of which a thing, or an image, has one."""
+
+    kind: str
+    """A key of `EXCLUSIVE`."""
+    number: int
+    """Place there; -1 for an object that the world never shows."""
+
+
+EXCLUSIVE: Mapping[str, tuple[str, ...]] = {
+    kind: tuple(concept.name for concept in PLANTED if concept.kind == kind)
+    for kind in ("object", "colour", "domain")
+}
+"""The world's names of which one alone is true of a drawn thing, or of an image, by kind."""
+
+
 @functools.cache
-def place_among_objects(label: str) -> int | None:
-    """Place in OBJECTS of the world's object that a label names; -1 for an object that the world
-    never shows; None for anything else."""
+def place_among_rivals(label: str) -> Place | None:
+    """Which of the world's objects, colours or media a label names; None for anything else."""
     concept = concept_named(label)
-    if concept is None or concept.kind not in ("object", "distractor"):
+    if concept is not None and concept.kind == "distractor":
+        return Place("object", -1)
+    if concept is None or concept.kind not in EXCLUSIVE:
         return None
-    return OBJECTS.index(concept.name) if concept.kind == "object" else -1
+    return Place(concept.kind, EXCLUSIVE[concept.kind].index(concept.name))
 
 
 def read_terms(path: Path) -> list[str]:

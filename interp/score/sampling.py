@@ -55,8 +55,8 @@ class SampleConfig:
             )
 
 
-ALL_KEPT = SampleConfig(n_positive=48, n_negative=48)
-"""For a judge that costs nothing: the silent and hard images that evidence keeps of a latent."""
+ALL_KEPT = SampleConfig(n_positive=64, n_negative=48)
+"""For a judge that costs nothing: the active, silent and hard images that evidence keeps."""
 ADAPTIVE = SampleConfig(n_positive=50, n_negative=50, n_tiles=12, steps=(8, 14, 20, 32))
 """8 + 8 images in two questions, then whole questions of 12: 3, 4, 6 and 9 in all."""
 

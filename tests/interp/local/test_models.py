@@ -298,23 +298,35 @@ def deviations(judge: LocalJudge, label: str, rows: Tensor) -> Any:
     return (rows.numpy() @ text - usual.mean()) / usual.std()
 
 
-def test_an_object_is_held_against_the_worlds_other_object_that_fits_best() -> None:
+@pytest.mark.parametrize(
+    ("kind", "labels"),
+    [
+        ("object", ("star", "a photo of a star", "key")),
+        ("colour", ("red", "black")),
+        ("domain", ("sketch", "photo")),
+    ],
+)
+def test_an_object_a_colour_and_a_medium_are_held_against_the_other_that_fits_best(
+    kind: str, labels: tuple[str, ...]
+) -> None:
     judge, rows = judge_of_words()
-    every = np.stack([deviations(judge, name, rows) for name in OBJECTS])
-    for label in ("star", "a photo of a star", "key"):
-        own = OBJECTS.index(label.split()[-1])
-        rival = np.delete(every, own, axis=0).max(0).clip(0)
+    names = [concept.name for concept in CONCEPTS if concept.kind == kind]
+    every = np.stack([deviations(judge, name, rows) for name in names])
+    for label in labels:
+        rival = np.delete(every, names.index(label.split()[-1]), axis=0).max(0)
         expected = deviations(judge, label, rows) - rival
-        assert judge.standing([label], rows)[0].numpy() == pytest.approx(expected, abs=1e-3)
+        # Beside names of other kinds, which have rivals of their own.
+        found = judge.standing(["striped", label, "moon", "blue"], rows)[1].numpy()
+        assert found == pytest.approx(expected, abs=1e-3)
 
 
-def test_what_names_no_object_has_no_rivals_and_a_word_of_no_image_has_all() -> None:
+def test_what_may_be_true_beside_others_has_no_rivals_and_a_word_of_no_image_has_all() -> None:
     judge, rows = judge_of_words()
-    for label in ("red", "striped", "something quite else"):
+    for label in ("striped", "left", "red striped", "something quite else"):
         own = judge.standing([label], rows)[0].numpy()
         assert own == pytest.approx(deviations(judge, label, rows), abs=1e-3)
     never = next(concept.name for concept in CONCEPTS if concept.kind == "distractor")
-    best = np.max([deviations(judge, name, rows) for name in OBJECTS], axis=0).clip(0)
+    best = np.max([deviations(judge, name, rows) for name in OBJECTS], axis=0)
     expected = deviations(judge, never, rows) - best
     assert judge.standing([never], rows)[0].numpy() == pytest.approx(expected, abs=1e-3)
 
