@@ -110,11 +110,23 @@ class _Part(NamedTuple):
     weights: Floats  # (n,) sum 1
     grades: Floats
     acts: Floats
+    answered: float
+    """Share of the images with an answer; the others have the mean of all for a grade."""
 
     @property
     def n(self) -> float:
         """Images of equal weights that would be as good."""
         return float(1 / (self.weights**2).sum())
+
+    @property
+    def n_free(self) -> float:
+        """Degrees of freedom of the variance of the grades.
+
+        Where some are the mean itself the others are farther from it than those of a normal
+        distribution: its fourth moment, 3, is one of 3 / answered, and chance moves the variance as
+        much as that of fewer images does.
+        """
+        return max((self.n - 1) * 2 * self.answered / (3 - self.answered), 1)
 
     def mean(self, values: Floats) -> float:
         return float(self.weights @ values)
@@ -138,7 +150,13 @@ def _parts(judged: Judged) -> list[_Part] | None:
     grades = np.where(answered, judged.grades, mean) - mean
     acts = judged.acts - np.average(judged.acts, weights=weights)
     return [
-        _Part(float(weights[k].sum() / total), weights[k] / weights[k].sum(), grades[k], acts[k])
+        _Part(
+            float(weights[k].sum() / total),
+            weights[k] / weights[k].sum(),
+            grades[k],
+            acts[k],
+            float(answered[k].mean()),
+        )
         for k in kinds
     ]
 
@@ -178,7 +196,7 @@ def _degrees_of_rest(parts: list[_Part], slope: float, rest: float) -> float:
     total = 0.0
     for part in parts:
         left = part.grades - slope * part.acts
-        total += 2 * (part.share * part.covariance(left, left)) ** 2 / max(part.n - 1, 1)
+        total += 2 * (part.share * part.covariance(left, left)) ** 2 / part.n_free
     return float(np.clip(2 * rest**2 / total, 1, 1e4)) if total > 0 else 1e4
 
 

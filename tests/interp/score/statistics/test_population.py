@@ -133,3 +133,12 @@ def test_the_interval_of_rho_covers_the_whole_distribution_s(area: float) -> Non
     held = [low <= world.rho <= high for _, low, high in found]
     assert 0.92 < np.mean(held) < 0.985
     assert np.mean([one.value for one in found]) == pytest.approx(world.rho, abs=0.02)
+
+
+def test_lost_answers_do_not_raise_rho() -> None:
+    """8 + 8 images of which a quarter have no answer: a residual deviation that so few grades show
+    is small by chance more often than one of 16 would be."""
+    world = World(area=0.9, base_rate=0.1, lost=0.25)
+    rng = np.random.default_rng(0)
+    found = [rho(world.judged(rng, 8)).value for _ in range(700)]
+    assert np.mean(found) == pytest.approx(world.rho, abs=0.02)
