@@ -20,7 +20,7 @@ from torch import Tensor
 from interp.local import naming
 from interp.local.clip_encoder import ClipEncoder, embed_terms
 from interp.local.naming import Usual
-from interp.local.vocabulary import EXCLUSIVE, Place, Term, place_among_rivals, texts_of
+from interp.local.vocabulary import RIVALS, Place, Term, place_among_rivals, texts_of
 from interp.pictures.cache import Images, read_images
 from interp.records.family import LOCAL
 from interp.records.split import check_side
@@ -63,13 +63,16 @@ class Curve(NamedTuple):
     """Grades are rounded to this."""
     has_rivals: bool = False
     """Of the similarity to an object, a colour or a medium that to the world's other one that fits
-    best is taken off: a look-alike goes by its own name."""
+    best is taken off, by `RIVAL_SHARES`: a look-alike goes by its own name."""
 
 
 JUDGE_CURVES = {"tiny-conv": Curve(0.4, 1.6, step=10, has_rivals=True)}
 """By CLIP: rounded from what `benchmarks/local_judge.py` fits on a world of which no figure is
 reported (seed 31), to whether the label is true. In tens, as vision models answer: finer
 differences are of images that the label does not fit, and there they only tell the latent."""
+RIVAL_SHARES = {"object": 1.0, "colour": 0.5, "domain": 1.0}
+"""How much of a rival's similarity is taken off, by kind. Colours: an image that shows two things
+may well have both. Chosen among quarters on that same world."""
 OTHER_CURVE = Curve(1.2, 1.7)
 """For any other CLIP; for "tiny", the fit to whether the latent is active (1.14, 1.67)."""
 
@@ -174,7 +177,7 @@ class LocalJudge:
     def identify(cls, clip_name: str) -> AnsweredBy:
         """Name and prompt of the judge with this CLIP; nothing is loaded."""
         curve = JUDGE_CURVES.get(clip_name, OTHER_CURVE)
-        prompt = fingerprint(clip_name, *curve, "the better of alternatives", *EXCLUSIVE)
+        prompt = fingerprint(clip_name, *curve, "the better of alternatives", RIVAL_SHARES)
         return AnsweredBy(f"local:{without_place(clip_name)}", prompt)
 
     async def judge(
@@ -232,7 +235,7 @@ class LocalJudge:
     def _best_rivals(self, places: Sequence[Place | None], rows: Tensor) -> Tensor:
         """(names, n) the best of the other names of its kind; 0 for a name that has no rivals."""
         found = torch.zeros(len(places), rows.shape[0])
-        for kind, names in EXCLUSIVE.items():
+        for kind, names in RIVALS.items():
             own = {
                 at: place.number for at, place in enumerate(places) if place and place.kind == kind
             }
@@ -241,7 +244,8 @@ class LocalJudge:
             every = self._names_of(names).deviations(rows)  # (names, n)
             (first, second), best = every.topk(2, dim=0).values, every.argmax(0)
             numbers = torch.tensor([*own.values()])
-            found[[*own]] = torch.where(best == numbers[:, None], second, first)
+            rival = torch.where(best == numbers[:, None], second, first)
+            found[[*own]] = RIVAL_SHARES[kind] * rival
         return found
 
     def _look_up(self, labels: tuple[str, ...]) -> _Names:

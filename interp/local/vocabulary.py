@@ -62,12 +62,12 @@ class Place(NamedTuple):
     """Where a name stands among those of which a thing, or an image, has one."""
 
     kind: str
-    """A key of `EXCLUSIVE`."""
+    """A key of `RIVALS`."""
     number: int
     """Place there; -1 for an object that the world never shows."""
 
 
-EXCLUSIVE: Mapping[str, tuple[str, ...]] = {
+RIVALS: Mapping[str, tuple[str, ...]] = {
     kind: tuple(concept.name for concept in PLANTED if concept.kind == kind)
     for kind in ("object", "colour", "domain")
 }
@@ -80,9 +80,9 @@ def place_among_rivals(label: str) -> Place | None:
     concept = concept_named(label)
     if concept is not None and concept.kind == "distractor":
         return Place("object", -1)
-    if concept is None or concept.kind not in EXCLUSIVE:
+    if concept is None or concept.kind not in RIVALS:
         return None
-    return Place(concept.kind, EXCLUSIVE[concept.kind].index(concept.name))
+    return Place(concept.kind, RIVALS[concept.kind].index(concept.name))
 
 
 def read_terms(path: Path) -> list[str]:

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from interp.local.clip_encoder import BATCH, ClipEncoder
-from interp.local.models import JUDGE_CURVES, LocalJudge, LocalNamer
+from interp.local.models import JUDGE_CURVES, RIVAL_SHARES, LocalJudge, LocalNamer
 from interp.local.naming import score_terms, standardise
 from interp.local.vocabulary import TERMS_FILE, Term, load_vocabulary, read_terms, texts_of
 from interp.pictures.cache import Images
@@ -314,7 +314,7 @@ def test_an_object_a_colour_and_a_medium_are_held_against_the_other_that_fits_be
     every = np.stack([deviations(judge, name, rows) for name in names])
     for label in labels:
         rival = np.delete(every, names.index(label.split()[-1]), axis=0).max(0)
-        expected = deviations(judge, label, rows) - rival
+        expected = deviations(judge, label, rows) - RIVAL_SHARES[kind] * rival
         # Beside names of other kinds, which have rivals of their own.
         found = judge.standing(["striped", label, "moon", "blue"], rows)[1].numpy()
         assert found == pytest.approx(expected, abs=1e-3)
