@@ -68,7 +68,7 @@ def test_it_opens_with_every_latent_and_all_images(browser: Any) -> None:
         said = str(labels["interpretation"][latent])
         assert page.inner_text("h1") == said or not said
     shown.go("#/43")
-    assert "of the 94 images are shown here" in page.inner_text(".strip-box")
+    assert "of the 111 images are shown here" in page.inner_text(".strip-box")
     page.locator("main button.frame").first.click()
     assert page.locator("dialog.viewer").is_visible()
     page.keyboard.press("Escape")
