@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "chrome")
 """The first one is the same engine without windows: it takes half the CPU time."""
 
