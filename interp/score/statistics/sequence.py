@@ -72,6 +72,8 @@ def chance_of_at_most(most: float, n_bad: int, n_seen: int, n_all: int) -> float
 
     What is seen so far is all that is known of the rest (Jeffreys' prior).
     """
+    if n_seen == n_all:  # of every fixed test
+        return float(n_bad <= most)
     from scipy.stats import betabinom
 
     rest = betabinom(n_all - n_seen, n_bad + 0.5, n_seen - n_bad + 0.5)
