@@ -52,9 +52,10 @@ def run(app: typer.Typer, program: str, argv: Sequence[str] | None = None) -> in
     try:
         with warnings.catch_warnings(), interrupts.end_on_sigterm():
             warnings.showwarning = _shown_by(program, warnings.showwarning)
-            group = _read(app)
             if not arguments or "--help" in arguments:
                 _show_texts_as_written(group := typer.main.get_command(app))
+            else:
+                group = _read(app)
             result = group(args=arguments, prog_name=program, standalone_mode=False)
     except UserError as error:
         return _fail(program, str(error), error.exit_code, debug)
