@@ -68,8 +68,9 @@ class Curve(NamedTuple):
 
 JUDGE_CURVES = {"tiny-conv": Curve(0.4, 1.6, step=10, has_rivals=True)}
 """By CLIP: rounded from what `benchmarks/local_judge.py` fits on a world of which no figure is
-reported (seed 31), to whether the label is true. In tens, as vision models answer: finer
-differences are of images that the label does not fit, and there they only tell the latent."""
+reported (seed 31), to whether the label is true, when objects alone had rivals. In tens, as vision
+models answer: finer differences are of images that the label does not fit, and there they only tell
+the latent."""
 RIVAL_SHARES = {"object": 1.0, "colour": 0.5, "domain": 1.0}
 """How much of a rival's similarity is taken off, by kind. Colours: an image that shows two things
 may well have both. Chosen among quarters on that same world."""

@@ -9,7 +9,14 @@ from typing import NamedTuple
 
 from sae.core.clip_name import split_adapter
 from sae.core.errors import UserError
-from sae.world.scene.concepts import CONCEPTS, CONJUNCTIONS, PLANTED, Concept, concept_named
+from sae.world.scene.concepts import (
+    COLOURS,
+    CONCEPTS,
+    CONJUNCTIONS,
+    OBJECTS,
+    Concept,
+    concept_named,
+)
 
 TERMS_FILE = Path(__file__).with_name("vocabulary.txt")
 WORLD_CLIPS = ("tiny", "tiny-conv")
@@ -68,8 +75,9 @@ class Place(NamedTuple):
 
 
 RIVALS: Mapping[str, tuple[str, ...]] = {
-    kind: tuple(concept.name for concept in PLANTED if concept.kind == kind)
-    for kind in ("object", "colour", "domain")
+    "object": OBJECTS,
+    "colour": COLOURS,
+    "domain": tuple(concept.name for concept in CONCEPTS if concept.kind == "domain"),
 }
 """The world's names of which one alone is true of a drawn thing, or of an image, by kind."""
 

@@ -67,7 +67,8 @@ ALL_IMAGES, NO_MORE, FAILED = "all images", "no more images", "failed"
 """Why an adaptive test ended: its intervals leave out chance; they hardly would with all images;
 all images that were wanted are judged; all that there are; there is no score."""
 MISSING = "missing_answers"
-"""Failure: more than a tenth of the images that test a label have no usable answer."""
+"""Failure: more than a tenth of the images that test a label have no usable answer, or, of an
+adaptive test, next to surely would have none."""
 
 
 @dataclass(frozen=True)

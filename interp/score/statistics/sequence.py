@@ -47,22 +47,20 @@ def critical_values(shares: tuple[float, ...], alpha: float = ALPHA) -> tuple[fl
     return tuple(float(value) for value in factor * shape)
 
 
-def chances_ahead(
-    interval: Interval, z: float, share: float, z_end: float, value: float = 0.5
-) -> tuple[float, float]:
-    """How likely it is that at the end the interval of an area lies above `value`, and below it.
+def chances_ahead(interval: Interval, z: float, share: float, z_end: float) -> tuple[float, float]:
+    """How likely it is that at the end the interval of an area lies above 1/2, and below it.
 
     `interval` is that of `z` standard errors now, with `share` of all images judged; at the end it
     is one of `z_end`. What is judged so far is all that is known of what is to come, on the logit
-    scale (predictive power: Jennison and Turnbull 2000, 10.3). (1, 1) of an interval that reaches
-    0 or 1.
+    scale, on which 1/2 is 0 (predictive power: Jennison and Turnbull 2000, 10.3). (1, 1) of an
+    interval that reaches 0 or 1.
     """
     from scipy.special import logit, ndtr
 
     if not 0 < interval.low <= interval.high < 1:
         return 1.0, 1.0
     low, high = (float(logit(bound)) for bound in interval)
-    lead, error = (low + high) / 2 - float(logit(value)), (high - low) / 2 / z
+    lead, error = (low + high) / 2, (high - low) / 2 / z
     needed, spread = z_end * error * math.sqrt(share), error * math.sqrt(1 - share)
     return float(ndtr((lead - needed) / spread)), float(ndtr((-lead - needed) / spread))
 
