@@ -72,7 +72,7 @@ FIRST = (
     "tests/sae/training/engines/test_triton.py",
     "tests/interp/cli/test_walk.py",
     "tests/sae/training/test_distributed.py",
-    "tests/interp/workflow/test_paid.py",
+    "tests/interp/pipeline/workflow/test_paid.py",
     "tests/interp/bench/test_bench.py",
     "tests/interp/pipeline/test_",
     "tests/interp/report/gallery/test_",

@@ -17,15 +17,15 @@ from interp.bench.truth import TruthReport, judge_labels, measure, read_truth
 from interp.pipeline.clip.model import background, judge_encoder
 from interp.pipeline.score import newest_explanations
 from interp.pipeline.settings import JudgeSettings, ModelSettings
+from interp.pipeline.workflow.names import CARDS
+from interp.pipeline.workflow.outcomes import Crossed, Evaluated, Outcome, Tell
+from interp.pipeline.workflow.settings import Settings
+from interp.pipeline.workflow.steps import run_steps
+from interp.pipeline.workflow.summary import summarise_run
 from interp.records.family import LINEAR, LOCAL
 from interp.report.nulls.controls import flat, side_by_side
 from interp.run.run import Run
 from interp.run.truth_file import write_truth
-from interp.workflow.names import CARDS
-from interp.workflow.outcomes import Crossed, Evaluated, Outcome, Tell
-from interp.workflow.settings import Settings
-from interp.workflow.steps import run_steps
-from interp.workflow.summary import summarise_run
 from sae.cli import console
 from sae.clip.config import SourceConfig
 from sae.clip.embed import embed

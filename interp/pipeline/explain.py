@@ -13,8 +13,8 @@ from interp.explain.run import ExplainSummary, pending_latents, summarise
 from interp.llm.types import Question, VisionModel
 from interp.pictures.cache import EvidenceSource, PictureCache
 from interp.pipeline.clip.model import background, clip_name, local_encoder, warn_of_misfit
-from interp.pipeline.dry_run import Unasked
-from interp.pipeline.paid_model import EXPLAIN_SHAPE
+from interp.pipeline.paid.dry_run import Unasked
+from interp.pipeline.paid.model import EXPLAIN_SHAPE
 from interp.pipeline.settings import ModelSettings, Work
 from interp.pipeline.stage import Stage
 from interp.records.family import LINEAR, is_linear

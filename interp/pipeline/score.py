@@ -12,8 +12,8 @@ from interp.llm.cost.estimate import Estimate, further, with_nulls
 from interp.llm.types import Question, VisionModel
 from interp.pictures.cache import EvidenceSource, PictureCache
 from interp.pipeline.clip.model import background, judge_clip_name, judge_encoder, warn_of_misfit
-from interp.pipeline.dry_run import Unasked
-from interp.pipeline.paid_model import JUDGE_SHAPE
+from interp.pipeline.paid.dry_run import Unasked
+from interp.pipeline.paid.model import JUDGE_SHAPE
 from interp.pipeline.settings import JudgeSettings, ModelSettings, Work
 from interp.pipeline.stage import Stage
 from interp.records.nulls import BESIDE, FOIL_SHARE, FOILS, FREE, NONE

@@ -30,9 +30,9 @@ from interp.llm.server.preflight import preflight
 from interp.llm.types import Question, Width
 from interp.pictures.cache import EvidenceSource, PictureCache
 from interp.pipeline.clip.model import background_examples
-from interp.pipeline.dry_run import FOLDER, Request, write_requests
-from interp.pipeline.live_view import Meter, live
-from interp.pipeline.paid_model import (
+from interp.pipeline.paid.dry_run import FOLDER, Request, write_requests
+from interp.pipeline.paid.live_view import Meter, live
+from interp.pipeline.paid.model import (
     Shape,
     client_config,
     known_price,

@@ -32,7 +32,7 @@ def causal(
     SAE's error kept. What counts is the change of similarity to the label's text beyond what other
     latents of equal strength do, and beyond other texts. A stopped run goes on.
     """
-    from interp.pipeline.causal import run_causal
+    from interp.pipeline.causal.stage import run_causal
     from interp.report.labels import write_labels
     from sae.core.progress import bar
 

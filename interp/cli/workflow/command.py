@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interp.workflow.names import TABLES
-from interp.workflow.options import AskSettings, ImageSettings, SizeSettings, StepSettings
-from interp.workflow.settings import Said
+from interp.pipeline.workflow.names import TABLES
+from interp.pipeline.workflow.options import AskSettings, ImageSettings, SizeSettings, StepSettings
+from interp.pipeline.workflow.settings import Said
 from sae.cli import console
 from sae.cli.console import JsonOption
 from sae.cli.live import DomainArgument
@@ -20,8 +20,8 @@ from sae.core.errors import OK, USAGE, UserError, quote
 from sae.data.sources.folders import FolderConfig
 
 if TYPE_CHECKING:
-    from interp.workflow.plan import Plan, Todo
-    from interp.workflow.settings import Settings
+    from interp.pipeline.workflow.plan import Plan, Todo
+    from interp.pipeline.workflow.settings import Settings
 
 RunConfigOption = Annotated[
     Path | None,
@@ -48,12 +48,12 @@ def run(
     same command, and no answer is paid twice.
     """
     from interp.cli.workflow.telling import Telling
+    from interp.pipeline.workflow.assemble import make_settings
+    from interp.pipeline.workflow.discard import discard, find_discarded
+    from interp.pipeline.workflow.early import require_models
+    from interp.pipeline.workflow.plan import Planner
+    from interp.pipeline.workflow.steps import run_steps
     from interp.run.run import Run
-    from interp.workflow.assemble import make_settings
-    from interp.workflow.discard import discard, find_discarded
-    from interp.workflow.early import require_models
-    from interp.workflow.plan import Planner
-    from interp.workflow.steps import run_steps
 
     domains = [*(images.domain or []), *(more or [])]
     said = _read_said(context, config)
@@ -104,7 +104,7 @@ def _say_plan(plan: Plan, settings: Settings) -> None:
 
 def _say_origin(settings: Settings) -> str:
     """Where the SAE of --sae was trained, and who told that; why it cannot be comes back."""
-    from interp.workflow.bring import find_misfit
+    from interp.pipeline.workflow.bring import find_misfit
 
     if settings.looked is None:
         return ""
@@ -186,7 +186,7 @@ def init(
 
     if out.exists():
         raise UserError(f"{out} is there already; name another file", USAGE)
-    text = files("interp.workflow").joinpath("run.toml").read_text(encoding="utf-8")
+    text = files("interp.pipeline.workflow").joinpath("run.toml").read_text(encoding="utf-8")
     with replacing(out) as part:
         part.write_text(text, encoding="utf-8")
     console.finish({"settings": out}, [f"interp run --config {quote(out)} --estimate"])

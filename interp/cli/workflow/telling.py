@@ -21,8 +21,7 @@ from interp.cli.said import (
     say_specific,
 )
 from interp.pipeline.settings import Work
-from interp.records.circular import is_circular
-from interp.workflow.outcomes import (
+from interp.pipeline.workflow.outcomes import (
     Carded,
     Collected,
     Crossed,
@@ -34,12 +33,13 @@ from interp.workflow.outcomes import (
     Scored,
     Trained,
 )
+from interp.records.circular import is_circular
 from sae.cli import console
 from sae.core.errors import OK, quote
 
 if TYPE_CHECKING:
+    from interp.pipeline.workflow.settings import Settings
     from interp.run.run import Run
-    from interp.workflow.settings import Settings
 
 
 class Telling:
@@ -147,7 +147,7 @@ class Telling:
 
     def finish(self, run: Run, settings: Settings, json: Path | None) -> int:
         """The summary, figures, and where to look; the exit code comes back."""
-        from interp.workflow.summary import summarise_run
+        from interp.pipeline.workflow.summary import summarise_run
 
         found = summarise_run(run)
         console.say()

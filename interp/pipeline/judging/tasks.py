@@ -9,8 +9,8 @@ from pathlib import Path
 from interp.llm.types import Question, VisionModel
 from interp.pictures.cache import EvidenceSource, PictureCache
 from interp.pipeline.clip.model import background, judge_clip_name, judge_encoder
-from interp.pipeline.dry_run import Unasked
-from interp.pipeline.paid_model import JUDGE_SHAPE
+from interp.pipeline.paid.dry_run import Unasked
+from interp.pipeline.paid.model import JUDGE_SHAPE
 from interp.pipeline.settings import ModelSettings, Work
 from interp.pipeline.stage import Stage
 from interp.records.tasks import SCORING, TaskScore

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from interp.pipeline.judging.reviews import summarise_reviews
+from interp.pipeline.workflow.summary import summarise_run
 from interp.records.codec import to_json
 from interp.report.labels import read_labels, write_labels
 from interp.run.results import VERDICTS
@@ -20,7 +21,6 @@ from interp.run.verdicts import (
     newest_reviews,
     read_reviews,
 )
-from interp.workflow.summary import summarise_run
 from sae.core.errors import UserError
 from sae.core.files import append_jsonl
 from sae.core.lock import hold

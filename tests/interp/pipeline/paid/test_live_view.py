@@ -17,7 +17,7 @@ import threading
 import pytest
 from rich.console import Console
 
-from interp.pipeline.live_view import Meter, Pace, View, dollars, duration, live
+from interp.pipeline.paid.live_view import Meter, Pace, View, dollars, duration, live
 from tests.support.paths import ROOT
 
 
@@ -171,7 +171,7 @@ def test_figures_that_grow_stay_in_their_columns():
 
 CHILD = """
 import sys
-from interp.pipeline.live_view import Meter, live
+from interp.pipeline.paid.live_view import Meter, live
 
 meter = Meter(n_done=5, n_total={n}, limit=64, spent=0.0123, reserved=0.004, cap=5.0)
 with live("explain", meter, clock=lambda: 0.0):

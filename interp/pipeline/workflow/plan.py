@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from interp.evidence.config import FOLDER, INFO
 from interp.llm.cost.estimate import Estimate
-from interp.run.run import Run
-from interp.workflow.defaults import choose_training
-from interp.workflow.discard import is_thrown_away
-from interp.workflow.forecast import Ahead, Cost, foresee
-from interp.workflow.names import (
+from interp.pipeline.workflow.defaults import choose_training
+from interp.pipeline.workflow.discard import is_thrown_away
+from interp.pipeline.workflow.forecast import Ahead, Cost, foresee
+from interp.pipeline.workflow.names import (
     CARDS,
     CAUSAL,
     COLLECT,
@@ -28,7 +27,8 @@ from interp.workflow.names import (
     TRAIN,
     TRANSFER,
 )
-from interp.workflow.settings import Settings
+from interp.pipeline.workflow.settings import Settings
+from interp.run.run import Run
 from sae.clip.ahead import Shape, shape_ahead
 from sae.data.sources.folders import ImageFile, find_images
 from sae.evaluation.evaluate import REPORT

@@ -27,7 +27,7 @@ from interp.llm.server.preflight import STAGE as PREFLIGHT
 from interp.llm.types import KEY_VARIABLE, is_own
 from interp.pictures.grid import FIRST, SECOND
 from interp.pictures.painter import Layout
-from interp.pipeline.live_view import Meter
+from interp.pipeline.paid.live_view import Meter
 from interp.pipeline.settings import AUTO, ModelSettings
 from sae.core.errors import UserError
 from sae.core.files import did_you_mean

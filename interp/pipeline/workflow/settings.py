@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from interp.evidence.config import CollectConfig
 from interp.pipeline.judging.settings import JudgingSettings
 from interp.pipeline.settings import JudgeSettings, ModelSettings, Work
-from interp.records.family import LINEAR, LOCAL
-from interp.workflow.names import (
+from interp.pipeline.workflow.names import (
     AUTO,
     CAUSAL,
     EXPLAIN,
@@ -23,7 +22,8 @@ from interp.workflow.names import (
     TRAIN,
     TRANSFER,
 )
-from interp.workflow.options import AskSettings, SizeSettings
+from interp.pipeline.workflow.options import AskSettings, SizeSettings
+from interp.records.family import LINEAR, LOCAL
 from sae.clip.config import SourceConfig
 from sae.core.files import build_strictly
 from sae.data.sources.folders import FolderConfig

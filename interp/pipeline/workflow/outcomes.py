@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from interp.evidence.config import CollectInfo
     from interp.explain.run import ExplainSummary
-    from interp.pipeline.causal import CausalSummary
+    from interp.pipeline.causal.stage import CausalSummary
     from interp.pipeline.judging.plan import Judging
     from interp.pipeline.settings import ModelSettings
     from interp.pipeline.transfer import Made

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from interp.causal.effect import N_DRAWS, Effect, measure_effect
 from interp.pictures.cache import read_images
+from interp.pipeline.causal.effect import N_DRAWS, Effect, measure_effect
 from interp.pipeline.clip.model import background_examples
 from interp.pipeline.score import newest_explanations
 from interp.records.codec import to_json
@@ -27,7 +27,7 @@ from sae.core.files import append_jsonl, repair_jsonl, sha256_hex
 from sae.core.progress import Progress
 
 if TYPE_CHECKING:
-    from interp.causal.edits import Network
+    from interp.pipeline.causal.edits import Network
     from sae.clip.model import Halfway
 
 N_CONTROLS = 8
@@ -142,7 +142,7 @@ class _Bench:
 
     def measure(self, latent: int) -> CausalEffect:
         """Take the latent out of held-out images that have it, and put it into some without."""
-        from interp.causal.edits import paired
+        from interp.pipeline.causal.edits import paired
 
         config = SampleConfig()
         sample, n_least = draw_sample(self._reader.of(latent), config), config.n_least
@@ -187,7 +187,7 @@ class _Bench:
 
     @cached_property
     def _bare(self) -> Network:
-        from interp.causal.edits import Network
+        from interp.pipeline.causal.edits import Network
 
         return Network.open(self._run.sae, self._reader.store, self._device)
 

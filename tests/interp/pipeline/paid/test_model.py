@@ -4,7 +4,7 @@ from interp.llm.cost.model_list import ModelInfo
 from interp.llm.cost.price import Price
 from interp.llm.ledger.ledger import Ledger
 from interp.llm.types import is_own
-from interp.pipeline.paid_model import (
+from interp.pipeline.paid.model import (
     EXPLAIN_SHAPE,
     JUDGE_SHAPE,
     checked_price,

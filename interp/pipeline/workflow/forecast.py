@@ -18,14 +18,14 @@ from interp.pipeline.explain import ExplainStage
 from interp.pipeline.judging.plan import Judging
 from interp.pipeline.stage import Stage
 from interp.pipeline.transfer import TransferStage, choose_domains, make_stand_in
+from interp.pipeline.workflow.names import EXPLAIN, SCORE
+from interp.pipeline.workflow.names import TRANSFER as CROSSING
+from interp.pipeline.workflow.settings import Settings
 from interp.records.split import split_of
 from interp.records.types import Evidence, Example, Explanation, Kind, LatentStats, Side
 from interp.run.results import Results
 from interp.run.run import TRANSFER, Run
 from interp.score.transfer import Domains
-from interp.workflow.names import EXPLAIN, SCORE
-from interp.workflow.names import TRANSFER as CROSSING
-from interp.workflow.settings import Settings
 from sae.core.files import sha256_hex
 from sae.data.view import Heat
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sae.core.errors import UserError
 
 if TYPE_CHECKING:
-    from interp.workflow.settings import Settings
+    from interp.pipeline.workflow.settings import Settings
     from sae.data.store import EmbeddingStore
     from sae.interchange.origin import Origin
     from sae.model.sae import SAE

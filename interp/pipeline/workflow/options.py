@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from interp.pipeline.settings import ModelSettings
-from interp.workflow.names import AUTO, ORDER
+from interp.pipeline.workflow.names import AUTO, ORDER
 from sae.cli.options import RegistryOption
 from sae.core.errors import UserError
 from sae.core.files import did_you_mean

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from interp.causal.edits import Network, paired
+from interp.pipeline.causal.edits import Network, paired
 from sae.clip.model import Halfway
 from sae.model.sae import SAE, SAEConfig
 

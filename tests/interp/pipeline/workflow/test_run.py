@@ -109,7 +109,7 @@ def test_what_was_interrupted_is_not_told_to_throw_away_again(
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("interp.workflow.steps.run_steps", stop)
+    monkeypatch.setattr("interp.pipeline.workflow.steps.run_steps", stop)
     for typed in (("--from", "cards"), ("--from=cards",)):
         assert interp("run", *words, *LOCAL, *typed, "--out", mine) == INTERRUPTED
         error = capsys.readouterr().err

@@ -7,16 +7,7 @@ from pathlib import Path
 
 from interp.evidence.config import FOLDER
 from interp.pipeline.clip.vectors import FOLDER as FOUND
-from interp.report.changes.files import FOLDER as COMPARED
-from interp.report.find import EXPLAINED
-from interp.report.nulls.controls import FOLDER as CONTROLS
-from interp.report.transfer_figure import FILE as FIGURE
-from interp.run.results import CAUSAL as EFFECTS
-from interp.run.results import EXPLANATIONS, SCORES, TASKS
-from interp.run.run import CANDIDATES, DISAMBIGUATION, INFO, UNFINISHED, Run
-from interp.run.run import TRANSFER as CROSSED
-from interp.run.transfer_file import FILE as CROSSED_FILE
-from interp.workflow.names import (
+from interp.pipeline.workflow.names import (
     CARDS,
     CAUSAL,
     COLLECT,
@@ -29,6 +20,15 @@ from interp.workflow.names import (
     TRAIN,
     TRANSFER,
 )
+from interp.report.changes.files import FOLDER as COMPARED
+from interp.report.find import EXPLAINED
+from interp.report.nulls.controls import FOLDER as CONTROLS
+from interp.report.transfer_figure import FILE as FIGURE
+from interp.run.results import CAUSAL as EFFECTS
+from interp.run.results import EXPLANATIONS, SCORES, TASKS
+from interp.run.run import CANDIDATES, DISAMBIGUATION, INFO, UNFINISHED, Run
+from interp.run.run import TRANSFER as CROSSED
+from interp.run.transfer_file import FILE as CROSSED_FILE
 from sae.core.files import FORMAT, write_json
 from sae.evaluation.evaluate import REPORT
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from interp.evidence.config import CollectConfig
 from interp.pipeline.settings import Work
+from interp.pipeline.workflow.discard import is_thrown_away
+from interp.pipeline.workflow.names import AUTO, COLLECT, EMBED, EVAL, IMPORT, NONE
+from interp.pipeline.workflow.options import AskSettings, ImageSettings, SizeSettings, StepSettings
+from interp.pipeline.workflow.settings import IMPORTED, Said, Settings, make_models, make_training
 from interp.records.nulls import BESIDE
 from interp.records.tasks import SCORING
-from interp.workflow.discard import is_thrown_away
-from interp.workflow.names import AUTO, COLLECT, EMBED, EVAL, IMPORT, NONE
-from interp.workflow.options import AskSettings, ImageSettings, SizeSettings, StepSettings
-from interp.workflow.settings import IMPORTED, Said, Settings, make_models, make_training
 from sae.clip.config import SourceConfig
 from sae.core.errors import UserError, quote
 from sae.core.files import did_you_mean

@@ -11,10 +11,10 @@ import pytest
 from interp.evidence.config import CollectConfig
 from interp.pipeline.judging.settings import JudgingSettings
 from interp.pipeline.settings import JudgeSettings, ModelSettings
-from interp.workflow import names
-from interp.workflow.assemble import make_settings
-from interp.workflow.options import AskSettings, ImageSettings, SizeSettings, StepSettings
-from interp.workflow.settings import Said, Settings
+from interp.pipeline.workflow import names
+from interp.pipeline.workflow.assemble import make_settings
+from interp.pipeline.workflow.options import AskSettings, ImageSettings, SizeSettings, StepSettings
+from interp.pipeline.workflow.settings import Said, Settings
 from sae.clip.config import SourceConfig
 from sae.core.errors import OK, USAGE, UserError
 from sae.data.sources.folders import FolderConfig

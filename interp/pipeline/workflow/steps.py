@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.llm.ledger.report import read_calls
-from interp.pipeline.causal import run_causal
+from interp.pipeline.causal.stage import run_causal
 from interp.pipeline.clip.words import find_words
 from interp.pipeline.collect import run_collect
 from interp.pipeline.explain import ExplainStage
@@ -16,13 +16,8 @@ from interp.pipeline.judging.plan import Judging
 from interp.pipeline.judging.specificity import measure_specificity
 from interp.pipeline.score import ScoreStage
 from interp.pipeline.transfer import TransferStage, choose_domains
-from interp.report.gallery import build_gallery
-from interp.report.labels import write_labels
-from interp.report.transfer_figure import draw_transfer
-from interp.run.latents import choose_latents
-from interp.run.run import Run
-from interp.workflow.defaults import choose_training
-from interp.workflow.names import (
+from interp.pipeline.workflow.defaults import choose_training
+from interp.pipeline.workflow.names import (
     CARDS,
     CAUSAL,
     COLLECT,
@@ -34,7 +29,7 @@ from interp.workflow.names import (
     TRAIN,
     TRANSFER,
 )
-from interp.workflow.outcomes import (
+from interp.pipeline.workflow.outcomes import (
     Carded,
     Collected,
     Crossed,
@@ -47,7 +42,12 @@ from interp.workflow.outcomes import (
     Tell,
     Trained,
 )
-from interp.workflow.settings import Settings
+from interp.pipeline.workflow.settings import Settings
+from interp.report.gallery import build_gallery
+from interp.report.labels import write_labels
+from interp.report.transfer_figure import draw_transfer
+from interp.run.latents import choose_latents
+from interp.run.run import Run
 from sae.core.errors import FAILURES, UserError
 from sae.core.progress import bar
 
@@ -151,7 +151,7 @@ class _Walk:
             return Trained(train(store, settings.sae_dir, config, context))
 
     def import_sae(self, label: str) -> Imported:
-        from interp.workflow.bring import bring_sae
+        from interp.pipeline.workflow.bring import bring_sae
 
         with bar(label, "files") as progress:
             progress(0, 1)

@@ -101,7 +101,7 @@ def test_without_labels_the_next_command_is_named(
 def test_latents_that_were_written_down_have_no_sae_to_edit(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("interp.causal.edits.dense.LAYER", "projected")
+    monkeypatch.setattr("interp.pipeline.causal.edits.dense.LAYER", "projected")
     assert interp("causal", "--run", run) == USAGE
     assert "there is no SAE to edit" in capsys.readouterr().err
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from interp.workflow.discard import MADE, discard, find_discarded
-from interp.workflow.names import ORDER
+from interp.pipeline.workflow.discard import MADE, discard, find_discarded
+from interp.pipeline.workflow.names import ORDER
 from sae.core.errors import OK, USAGE
 from tests.support.commands import interp
 from tests.support.interp.killing import run_in_child

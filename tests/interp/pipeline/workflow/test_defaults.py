@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from interp.workflow.defaults import choose_training
+from interp.pipeline.workflow.defaults import choose_training
 from sae.clip.ahead import Shape, shape_ahead
 from sae.clip.config import SourceConfig
 from sae.clip.model import load_clip

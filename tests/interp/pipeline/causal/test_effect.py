@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from interp.causal.effect import Changes, measure_effect
+from interp.pipeline.causal.effect import Changes, measure_effect
 
 
 def changes(seed: int, gain: float = 0.0, text_sd: float = 1.0) -> tuple[Changes, Changes]:

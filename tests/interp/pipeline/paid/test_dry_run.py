@@ -12,7 +12,7 @@ from PIL import Image
 from interp.llm.server.dialect import Dialect
 from interp.llm.server.http import ClientConfig
 from interp.llm.types import Picture, Question
-from interp.pipeline.dry_run import Request, write_requests
+from interp.pipeline.paid.dry_run import Request, write_requests
 
 
 def picture(colour: str) -> Picture:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from interp.llm.server.http import require_key
-from interp.pipeline.paid_model import checked_price, client_config, model_info
-from interp.workflow.names import EXPLAIN, SCORE
-from interp.workflow.plan import Plan
-from interp.workflow.settings import Settings
+from interp.pipeline.paid.model import checked_price, client_config, model_info
+from interp.pipeline.workflow.names import EXPLAIN, SCORE
+from interp.pipeline.workflow.plan import Plan
+from interp.pipeline.workflow.settings import Settings
 
 
 def require_models(settings: Settings, plan: Plan) -> None:

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 
+from interp.pipeline.workflow.bring import bring_sae
 from interp.report.labels import read_labels
-from interp.workflow.bring import bring_sae
 from sae.core.errors import FAILURES, OK, USAGE
 from sae.data.store import EmbeddingStore
 from sae.model.identity import sae_identity
 from sae.model.sae import SAE
-from tests.interp.workflow.conftest import SETTINGS
+from tests.interp.pipeline.workflow.conftest import SETTINGS
 from tests.support.commands import interp, sae
 from tests.support.paths import DATA
 from tests.support.servers.fake_hub import FakeHub
