@@ -27,7 +27,7 @@ from numpy.typing import NDArray  # noqa: E402
 from PIL import Image  # noqa: E402
 from scipy.sparse import csr_array  # noqa: E402
 
-from interp.bench.truth import PURE, planted, read_truth  # noqa: E402
+from interp.bench.truth import PURE, find_planted, read_truth  # noqa: E402
 from interp.evidence.compare.changes import find_changes  # noqa: E402
 from interp.evidence.dense_latents import open_subject  # noqa: E402
 from interp.evidence.stream.activations import reduce_to_images  # noqa: E402
@@ -79,7 +79,7 @@ def main() -> None:
     given = parser.parse_args()
     run, (before, after) = Run(given.run), given.colours
     truth = read_truth(given.run / "world" / "truth.parquet")
-    found = planted(run.evidence, truth)
+    found = find_planted(run.evidence, truth)
     pure = {
         name: {
             n

@@ -23,7 +23,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
-from interp.bench.truth import PURE, planted, read_truth  # noqa: E402
+from interp.bench.truth import PURE, find_planted, read_truth  # noqa: E402
 from interp.local.ranking import Ranking, Texts  # noqa: E402
 from interp.local.vocabulary import TERMS_FILE, read_terms  # noqa: E402
 from interp.pipeline.clip.search import LatentSearch  # noqa: E402
@@ -43,7 +43,7 @@ GROUPS: tuple[Group, ...] = (
 def right_latents(run: Run) -> dict[str, set[int]]:
     """By concept: live latents that are pure for it."""
     reader = run.evidence
-    found = planted(reader, read_truth(run.path / "world" / "truth.parquet"))
+    found = find_planted(reader, read_truth(run.path / "world" / "truth.parquet"))
     right: dict[str, set[int]] = {}
     for latent in reader.live():
         if found.purity[latent] >= PURE:

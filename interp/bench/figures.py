@@ -16,10 +16,10 @@ from interp.bench.naming import (
     RIGHT,
     WorldTruth,
     auroc_of,
+    grade_names,
     has_third,
     is_flagged,
     is_made_of_concepts,
-    naming,
 )
 from interp.records.types import Explanation, Score
 
@@ -148,7 +148,7 @@ def line_of(
         second_label=explanation.second_label or "",
         verdict=explanation.verdict,
         supported=supported,
-        naming=naming(explanation, meaning),
+        naming=grade_names(explanation, meaning),
         third=has_third(explanation, meaning),
         domain_said=bool(meaning.domain) and explanation.domain == meaning.domain,
         flagged=is_flagged(explanation),
@@ -187,14 +187,14 @@ def figures_of(lines: Sequence[Line], usd: tuple[float, float]) -> Figures:
         uneven_both=_share(uneven, lambda line: line.naming == "both"),
         uneven_one=_share(uneven, lambda line: line.naming == "one of two"),
         domain_said=_share(kinds["domain"], lambda line: line.domain_said),
-        supported=_share([line for line in pure if line.naming in RIGHT], believed),
+        supported=_share([line for line in pure if line.naming in RIGHT], is_believed),
         false_supported=_share(
-            [line for line in lines if believed(line)], lambda line: line.naming in FALSE
+            [line for line in lines if is_believed(line)], lambda line: line.naming in FALSE
         ),
-        false_noise=_share(kinds["noise"], believed),
-        false_shuffled=_share(kinds["shuffled"], believed),
-        false_random=_share(kinds["random"], believed),
-        false_third=_share(even, lambda line: line.third and believed(line)),
+        false_noise=_share(kinds["noise"], is_believed),
+        false_shuffled=_share(kinds["shuffled"], is_believed),
+        false_random=_share(kinds["random"], is_believed),
+        false_third=_share(even, lambda line: line.third and is_believed(line)),
         spearman=spearman(scores, [line.truth for line in judged]),
         spearman_all=spearman(scores, [line.truth_all for line in judged]),
         error=_mean(abs(line.score - line.truth) for line in judged),
@@ -207,7 +207,7 @@ def figures_of(lines: Sequence[Line], usd: tuple[float, float]) -> Figures:
     )
 
 
-def believed(line: Line) -> bool:
+def is_believed(line: Line) -> bool:
     """Whether the label is supported; without nulls, is not "unclear" and scores above chance."""
     if line.supported:
         return line.supported == "supported"

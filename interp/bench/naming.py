@@ -75,7 +75,7 @@ def said(label: str | None) -> Concept | None:
     return concept_named(words)
 
 
-def naming(explanation: Explanation, meaning: Constructed) -> Naming:
+def grade_names(explanation: Explanation, meaning: Constructed) -> Naming:
     """How the labels of a latent stand to what it was made of; "none" where there is no label."""
     if explanation.label is None:
         return "none"

@@ -37,11 +37,11 @@ from interp.bench.figures import MIXED, TRAINED, Figures, Line, figures_of, line
 from interp.bench.naming import WorldTruth
 from interp.bench.oracle import OracleExplainStage, OracleNamer, OracleScoreStage
 from interp.bench.report import write_report
-from interp.bench.truth import planted, read_truth
+from interp.bench.truth import find_planted, read_truth
 from interp.evidence.config import CollectConfig
 from interp.evidence.dense_latents import open_subject
 from interp.llm.cost.estimate import Estimate
-from interp.llm.ledger.report import totals, unanswered
+from interp.llm.ledger.report import sum_unanswered, totals
 from interp.llm.server.preflight import STAGE as PREFLIGHT
 from interp.pipeline.collect import run_collect
 from interp.pipeline.explain import ExplainStage
@@ -205,7 +205,7 @@ def _active(latents: Path, store: Path | None) -> NDArray[np.bool_]:
 def _trained(out: Path, sae: Path, store: Path, config: BenchConfig, truth: WorldTruth) -> Subject:
     """An even choice of the live latents of an SAE, with the concept that tells each best."""
     run = _collect(out / "runs" / f"{PARTS[1]}-evidence", sae, store)
-    active, found = _active(sae, store), planted(run.evidence, truth.frame)
+    active, found = _active(sae, store), find_planted(run.evidence, truth.frame)
     live = run.evidence.live()
     places = np.linspace(0, len(live) - 1, min(config.n_trained, len(live))).round()
     chosen = [live[place] for place in places.astype(int)]
@@ -294,7 +294,7 @@ def _with_cap(
     for path in sorted(out.glob(f"runs/*/{run.ledger.name}")):
         is_own = path == run.ledger
         parts = [(part.stage, part.usd) for part in totals(path)]
-        parts += [(part.stage, part.usd + part.risked) for part in unanswered(path)]
+        parts += [(part.stage, part.usd + part.risked) for part in sum_unanswered(path)]
         counted = (stage, stage + BESIDE, PREFLIGHT)
         others += sum(usd for name, usd in parts if not (is_own and name in counted))
     return dataclasses.replace(made, max_cost=max(0.0, settings.max_cost - others))

@@ -103,7 +103,7 @@ def measure(
 
     `images` gives the judge its pictures.
     """
-    found = planted(reader, truth)
+    found = find_planted(reader, truth)
     live = np.array(reader.live(), dtype=np.int64)
     pure = live[found.pure[live]]
     objects = [n for n in pure if BY_NAME[found.names[found.concept[n]]].kind == "object"]
@@ -132,7 +132,7 @@ def judge_labels(
     reader: EvidenceReader, truth: pd.DataFrame, explanations: Mapping[int, Explanation]
 ) -> list[LabelTruth]:
     """Whether each label of a live latent is true of the images that it is for."""
-    found = planted(reader, truth)
+    found = find_planted(reader, truth)
     made = []
     for latent in reader.live():
         said = explanations.get(latent)
@@ -158,7 +158,7 @@ def read_truth(path: Path) -> pd.DataFrame:
     return read_frame(path, columns, "draw the world again").set_index("image_id")
 
 
-def planted(reader: EvidenceReader, truth: pd.DataFrame) -> Planted:
+def find_planted(reader: EvidenceReader, truth: pd.DataFrame) -> Planted:
     """The planted concept of every latent, from its strongest images on the score side."""
     examples = reader.examples
     top = examples[

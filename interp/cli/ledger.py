@@ -138,9 +138,9 @@ def merge_parts(run: Run, parts: Sequence[Run]) -> tuple[Taken, int]:
 
 def figures(path: Path) -> dict[str, float | int]:
     """The numbers of `print_totals` as one flat object: `usd`, `explain/MODEL/PROVIDER/usd`."""
-    from interp.llm.ledger.report import overall, totals, unanswered
+    from interp.llm.ledger.report import overall, sum_unanswered, totals
 
-    lost = unanswered(path)
+    lost = sum_unanswered(path)
     found = _figures("", overall(path))
     for total in totals(path):
         found |= _figures(f"{total.stage or '-'}/{total.model}/{total.provider or '-'}/", total)
@@ -153,7 +153,7 @@ def figures(path: Path) -> dict[str, float | int]:
 
 def print_totals(path: Path) -> None:
     """A table of the sums, when the calls were made, and what was lost on the way."""
-    from interp.llm.ledger.report import overall, totals, unanswered
+    from interp.llm.ledger.report import overall, sum_unanswered, totals
 
     whole = overall(path)
     if whole.n_calls:
@@ -163,7 +163,7 @@ def print_totals(path: Path) -> None:
         console.say(f"  answered from {_minute(whole.first)} to {_minute(whole.last)} UTC")
     else:
         console.say("no answered call yet")
-    for each in unanswered(path):
+    for each in sum_unanswered(path):
         console.say(
             f"  {each.stage or '-'}: {each.n} without an answer (lost, or still in flight): "
             f"billed {_usd(each.usd)}, perhaps up to {_usd(each.risked)} more"

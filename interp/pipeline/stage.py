@@ -39,7 +39,7 @@ from interp.pipeline.paid.model import (
     layout_of,
     listed_model,
     paid_model,
-    watched,
+    watch,
 )
 from interp.pipeline.settings import N_AT_WORK, ModelSettings, Work
 from interp.records.tasks import TaskScore
@@ -298,7 +298,7 @@ class Stage(ABC, Generic[Item, Record, Summary]):
                     model.gate.room,
                     made,
                     partial(_count, meter),
-                    (watched(model, meter), preflight(model)),
+                    (watch(model, meter), preflight(model)),
                 )
 
     def _look_again(self) -> None:

@@ -43,9 +43,9 @@ class Used(dict[Any, Any]):
         self.asked.add(name)
         value = super().__getitem__(name)
         if isinstance(value, Stub):
-            value.settings = used(value.settings)
+            value.settings = track_use(value.settings)
         elif isinstance(value, dict):
-            value = used(value)
+            value = track_use(value)
             self[name] = value
         return value
 
@@ -91,7 +91,7 @@ class Used(dict[Any, Any]):
                 yield name, value
 
 
-def used(values: dict[Any, Any]) -> Used:
+def track_use(values: dict[Any, Any]) -> Used:
     """A dict that remembers what was asked of it; the same where it is one."""
     return values if isinstance(values, Used) else Used(values)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from interp.llm.ledger.queries import has_table
-from interp.llm.ledger.report import reading
+from interp.llm.ledger.report import open_read_only
 from sae.core.files import sha256_hex
 
 _AT_ONCE = 500
@@ -40,7 +40,7 @@ class Taken(NamedTuple):
 
 def read_batches(path: Path, table: str) -> Iterator[list[tuple[Any, ...]]]:
     """All rows of a table, some at a time. Raises `UserError` where the file is damaged."""
-    with reading(path) as source:
+    with open_read_only(path) as source:
         if not has_table(source, table):
             return
         rows = source.execute(f"SELECT {_COLUMNS[table]} FROM {table} ORDER BY 1")

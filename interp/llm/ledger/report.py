@@ -81,7 +81,7 @@ class Unanswered(NamedTuple):
 
 def rows(path: Path, model: str | None = None, stage: str | None = None) -> Iterator[Row]:
     """The calls of a ledger, oldest first; only those to `model` and of `stage` when given."""
-    with reading(path) as calls:
+    with open_read_only(path) as calls:
         found = calls.execute(
             f"SELECT {_COLUMNS} FROM calls WHERE (?1 IS NULL OR {ASKED} = ?1) "
             f"AND (?2 IS NULL OR {first_word(ABOUT)} = ?2) ORDER BY created, key",
@@ -97,19 +97,19 @@ def rows(path: Path, model: str | None = None, stage: str | None = None) -> Iter
 
 def totals(path: Path) -> list[Total]:
     """Sums by stage, model and provider."""
-    with reading(path) as calls:
+    with open_read_only(path) as calls:
         return _sums(calls, "stage, model, provider", "GROUP BY 1, 2, 3 ORDER BY 1, 2, 3")
 
 
 def overall(path: Path) -> Total:
     """The sum over all calls. `n_latents` counts a latent once, whatever was asked about it."""
-    with reading(path) as calls:
+    with open_read_only(path) as calls:
         return _sums(calls, "'', '', ''", "")[0]
 
 
-def unanswered(path: Path) -> list[Unanswered]:
+def sum_unanswered(path: Path) -> list[Unanswered]:
     """What was, or may have been, billed without an answer, by stage."""
-    with reading(path) as calls:
+    with open_read_only(path) as calls:
         if not has_table(calls, "risked"):
             return []  # a ledger of the first version
         found = calls.execute(
@@ -123,7 +123,7 @@ def read_billed(path: Path, model: str, stage: str) -> Billed:
     """`Ledger.billed` without the run's lock; nothing where no model was asked yet."""
     if not path.exists():
         return Billed(0, 0, 0.0, 0, 0.0)
-    with reading(path) as calls:
+    with open_read_only(path) as calls:
         return billed_in(calls, model, stage)
 
 
@@ -131,7 +131,7 @@ def read_note(path: Path, name: str) -> str | None:
     """`Ledger.note` without the run's lock."""
     if not path.exists():
         return None
-    with reading(path) as calls:
+    with open_read_only(path) as calls:
         if not has_table(calls, "notes"):
             return None  # a ledger of the first version
         row = calls.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
@@ -145,7 +145,11 @@ def export(path: Path, out: Path) -> int:
     """
     if out.exists() and path.exists() and out.samefile(path):
         raise UserError(f"--export {out} is the ledger itself; choose another file")
-    with reading(path) as calls, replacing(out) as part, part.open("w", encoding="utf-8") as file:
+    with (
+        open_read_only(path) as calls,
+        replacing(out) as part,
+        part.open("w", encoding="utf-8") as file,
+    ):
         keys = calls.execute("SELECT key FROM calls ORDER BY created, key").fetchall()
         for key in keys:
             # One by one: sorting whole calls would write a copy of them all to a temporary file,
@@ -167,7 +171,7 @@ def read_calls(path: Path, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return found
     columns = f"created, {ASKED}, {PROVIDER}, {of_reply('usd')}, request, {of_reply('text')}"
-    with reading(path) as calls:
+    with open_read_only(path) as calls:
         for key in keys:
             row = calls.execute(f"SELECT {columns} FROM calls WHERE key = ?", (key,)).fetchone()
             if row is not None:
@@ -196,7 +200,7 @@ _COLUMNS = ", ".join(["key", "created", ABOUT, ASKED, PROVIDER, *map(of_reply, _
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[sqlite3.Connection]:
+def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
     """A ledger, read only. Raises `UserError` when it is missing or cannot be read."""
     if not path.exists():
         raise UserError(f"{path} does not exist: no model was asked in this run yet")

@@ -100,7 +100,7 @@ class Network:
         return np.stack(found)
 
 
-def paired(amounts: Tensor, n: int) -> Tensor:
+def pair_rows(amounts: Tensor, n: int) -> Tensor:
     """(n, t): the rows of `amounts` (b, t) one after the other, from the first again."""
     return amounts[torch.arange(n, device=amounts.device) % len(amounts)]
 

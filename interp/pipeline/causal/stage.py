@@ -142,7 +142,7 @@ class _Bench:
 
     def measure(self, latent: int) -> CausalEffect:
         """Take the latent out of held-out images that have it, and put it into some without."""
-        from interp.pipeline.causal.edits import paired
+        from interp.pipeline.causal.edits import pair_rows
 
         config = SampleConfig()
         sample, n_least = draw_sample(self._reader.of(latent), config), config.n_least
@@ -159,7 +159,7 @@ class _Bench:
             return self._failed(latent, NO_CONTROLS)
         texts = [self._texts.index(label), *self._control_texts(label)]
         amounts = self._network.activations(with_it, latent)  # (b, t)
-        put = paired(amounts, _count(without_it))
+        put = pair_rows(amounts, _count(without_it))
         taken_out = -self._network.change(with_it, edited, -amounts)[:, :, texts]
         put_in = self._network.change(without_it, edited, put)[:, :, texts]
         return CausalEffect(

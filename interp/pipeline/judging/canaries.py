@@ -12,7 +12,7 @@ from interp.pipeline.score import ScoreStage
 from interp.pipeline.settings import ModelSettings, Work
 from interp.records.tasks import CANARY_HALF, CANARY_START
 from interp.run.run import Run
-from interp.score.kinds.canary import N_REPEATED, first_in_turn, repeated
+from interp.score.kinds.canary import N_REPEATED, first_in_turn, repeat_canaries
 from interp.score.kinds.task import Case, TaskKind
 from interp.score.run import ScoreSummary
 
@@ -42,7 +42,7 @@ class RepeatedCanaries:
         self.latents = frozenset(islice(in_turn, N_REPEATED))
         bare = dict.fromkeys(sorted(self.latents))
         self.start, self.half = (
-            TaskStage(run, settings, repeated(name, canary), bare, work, detect.sample)
+            TaskStage(run, settings, repeat_canaries(name, canary), bare, work, detect.sample)
             for name in (CANARY_START, CANARY_HALF)
         )
         n_done = len(labelled) - len(detect.all_pending)

@@ -155,7 +155,7 @@ def layout_of(settings: ModelSettings, shape: Shape) -> Layout:
 
 
 @asynccontextmanager
-async def watched(model: ChatModel, meter: Meter) -> AsyncIterator[None]:
+async def watch(model: ChatModel, meter: Meter) -> AsyncIterator[None]:
     """Copy the engine's counters to the live view's meter while the block runs."""
 
     async def go_on() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from interp.llm.ledger.report import Total, overall, unanswered
+from interp.llm.ledger.report import Total, overall, sum_unanswered
 from interp.pipeline.judging.reviews import ReviewSummary, summarise_reviews
 from interp.records.circular import CIRCULAR, is_circular
 from interp.records.support import count_states
@@ -161,7 +161,7 @@ def summarise_run(run: Run) -> RunSummary:
     )
     states = count_states(supports_of(results).values())
     paid = overall(run.ledger) if run.ledger.exists() else _NOTHING
-    lost = unanswered(run.ledger) if run.ledger.exists() else []
+    lost = sum_unanswered(run.ledger) if run.ledger.exists() else []
     explainers = [one.model for one in labelled.values()]
     return RunSummary(
         name=run.path.resolve().name,

@@ -57,7 +57,7 @@ def canary(share: float, always: int | None = None) -> TaskKind:
     )
 
 
-def repeated(name: str, canary: TaskKind) -> TaskKind:
+def repeat_canaries(name: str, canary: TaskKind) -> TaskKind:
     """The first canary of each latent at an earlier moment, its pictures in another order."""
     return replace(canary, name=name, draw=partial(_draw_first, canary, name == CANARY_START))
 

@@ -20,7 +20,7 @@ from interp.score.kinds.task import (
     TaskKind,
     held_out,
     share_interval,
-    shuffled,
+    shuffle_examples,
     tell_label,
 )
 from interp.score.metrics import auroc
@@ -43,10 +43,10 @@ def draw(case: Case) -> tuple[Drawn, ...]:
     images = [e for e, heat in heats if heat is not None and can_be_moved(heat)][:N_IMAGES]
     if len(images) < N_LEAST:
         return ()
-    turn = {e.image_id: slot % 2 for slot, e in enumerate(shuffled(images, rng))}
+    turn = {e.image_id: slot % 2 for slot, e in enumerate(shuffle_examples(images, rng))}
     drawn = []
     for question in (0, 1):
-        shown = shuffled(images, rng)
+        shown = shuffle_examples(images, rng)
         truth = (RIGHT if turn[e.image_id] == question else MOVED for e in shown)
         drawn.append(Drawn(tuple(shown), tuple(truth)))
     return tuple(drawn)

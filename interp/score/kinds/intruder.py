@@ -7,7 +7,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from interp.score.kinds.task import Case, Drawn, TaskKind, choice, held_out, places, shuffled
+from interp.score.kinds.task import (
+    Case,
+    Drawn,
+    TaskKind,
+    choice,
+    held_out,
+    places,
+    shuffle_examples,
+)
 from interp.score.sampling import draw_sample
 
 N_ACTIVE = 4
@@ -29,7 +37,7 @@ def draw(case: Case) -> tuple[Drawn, ...]:
     place = places(N_ACTIVE + 1, rng)
     drawn: list[Drawn] = []
     for domain in sorted({example.domain for example in sample.positives}):
-        active = shuffled([e for e in sample.positives if e.domain == domain], rng)
+        active = shuffle_examples([e for e in sample.positives if e.domain == domain], rng)
         silent = [e for e in sample.negatives if e.domain == domain and e.act == 0]
         silent.sort(key=lambda e: e.kind != "silent")  # hard ones, the look-alikes, come last
         for question, intruder in enumerate(silent[: len(active) // N_ACTIVE]):

@@ -14,7 +14,15 @@ from interp.pictures.grid import SECOND
 from interp.records.tasks import Measured, Trial
 from interp.records.types import Explanation
 from interp.records.wording import cut_label
-from interp.score.kinds.task import Case, Drawn, TaskKind, choice, held_out, places, shuffled
+from interp.score.kinds.task import (
+    Case,
+    Drawn,
+    TaskKind,
+    choice,
+    held_out,
+    places,
+    shuffle_examples,
+)
 from interp.score.sampling import draw_sample
 from sae.core.files import sha256_hex
 
@@ -42,7 +50,7 @@ def draw(case: Case) -> tuple[Drawn, ...]:
     n = len(positives) // N_IMAGES
     if n < N_LEAST or not wrong:
         return ()
-    active, place = shuffled(positives, rng), places(n_wrong + 1, rng)
+    active, place = shuffle_examples(positives, rng), places(n_wrong + 1, rng)
     drawn = []
     for question in range(n):
         offered = [wrong[(question * n_wrong + i) % len(wrong)] for i in range(n_wrong)]

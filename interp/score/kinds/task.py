@@ -108,7 +108,7 @@ def detect_grids(case: Case) -> tuple[tuple[Example, ...], ...]:
     return looks[0].grids if looks else ()
 
 
-def shuffled(examples: Sequence[Example], rng: np.random.Generator) -> list[Example]:
+def shuffle_examples(examples: Sequence[Example], rng: np.random.Generator) -> list[Example]:
     """The same in another order."""
     return [examples[index] for index in rng.permutation(len(examples))]
 

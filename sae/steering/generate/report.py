@@ -87,7 +87,7 @@ def report_of(
         sae=sae_identity(scene.model),
         clip=without_place(scene.clip.name),
         clip_sha=scene.clip.sha,
-        pipeline=published(painter.name),
+        pipeline=hide_folder(painter.name),
         pipeline_class=painter.kind,
         encoder=without_place(painter.encoder),
         latent=said.latent,
@@ -161,7 +161,7 @@ def draw_sheet(
             figure.savefig(part, format="png")
 
 
-def published(pipeline: str) -> str:
+def hide_folder(pipeline: str) -> str:
     """A pipeline's name as it may be written down: of a folder only its own name."""
     place = Path(pipeline)
     is_place = place.is_absolute() or pipeline.startswith((".", "~")) or place.exists()

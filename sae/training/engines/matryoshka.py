@@ -33,7 +33,7 @@ def random_prefixes(n_latents: int, n_prefixes: int, generator: torch.Generator)
     return (*sorted(sizes.tolist()), n_latents)
 
 
-def nested(kept: Codes | Tensor, W_dec: Tensor, prefixes: Sequence[int]) -> Tensor:
+def decode_prefixes(kept: Codes | Tensor, W_dec: Tensor, prefixes: Sequence[int]) -> Tensor:
     """What each prefix rebuilds, (n, n_prefixes, d), without b_dec.
 
     `kept` are codes, or activations (n, n_latents); `prefixes` rise to n_latents. All prefixes

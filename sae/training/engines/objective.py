@@ -18,7 +18,7 @@ from sae.model.sae import SAE
 from sae.model.sparsity import BatchTopK, Codes, JumpReLU, Rule
 from sae.training.engines import losses
 from sae.training.engines.interface import Judge, Objective, Reduce
-from sae.training.engines.matryoshka import nested, nested_fvu, random_prefixes
+from sae.training.engines.matryoshka import decode_prefixes, nested_fvu, random_prefixes
 
 MULTI_WEIGHT = 1 / 8
 """Of multi-TopK's FVU (Gao et al. 2024)."""
@@ -66,7 +66,7 @@ def costs_of(
         dead = dead(n_positive)
     prefixes = draws.prefixes(objective, model.n_latents)
     if prefixes:
-        x_hats = nested(kept, model.W_dec, prefixes) + model.b_dec  # (n, n_prefixes, d)
+        x_hats = decode_prefixes(kept, model.W_dec, prefixes) + model.b_dec  # (n, n_prefixes, d)
         x_hat, loss = x_hats[:, -1], nested_fvu(x, x_hats, *measure)
     else:
         x_hat = _rebuilt(model, kept)

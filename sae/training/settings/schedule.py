@@ -69,7 +69,7 @@ def shares(config: TrainConfig, n_steps: int) -> Shares:
     return Shares(warmup, decay, config.k_warmup_steps / n_steps or k_warmup)
 
 
-def unfinished(config: TrainConfig, n_steps: int) -> list[str]:
+def tell_unfinished(config: TrainConfig, n_steps: int) -> list[str]:
     """What the training is too short for, in words."""
     found = []
     if config.warmup_steps > n_steps:

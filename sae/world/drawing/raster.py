@@ -47,10 +47,12 @@ def placed_outlines(parts: Parts, placed: Placed, wobble: float, hand: Generator
     turn = np.array([[cos, sin], [-sin, cos]]) * placed.scale
     stretch = np.array([[placed.aspect], [1 / placed.aspect]])
     matrix, centre = stretch * turn, np.asarray(placed.centre)
-    return [Outline(wobbled(part, wobble, hand) @ matrix + centre, part.fill) for part in parts]
+    return [
+        Outline(wobble_outline(part, wobble, hand) @ matrix + centre, part.fill) for part in parts
+    ]
 
 
-def wobbled(part: Part, amplitude: float, hand: Generator) -> Points:
+def wobble_outline(part: Part, amplitude: float, hand: Generator) -> Points:
     """The points moved by two slow sine waves in x and in y."""
     n_points = len(part.points)
     t = np.arange(n_points) / max(8, n_points)

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from interp.bench.constructed import Constructed
-from interp.bench.figures import Line, believed, figures_of, line_of, spearman
-from interp.bench.naming import WorldTruth, auroc_of, has_third, is_flagged, naming
+from interp.bench.figures import Line, figures_of, is_believed, line_of, spearman
+from interp.bench.naming import WorldTruth, auroc_of, grade_names, has_third, is_flagged
 from sae.world import TIERS
 from tests.interp.bench.test_truth import named
 
@@ -48,13 +48,13 @@ def test_a_label_is_named_for_what_it_is(
     label: str, second: str | None, meaning: Constructed, expected: str, third: bool
 ) -> None:
     said = dataclasses.replace(named(0, label), second_label=second)
-    assert naming(said, meaning) == expected
+    assert grade_names(said, meaning) == expected
     assert has_third(said, meaning) == third
     assert is_flagged(said) == (second is not None)
 
 
 def test_no_label_names_nothing() -> None:
-    assert naming(named(0, None), PURE) == "none"
+    assert grade_names(named(0, None), PURE) == "none"
     assert not has_third(named(0, None), PURE)
 
 
@@ -110,12 +110,12 @@ def test_figures_count_each_kind_by_itself() -> None:
 
 
 def test_a_label_is_believed_when_it_is_supported_or_else_clear_and_above_chance() -> None:
-    assert believed(line(low=0.4))
-    assert not believed(line(supported="undecided"))
-    assert believed(line(supported=""))
-    assert not believed(line(supported="", low=0.49))
-    assert not believed(line(supported="", verdict="unclear"))
-    assert not believed(line(supported="", label=""))
+    assert is_believed(line(low=0.4))
+    assert not is_believed(line(supported="undecided"))
+    assert is_believed(line(supported=""))
+    assert not is_believed(line(supported="", low=0.49))
+    assert not is_believed(line(supported="", verdict="unclear"))
+    assert not is_believed(line(supported="", label=""))
 
 
 def test_spearman_ranks_ties_by_their_mean() -> None:

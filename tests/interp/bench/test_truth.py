@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interp.bench.truth import fires_in_both, measure, planted, read_truth
+from interp.bench.truth import find_planted, fires_in_both, measure, read_truth
 from interp.evidence.reader import EvidenceReader
 from interp.records.types import Explanation
 from interp.score.judge import Judgement
@@ -62,7 +62,7 @@ def test_rare_concept_wins_over_one_that_is_everywhere() -> None:
     reader: Any = SimpleNamespace(
         examples=pd.DataFrame(rows + unseen), info=SimpleNamespace(n_latents=2)
     )
-    found = planted(reader, truth)
+    found = find_planted(reader, truth)
     assert found.names[found.concept[0]] == "boat"
     assert found.purity[0] == 1.0
     assert found.pure.tolist() == [True, False]
@@ -71,7 +71,7 @@ def test_rare_concept_wins_over_one_that_is_everywhere() -> None:
 def test_right_names_count_and_wrong_ones_do_not(walk: Walk) -> None:
     reader, model = EvidenceReader(walk.run), load(walk.sae)
     truth = read_truth(walk.world / "truth.parquet")
-    found = planted(reader, truth)
+    found = find_planted(reader, truth)
     right = {n: named(n, f"A {found.names[found.concept[n]]}") for n in reader.live()}
     wrong = {n: named(n, "wheelbarrow") for n in reader.live()}
     good = measure(reader, model, truth, right, Guesser(), reader.image)
@@ -88,7 +88,7 @@ def test_right_names_count_and_wrong_ones_do_not(walk: Walk) -> None:
 def test_latent_fires_in_both_domains_as_counted_by_hand(walk: Walk) -> None:
     reader, model = EvidenceReader(walk.run), load(walk.sae)
     truth = read_truth(walk.world / "truth.parquet")
-    found = planted(reader, truth)
+    found = find_planted(reader, truth)
     images = reader.store.images
     x = reader.store.read(np.arange(len(images)))[:, 0].float()
     active = model.encode(x).dense(model.n_latents).detach().numpy() > 0

@@ -15,7 +15,7 @@ import pytest
 
 from interp.llm.ledger import merge as ledger_merge
 from interp.llm.ledger.merge import Taken, take_calls
-from interp.llm.ledger.report import overall, unanswered
+from interp.llm.ledger.report import overall, sum_unanswered
 from interp.run.run import Run
 from sae.core.errors import INTERRUPTED, OK, USAGE
 from sae.core.files import append_jsonl, read_jsonl
@@ -108,7 +108,7 @@ def test_a_merged_run_has_all_that_was_paid_and_asks_nothing_again(
     for words in (("explain",), ("score", "--kind", "detect,intruder")):
         assert interp(*words, *asked(copied.server, copied.run)) == OK
     assert copied.server.requests == []
-    whole, lost = overall(copied.run / "calls.sqlite"), unanswered(copied.run / "calls.sqlite")
+    whole, lost = overall(copied.run / "calls.sqlite"), sum_unanswered(copied.run / "calls.sqlite")
     assert whole.n_calls == sum(part.n_calls for part in paid) - 2  # what a preflight asks
     all_usd = whole.usd + sum(each.usd for each in lost)
     assert math.isclose(all_usd, sum(part.usd for part in paid))

@@ -99,7 +99,7 @@ def _cards(folder: Path) -> None:
 
 def _ledger(folder: Path) -> None:
     path = folder / "run" / "calls.sqlite"
-    report.totals(path), report.overall(path), report.unanswered(path), list(report.rows(path))
+    report.totals(path), report.overall(path), report.sum_unanswered(path), list(report.rows(path))
     with Ledger(path) as ledger:
         for n in range(4):
             ledger.get(f"k{n}")

@@ -102,7 +102,7 @@ def test_first_and_last_are_the_dates_of_the_answers(path):
 
 
 def test_what_was_or_may_have_been_billed_without_an_answer_is_told_apart(path):
-    assert report.unanswered(path) == [Unanswered("explain", 2, 0.25, 0.75)]
+    assert report.sum_unanswered(path) == [Unanswered("explain", 2, 0.25, 0.75)]
 
 
 def test_rows_come_oldest_first(path):
@@ -176,7 +176,7 @@ def test_a_run_at_work_can_be_read_and_goes_on(tmp_path):
 
 
 def test_the_ledger_is_opened_for_reading_only(path):
-    with pytest.raises(UserError, match="readonly"), report.reading(path) as calls:
+    with pytest.raises(UserError, match="readonly"), report.open_read_only(path) as calls:
         calls.execute("DELETE FROM calls")
 
 
@@ -229,7 +229,7 @@ def test_a_ledger_of_the_first_version_has_calls_without_a_stage(tmp_path, capsy
     calls.close()
     created = row[1]
     assert report.totals(path) == [Total("", "m", "", 1, 0, 0, 10, 2, 1.0, created, created)]
-    assert report.unanswered(path) == []
+    assert report.sum_unanswered(path) == []
     ledger_cli.print_totals(path)
     assert "- m " in capsys.readouterr().out
 

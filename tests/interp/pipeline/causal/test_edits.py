@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from interp.pipeline.causal.edits import Network, paired
+from interp.pipeline.causal.edits import Network, pair_rows
 from sae.clip.model import Halfway
 from sae.model.sae import SAE, SAEConfig
 
@@ -78,4 +78,4 @@ def test_activations_taken_out_leave_the_tokens_without_the_latent_as_they_are(
 
 def test_images_without_it_get_the_activations_of_those_with_it_in_turn() -> None:
     amounts = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    assert paired(amounts, 5).tolist() == [[1, 2], [3, 4], [1, 2], [3, 4], [1, 2]]
+    assert pair_rows(amounts, 5).tolist() == [[1, 2], [3, 4], [1, 2], [3, 4], [1, 2]]

@@ -18,7 +18,7 @@ from interp.score.kinds.canary import (
     first_in_turn,
     has_drifted,
     passes,
-    repeated,
+    repeat_canaries,
 )
 from interp.score.kinds.task import Drawn, detect_grids
 from tests.support.interp.judging import Ruled, case, judge_task, questions
@@ -117,7 +117,7 @@ def graded(errors: dict[str, float]) -> list[list[TaskScore]]:
     every = canary(1.0)
     made = []
     for name in (CANARY_START, CANARY_HALF, CANARY):
-        kind = every if name == CANARY else repeated(name, every)
+        kind = every if name == CANARY else repeat_canaries(name, every)
         high = errors.get(name)
 
         def rule(tile: Tile, drawn: Drawn, high: float | None = high) -> float | None:
@@ -132,7 +132,7 @@ def test_the_same_pictures_stand_at_other_places_each_time() -> None:
     (end,) = every.draw(case(7))
     orders = [end.examples]
     for name in (CANARY_START, CANARY_HALF):
-        (drawn,) = repeated(name, every).draw(case(7))
+        (drawn,) = repeat_canaries(name, every).draw(case(7))
         assert {e.image_id for e in drawn.examples} == {e.image_id for e in end.examples}
         assert drawn.examples[drawn.truth.index(1.0)].image_id == TRIANGLE
         orders.append(drawn.examples)

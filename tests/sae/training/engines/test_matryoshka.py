@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sae.model.sparsity import Codes, ReLU, TopK
 from sae.training.engines.losses import fvu, variance_of
-from sae.training.engines.matryoshka import nested, nested_fvu, random_prefixes
+from sae.training.engines.matryoshka import decode_prefixes, nested_fvu, random_prefixes
 from tests.support.sae.gradients import gradient_error
 
 L, D = 9, 4
@@ -38,7 +38,7 @@ def test_each_prefix_rebuilds_with_its_own_latents_alone(
 ) -> None:
     kept = kept_by(kind, pre)
     dense = kept.dense(L) if isinstance(kept, Codes) else kept
-    x_hats = nested(kept, W_dec, PREFIXES)
+    x_hats = decode_prefixes(kept, W_dec, PREFIXES)
     for place, size in enumerate(PREFIXES):
         torch.testing.assert_close(x_hats[:, place], dense[:, :size] @ W_dec[:size])
 
@@ -50,9 +50,9 @@ def test_the_loss_is_the_mean_over_prefixes_with_the_gradient_of_finite_differen
     x = torch.randn(7, D, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
     def loss() -> Tensor:
-        return nested_fvu(x, nested(kept_by(kind, pre), W_dec, PREFIXES), variance_of(x))
+        return nested_fvu(x, decode_prefixes(kept_by(kind, pre), W_dec, PREFIXES), variance_of(x))
 
-    x_hats = nested(kept_by(kind, pre), W_dec, PREFIXES)
+    x_hats = decode_prefixes(kept_by(kind, pre), W_dec, PREFIXES)
     each = [fvu(x, x_hats[:, place]) for place in range(len(PREFIXES))]
     torch.testing.assert_close(loss(), torch.stack(each).mean())
     assert gradient_error(loss, [pre, W_dec]) < 1e-6
