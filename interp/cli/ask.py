@@ -139,10 +139,9 @@ def _tell_apart(
     if work.sends_nothing:
         return preview(run, [stage], work, json)
     told = stage.tell_apart()
-    say_apart(told, settings)
+    figures = say_apart(told, settings)
     say_refusals(stage)
-    counts = {name: value for name, value in told._asdict().items() if name != "summary"}
-    console.write_figures(json, {**flatten(told.summary._asdict()), **counts})
+    console.write_figures(json, figures)
     written = {"labels": write_labels(run), "answers": stage.file}
     console.finish(written, [f"interp score {settings.typed} --run {quote(run.path)}"])
     return verdict(told.summary.n_unusable, told.summary.n_asked, work)

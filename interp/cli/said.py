@@ -118,7 +118,8 @@ def say_shared(newest: Mapping[int, Explanation]) -> None:
         )
 
 
-def say_apart(told: ToldApart, settings: ModelSettings) -> None:
+def say_apart(told: ToldApart, settings: ModelSettings) -> dict[str, float | int]:
+    """What one round of telling equal labels apart came to, also as flat figures."""
     summary = told.summary
     before = f"; {summary.n_skipped} were before" if summary.n_skipped else ""
     console.say(
@@ -126,12 +127,14 @@ def say_apart(told: ToldApart, settings: ModelSettings) -> None:
     )
     console.say(
         f"  {told.n_new} have a new label; labels shared by several latents: "
-        f"{told.n_shared_before} of {told.n_labelled} before, {told.n_shared} now"
+        f"{told.n_shared_before} of {told.n_labels} before, {told.n_shared} now"
     )
     _say_failures(summary)
     if summary.n_unusable:
         console.say(f"  {summary.n_unusable} of {summary.n_asked} asked have no usable answer")
     say_cost(summary.usd)
+    counts = {name: value for name, value in told._asdict().items() if name != "summary"}
+    return {**flatten(summary._asdict()), **counts}
 
 
 def say_scored(summary: ScoreSummary, circular: bool) -> None:

@@ -158,6 +158,11 @@ def _further(plan: Plan, settings: Settings) -> list[str]:
             "at most: every latent of the SAE is counted, each with all images that can be kept; "
             "once they are collected, --estimate counts those that can be named"
         )
+    if any(cost.is_partial for cost in open_ones):
+        lines.append(
+            "telling equal names apart comes on top, at most one question a latent: once names are "
+            "there, --estimate counts it"
+        )
     if math.isnan(usd):
         lines.append("no price: `interp models` fetches the list, or give --price IN,OUT")
     return lines

@@ -14,6 +14,8 @@ from interp.cli.judged import say_tasks
 from interp.cli.said import (
     flatten,
     say_against_linear,
+    say_apart,
+    say_chosen,
     say_explained,
     say_newest,
     say_scored,
@@ -101,12 +103,18 @@ class Telling:
 
     @_tell.register
     def _(self, done: Explained) -> None:
-        summary = done.summary
-        say_explained(summary, done.settings)
-        _say_refusals(done.refusals)
-        say_shared(done.run.results.newest_explanations())
-        self.figures |= _under("explain", flatten(summary._asdict()))
-        self._judge(verdict(summary.n_unusable, summary.n_asked, self._work))
+        named = done.named
+        say_explained(named.summary, done.settings)
+        self.figures |= _under("explain", flatten(named.summary._asdict()))
+        if named.choice:
+            self.figures |= say_chosen(named.choice, done.run.info.clip)
+        for number, told in enumerate(named.rounds, 1):
+            self.figures |= _under(f"apart/{number}", say_apart(told, done.settings))
+        _say_refusals(named.refusals)
+        if not named.rounds:
+            say_shared(done.run.results.newest_explanations())
+        for summary in (named.summary, *(told.summary for told in named.rounds)):
+            self._judge(verdict(summary.n_unusable, summary.n_asked, self._work))
 
     @_tell.register
     def _(self, done: Scored) -> None:

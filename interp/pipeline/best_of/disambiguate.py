@@ -31,8 +31,8 @@ class ToldApart(NamedTuple):
 
     summary: ExplainSummary
     """Of the latents that were asked about."""
-    n_labelled: int
-    """Labels of the run."""
+    n_labels: int
+    """Of the run."""
     n_shared_before: int
     """Of these, as many as another latent has too."""
     n_shared: int
@@ -72,8 +72,8 @@ class DisambiguateStage(ExplainStage):
         summary = super().run(label)
         n_new = self._take_up()
         newest = self._run.results.newest_explanations().values()
-        n_labelled = sum(e.label is not None for e in newest)
-        return ToldApart(summary, n_labelled, before, _shared(self._run.results), n_new)
+        n_labels = sum(e.label is not None for e in newest)
+        return ToldApart(summary, n_labels, before, _shared(self._run.results), n_new)
 
     def summary(self, made: Sequence[Explanation]) -> ExplainSummary:
         """Of the latents with a shared label."""

@@ -1,4 +1,4 @@
-"""What a user can set about the choice among several labels: each setting with default and help."""
+"""What can be set of several labels a latent, and of equal ones: each with default and help."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interp.pipeline.settings import ModelSettings
+from interp.pipeline.settings import ModelSettings, Work
 from interp.records.family import LINEAR, LOCAL
 from sae.core.errors import UserError
 
@@ -23,7 +23,7 @@ class BestOfSettings:
         int,
         typer.Option(
             help="Labels of each latent, of which the one that does best on images of the side "
-            "select stands; needs `interp collect --select`.",
+            "select stands, which `interp collect --select` keeps (interp run by itself).",
             min=1,
             rich_help_panel=_PANEL,
         ),
@@ -74,3 +74,32 @@ class BestOfSettings:
     def recorded(self) -> dict[str, Any]:
         """What run.json keeps beside the explainer's and the judge's settings."""
         return {"best_of": self.best_of, "select_judge": self.select_judge}
+
+
+@dataclass(frozen=True)
+class NamingSettings:
+    """How latents are named: one label, or the best of several; and what is done of equal ones."""
+
+    explainer: ModelSettings
+    best_of: BestOfSettings
+    disambiguate: bool
+    work: Work
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether several labels of each latent are made, of which one stands."""
+        return self.best_of.best_of > 1
+
+    @property
+    def is_paid(self) -> bool:
+        """Whether anything is asked of a model elsewhere."""
+        paid = [self.explainer]
+        paid += [self.best_of.judge_for(self.explainer)] if self.is_choice else []
+        return not all(one.is_local for one in paid)
+
+    @property
+    def what(self) -> str:
+        """In words."""
+        said = "name latents"
+        said += f", the best of {self.best_of.best_of} names each" if self.is_choice else ""
+        return said + (", tell equal names apart" if self.disambiguate else "")

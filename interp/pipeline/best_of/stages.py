@@ -109,18 +109,19 @@ class BestOf:
         """The same, at most `--limit` of it."""
         return self.all_pending[: self._work.limit]
 
-    def run(self) -> Made:
+    def run(self, label: str = "") -> Made:
         """Ask, score and choose, going on where an earlier call stopped; nothing is asked twice.
 
-        Raises what `Stage.run` does.
+        `label` stands before the progress. Raises what `Stage.run` does.
         """
         chosen = self.pending
         (self._run.path / CANDIDATES).mkdir(exist_ok=True)
         stages = self._explainers(chosen)
+        named = label or EXPLAIN
         for number, stage in enumerate(stages):
-            stage.run(f"explain, {number + 1} of {self._n}" if len(stages) > 1 else EXPLAIN)
+            stage.run(f"{named}, {number + 1} of {self._n}" if len(stages) > 1 else named)
         grader = self._grader(chosen, stand_ins=False)
-        graded = grader.run(SELECT)
+        graded = grader.run(f"{label}, {SELECT}" if label else SELECT)
         made = self._choose(chosen, grader) if chosen else []
         newest = self._run.results.newest_explanations()
         mine = [newest[n] for n in self._latents if n in newest and newest[n].prompt == self.by[1]]

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.evidence.config import CollectConfig
-from interp.pipeline.settings import Work
+from interp.pipeline.best_of.settings import BestOfSettings
+from interp.pipeline.settings import ModelSettings, Work
 from interp.pipeline.workflow.discard import is_thrown_away
 from interp.pipeline.workflow.names import AUTO, COLLECT, EMBED, EVAL, IMPORT, NONE
 from interp.pipeline.workflow.options import AskSettings, ImageSettings, SizeSettings, StepSettings
 from interp.pipeline.workflow.settings import IMPORTED, Said, Settings, make_models, make_training
+from interp.records.family import LOCAL
 from interp.records.nulls import BESIDE
 from interp.records.tasks import SCORING
 from sae.clip.config import SourceConfig
@@ -54,8 +56,14 @@ def make_settings(
     of_folders = {name: value for name, value in table.items() if name in folder_names}
     of_source = {name: value for name, value in table.items() if name not in folder_names}
     given = dataclasses.asdict(folders)
-    explainer, judge, judging = make_models(asked, said)
-    collect = said.of(COLLECT)
+    explainer, choice, judge, judging = make_models(asked, said)
+    _require_names(explainer, choice, steps.disambiguate)
+    collect = {"select": choice.best_of > 1, **said.of(COLLECT)}
+    if choice.best_of > 1 and not collect["select"]:
+        raise UserError(
+            f"{said.file}: [run.collect] select = false, and --best-of {choice.best_of} chooses on "
+            "the images that are kept by it; leave one of both out"
+        )
     groups = collect.pop("groups", None)
     named = _named(images, said._replace(tables={EMBED: of_source}))
     looked = _look(size, out, steps.from_step, named, fetch)
@@ -73,6 +81,8 @@ def make_settings(
         collect=own.build(CollectConfig, COLLECT, {}),
         groups=None if groups is None else Path(groups),
         explainer=dataclasses.replace(explainer, capped_with=PAID),
+        best_of=choice,
+        disambiguate=steps.disambiguate,
         judge=dataclasses.replace(judge, capped_with=PAID),
         judging=judging,
         causal=steps.causal,
@@ -142,6 +152,14 @@ def _require_sae(sae: str) -> None:
 
     if sae and hub_place(sae) is None:
         require_sae(Path(sae))
+
+
+def _require_names(explainer: ModelSettings, best_of: BestOfSettings, disambiguate: bool) -> None:
+    """Raise `UserError` where what is asked takes names, and the explainer gives none."""
+    if best_of.best_of > 1:
+        best_of.judge_for(explainer)
+    if disambiguate and explainer.is_linear:
+        raise UserError(f"--model {explainer.model} tells no labels apart; {LOCAL} does")
 
 
 def _require_domains(transfer: str, known: list[str]) -> None:

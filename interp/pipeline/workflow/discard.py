@@ -33,7 +33,7 @@ from sae.core.files import FORMAT, write_json
 from sae.evaluation.evaluate import REPORT
 
 LEDGER = "calls.sqlite"
-OF_ONE_SAE = (CANDIDATES, DISAMBIGUATION, CONTROLS, "classes")
+OF_ONE_SAE = (CONTROLS, "classes")
 """What other commands have left there, which says nothing of another SAE."""
 MADE: dict[str, tuple[str, ...]] = {
     EMBED: ("store",),
@@ -41,7 +41,7 @@ MADE: dict[str, tuple[str, ...]] = {
     IMPORT: ("sae-imported", *OF_ONE_SAE),
     EVAL: (f"sae-trained/{REPORT}", f"sae-imported/{REPORT}"),
     COLLECT: (INFO, "sae", FOLDER, EXPLAINED, COMPARED),
-    EXPLAIN: (EXPLANATIONS,),
+    EXPLAIN: (EXPLANATIONS, CANDIDATES, DISAMBIGUATION),
     SCORE: (SCORES, TASKS),
     CAUSAL: (EFFECTS,),
     TRANSFER: (CROSSED, CROSSED_FILE, FIGURE),

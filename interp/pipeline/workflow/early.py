@@ -15,11 +15,13 @@ def require_models(settings: Settings, plan: Plan) -> None:
     Raises `UserError` for a key that is missing, a model that is not there or reads no images, and
     a price that is needed and not known.
     """
-    models = {EXPLAIN: settings.explainer, SCORE: settings.judge}
+    models = [(EXPLAIN, settings.explainer), (SCORE, settings.judge)]
+    if settings.naming.is_choice:
+        models.append((EXPLAIN, settings.best_of.judge_for(settings.explainer)))
     for todo in plan.todos:
         if todo.is_done or not (todo.cost or todo.is_unknown):
             continue
-        for step, model in models.items():
+        for step, model in models:
             if not model.is_local and todo.step in (step, "transfer"):
                 require_key(client_config(model))
                 checked_price(model, model_info(model))

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from interp.llm.cost.estimate import Estimate, add_up
-from interp.pipeline.explain import ExplainStage
+from interp.pipeline.best_of.naming import Naming
+from interp.pipeline.best_of.settings import NamingSettings
 from interp.pipeline.judging.plan import Judging
 from interp.pipeline.stage import Stage
 from interp.pipeline.transfer import TransferStage, choose_domains, make_stand_in
@@ -22,9 +23,18 @@ from interp.pipeline.workflow.names import EXPLAIN, SCORE
 from interp.pipeline.workflow.names import TRANSFER as CROSSING
 from interp.pipeline.workflow.settings import Settings
 from interp.records.split import split_of
-from interp.records.types import Evidence, Example, Explanation, Kind, LatentStats, Side
+from interp.records.types import (
+    SIDES,
+    SIDES_WITH_SELECT,
+    Evidence,
+    Example,
+    Explanation,
+    Kind,
+    LatentStats,
+    Side,
+)
 from interp.run.results import Results
-from interp.run.run import TRANSFER, Run
+from interp.run.run import CANDIDATES, DISAMBIGUATION, TRANSFER, Run
 from interp.score.transfer import Domains
 from sae.core.files import sha256_hex
 from sae.data.view import Heat
@@ -52,6 +62,8 @@ class Cost(NamedTuple):
     """Latents, or labels, that are still to be asked about."""
     is_bound: bool
     """Whether it is of made-up latents, and so an upper bound."""
+    is_partial: bool = False
+    """Whether names are to be told apart that are not there yet: that comes on top."""
 
 
 class Ahead(NamedTuple):
@@ -61,6 +73,8 @@ class Ahead(NamedTuple):
     images: dict[str, int]
     """Images by domain."""
     grid: tuple[int, int] | None
+    select: bool = False
+    """Whether images are kept to choose labels on."""
 
 
 class ForeseenRun(Run):
@@ -90,6 +104,14 @@ class ForeseenRun(Run):
     @cached_property
     def transfer(self) -> Results:
         return Results(self._place(self.path / TRANSFER))
+
+    @cached_property
+    def candidates(self) -> Results:
+        return Results(self._place(self.path / CANDIDATES))
+
+    @cached_property
+    def disambiguation(self) -> Results:
+        return Results(self._place(self.path / DISAMBIGUATION))
 
     def _place(self, folder: Path) -> Path:
         return folder if self._keeps else folder / "thrown-away"  # no such folder: nothing is there
@@ -123,7 +145,7 @@ class MadeEvidence:
 
     def __init__(self, ahead: Ahead) -> None:
         n = min(ahead.n_latents, MOST_MADE)
-        self.info = MadeInfo(n, list(ahead.images), list(ahead.grid or ()))
+        self.info = MadeInfo(n, list(ahead.images), list(ahead.grid or ()), ahead.select)
         self.status = ("live",) * n
         self.looked_at: dict[str, str] = {}
         self.groups: dict[str, str] = {}
@@ -139,7 +161,7 @@ class MadeEvidence:
     def in_domain(self, domain: str) -> MadeEvidence:
         """The same with images of one domain alone."""
         grid = cast("tuple[int, int]", tuple(self.info.grid)) or None
-        return MadeEvidence(Ahead(self.info.n_latents, {domain: 1}, grid))
+        return MadeEvidence(Ahead(self.info.n_latents, {domain: 1}, grid, self.info.select))
 
     def stats(self, latent: int) -> LatentStats:
         """Active on a twentieth of each domain."""
@@ -178,10 +200,11 @@ class MadeEvidence:
 
     @cached_property
     def _examples(self) -> tuple[Example, ...]:
-        return tuple(self._made("explain")) + tuple(self._made("score"))
+        sides = SIDES_WITH_SELECT if self.info.select else SIDES
+        return tuple(example for side in sides for example in self._made(side))
 
     def _made(self, side: Side) -> Iterator[Example]:
-        ids = iter(_ids(side))
+        ids = iter(_ids(side, self.info.select))
         n_patches = math.prod(self.info.grid) if self.info.grid else 0
         heat = bytes(255 * (at == n_patches // 2) for at in range(n_patches)) or None
         for kind, n in KEPT.items():
@@ -219,14 +242,21 @@ def foresee(settings: Settings, ahead: Ahead | None, keeps_results: bool, step: 
     if ahead is not None and ahead.n_latents > len(live):
         whole = _scale(whole, ahead.n_latents / len(live))
         n_pending = ahead.n_latents
-    return Cost(whole, n_pending, ahead is not None)
+    tells_apart = settings.disambiguate and not settings.explainer.is_local
+    is_partial = step == EXPLAIN and tells_apart and not _is_named(run, live)
+    return Cost(whole, n_pending, ahead is not None, is_partial)
+
+
+def _is_named(run: Run, live: Sequence[int]) -> bool:
+    return set(live) <= set(run.results.newest_explanations())
 
 
 def _explain(
     settings: Settings, run: Run, live: list[int], ahead: Ahead | None
 ) -> tuple[int, list[Estimate]]:
-    stage = ExplainStage(run, settings.explainer, live, settings.work)
-    return len(stage.pending), _paid([stage])
+    named = settings.naming if ahead is None else _seeing(settings.naming, settings.source.clip)
+    naming = Naming(run, named, live)
+    return naming.n_pending, naming.estimates()
 
 
 def _score(
@@ -250,6 +280,17 @@ def _transfer(
     return len(stage.pending), stage.estimates()
 
 
+def _seeing(naming: NamingSettings, clip: str) -> NamingSettings:
+    """With the store's CLIP by name, where no store is there yet that would tell it."""
+    explainer, choice = naming.explainer, naming.best_of
+    return dataclasses.replace(
+        naming,
+        explainer=dataclasses.replace(explainer, clip=explainer.clip or clip),
+        best_of=dataclasses.replace(choice, select_clip=choice.select_clip or clip),
+        disambiguate=False,
+    )
+
+
 _FORESEEN = {EXPLAIN: _explain, SCORE: _score, CROSSING: _transfer}
 
 
@@ -268,13 +309,13 @@ def _scale(whole: Estimate, factor: float) -> Estimate:
 
 
 @lru_cache
-def _ids(side: Side) -> tuple[str, ...]:
+def _ids(side: Side, select: bool) -> tuple[str, ...]:
     """Ids of images that fall on this side of the split."""
     found: list[str] = []
     number = 0
     while len(found) < sum(KEPT.values()):
         image_id = sha256_hex(f"made up {number}".encode())
-        found += [image_id] if split_of(image_id) == side else []
+        found += [image_id] if split_of(image_id, select) == side else []
         number += 1
     return tuple(found)
 

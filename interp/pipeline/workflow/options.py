@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from interp.pipeline.best_of.settings import BestOfSettings
 from interp.pipeline.settings import ModelSettings
 from interp.pipeline.workflow.names import AUTO, ORDER
 from sae.cli.options import RegistryOption
@@ -104,8 +105,8 @@ class SizeSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskSettings(ModelSettings):
-    """Who names latents and who grades images."""
+class AskSettings(BestOfSettings, ModelSettings):
+    """Who names latents, how often, and who grades images."""
 
     model: Annotated[
         str,
@@ -163,6 +164,14 @@ class StepSettings:
             show_default=False,
         ),
     ] = None
+    disambiguate: Annotated[
+        bool,
+        typer.Option(
+            "--disambiguate",
+            help="Ask of each latent whose label others have too, once, what sets it apart.",
+            rich_help_panel=_STEPS,
+        ),
+    ] = False
     transfer: Annotated[
         str,
         typer.Option(

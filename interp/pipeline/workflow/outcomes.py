@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from interp.evidence.config import CollectInfo
-    from interp.explain.run import ExplainSummary
+    from interp.pipeline.best_of.naming import Named
     from interp.pipeline.causal.stage import CausalSummary
     from interp.pipeline.judging.plan import Judging
     from interp.pipeline.settings import ModelSettings
@@ -55,8 +55,7 @@ class Collected:
 class Explained:
     run: Run
     settings: ModelSettings
-    summary: ExplainSummary
-    refusals: Sequence[str]
+    named: Named
 
 
 @dataclass(frozen=True)

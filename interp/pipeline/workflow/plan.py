@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.evidence.config import FOLDER, INFO
 from interp.llm.cost.estimate import Estimate
+from interp.pipeline.best_of.naming import Naming
 from interp.pipeline.workflow.defaults import choose_training
 from interp.pipeline.workflow.discard import is_thrown_away
 from interp.pipeline.workflow.forecast import Ahead, Cost, foresee
@@ -30,6 +31,7 @@ from interp.pipeline.workflow.names import (
 from interp.pipeline.workflow.settings import Settings
 from interp.run.run import Run
 from sae.clip.ahead import Shape, shape_ahead
+from sae.core.errors import UserError
 from sae.data.sources.folders import ImageFile, find_images
 from sae.evaluation.evaluate import REPORT
 from sae.model.sae import SAEConfig
@@ -204,7 +206,19 @@ class Planner:
 
     def _collect(self) -> Todo:
         what = "statistics and example images of every latent"
+        if self._settings.naming.is_choice:
+            what += ", some to choose names on"
+            self._require_select()
         return Todo(COLLECT, what, self._is_collected, self._bytes(BYTES_COLLECTED, COLLECT))
+
+    def _require_select(self) -> None:
+        """Raise `UserError` where evidence is there without images to choose labels on."""
+        out = self._settings.out
+        if self._is_collected and not Run(out).evidence.info.select:
+            raise UserError(
+                f"{out} keeps no images to choose labels on; collect again with --from collect, or "
+                "leave --best-of out"
+            )
 
     def _bytes(self, of_a_latent: float, step: str) -> float:
         if step == COLLECT and self._is_collected:
@@ -212,7 +226,7 @@ class Planner:
         return math.nan if self._n_latents is None else of_a_latent * self._n_latents
 
     def _explain(self) -> Todo:
-        return self._ask(EXPLAIN, "name latents", self._settings.explainer.model)
+        return self._ask(EXPLAIN, self._settings.naming.what, self._settings.explainer.model)
 
     def _score(self) -> Todo:
         what = "test names on held-out images, beside names that say nothing"
@@ -227,7 +241,7 @@ class Planner:
         """A step that asks models; what is left of it, where evidence tells."""
         settings = self._settings
         n_bytes = self._bytes(BYTES_SCORED / 3, step)
-        is_paid = {EXPLAIN: not settings.explainer.is_local, SCORE: not settings.judge.is_local}
+        is_paid = {EXPLAIN: settings.naming.is_paid, SCORE: not settings.judge.is_local}
         if not is_paid.get(step, settings.is_paid):
             n_left = self._n_left(step)
             left = "" if n_left is None else f", {n_left:,} left"
@@ -246,17 +260,19 @@ class Planner:
         """What stands in for evidence; None where evidence is there, or nothing is known of it."""
         if self._is_collected or self._n_latents is None:
             return None
-        return Ahead(self._n_latents, self._images, self._shape.grid if self._shape else None)
+        grid = self._shape.grid if self._shape else None
+        return Ahead(self._n_latents, self._images, grid, self._settings.collect.select)
 
     def _n_left(self, step: str) -> int | None:
         """Latents that a free step has still to do; None where that is not known."""
         if is_thrown_away(step, self._from) or not self._is_collected:
             return None
-        results, run = Run(self._settings.out).results, Run(self._settings.out)
+        run = Run(self._settings.out)
+        results = run.results
         live = run.evidence.live()
         said = results.newest_explanations()
         if step == EXPLAIN:
-            return sum(latent not in said for latent in live)
+            return Naming(run, self._settings.naming, live).n_pending
         found = {SCORE: results.score, CAUSAL: results.effect}.get(step)
         if found is None:
             return None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from interp.evidence.config import CollectConfig
+from interp.pipeline.best_of.settings import BestOfSettings, NamingSettings
 from interp.pipeline.judging.settings import JudgingSettings
 from interp.pipeline.settings import JudgeSettings, ModelSettings, Work
 from interp.pipeline.workflow.names import (
@@ -78,6 +79,8 @@ class Settings:
     collect: CollectConfig = field(default_factory=CollectConfig)
     groups: Path | None = None
     explainer: ModelSettings
+    best_of: BestOfSettings = field(default_factory=BestOfSettings)
+    disambiguate: bool = False
     judge: JudgeSettings
     judging: JudgingSettings = field(default_factory=JudgingSettings)
     causal: bool | None = None
@@ -102,7 +105,12 @@ class Settings:
     @property
     def is_paid(self) -> bool:
         """Whether anything is asked of a model elsewhere."""
-        return not (self.explainer.is_local and self.judge.is_local)
+        return self.naming.is_paid or not self.judge.is_local
+
+    @property
+    def naming(self) -> NamingSettings:
+        """Of the step explain."""
+        return NamingSettings(self.explainer, self.best_of, self.disambiguate, self.work)
 
     @property
     def pair(self) -> str:
@@ -123,26 +131,34 @@ class Settings:
 
 def make_models(
     asked: AskSettings, said: Said
-) -> tuple[ModelSettings, JudgeSettings, JudgingSettings]:
-    """The explainer, the judge, and what the judge is asked to do."""
-    given = dataclasses.asdict(asked)
+) -> tuple[ModelSettings, BestOfSettings, JudgeSettings, JudgingSettings]:
+    """The explainer, how many labels it makes, the judge, and what the judge is asked to do."""
+    choosing, given = _split(dataclasses.asdict(asked), BestOfSettings)
     judge = asked.judge or (LOCAL if asked.model == LINEAR else asked.model)
     own = {name: given.pop(name) for name in _OF_JUDGE}
-    explainer = said.build(ModelSettings, EXPLAIN, given)
+    of_choice, of_explainer = _split(said.of(EXPLAIN), BestOfSettings)
+    explainer = said._replace(tables={EXPLAIN: of_explainer}).build(ModelSettings, EXPLAIN, given)
+    choice = said._replace(tables={EXPLAIN: of_choice}).build(BestOfSettings, EXPLAIN, choosing)
     graded = {"clip": own["judge_clip"], "model": judge}
     if judge != asked.model:
         graded["price"] = own["judge_price"]
-    table, tasks = said.of(SCORE), {one.name for one in dataclasses.fields(JudgingSettings)}
-    of_tasks = {name: value for name, value in table.items() if name in tasks}
-    of_judge = {name: value for name, value in table.items() if name not in tasks}
+    of_tasks, of_judge = _split(said.of(SCORE), JudgingSettings)
     typed = set(said.typed) - set(_OF_JUDGE.values())
     typed |= {field for option, field in _OF_JUDGE.items() if option in said.typed}
     judging = said._replace(tables={SCORE: of_judge}, typed=typed)
     return (
         explainer,
+        choice,
         judging.build(JudgeSettings, SCORE, {**given, **graded}),
         said._replace(tables={SCORE: of_tasks}).build(JudgingSettings, SCORE, {}),
     )
+
+
+def _split(table: Mapping[str, Any], cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is said of the fields of `cls`, and the rest."""
+    names = {one.name for one in dataclasses.fields(cls)}
+    own = {name: value for name, value in table.items() if name in names}
+    return own, {name: value for name, value in table.items() if name not in names}
 
 
 def make_training(size: SizeSettings, said: Said) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.llm.ledger.report import read_calls
+from interp.pipeline.best_of.naming import Naming
 from interp.pipeline.causal.stage import run_causal
 from interp.pipeline.clip.words import find_words
 from interp.pipeline.collect import run_collect
-from interp.pipeline.explain import ExplainStage
 from interp.pipeline.judging.plan import Judging
 from interp.pipeline.judging.specificity import measure_specificity
 from interp.pipeline.score import ScoreStage
@@ -205,8 +205,8 @@ class _Walk:
     def explain(self, label: str) -> Explained:
         settings = self._settings
         latents = choose_latents(self.run.evidence, None)
-        stage = ExplainStage(self.run, settings.explainer, latents, settings.work)
-        return Explained(self.run, settings.explainer, stage.run(label), stage.refusals())
+        named = Naming(self.run, settings.naming, latents).run(label)
+        return Explained(self.run, settings.explainer, named)
 
     def score(self, label: str) -> Scored:
         run, settings = self.run, self._settings
