@@ -38,7 +38,7 @@ from sae.cli.live import (
     open_embeddings,
     sort_words,
 )
-from sae.cli.options import RecipeOption, spread, whole_numbers
+from sae.cli.options import RecipeOption, spread
 from sae.clip.config import SourceConfig
 from sae.core.errors import UserError, quote
 from sae.core.progress import bar
@@ -270,13 +270,9 @@ def evaluate(
             opened,
             folder,
             resolve_device(device),
-            asked.n_zeroshot * asked.zeroshot,
+            asked,
+            load(asked.against) if asked.against else None,
             progress,
-            templates=asked.templates,
-            own_templates=asked.template or [],
-            ks=whole_numbers("--k", asked.k),
-            against=load(asked.against) if asked.against else None,
-            set_threshold=asked.calibrate,
         )
     wrote = reports.report_evaluation(report, folder, asked.plots, json)
     console.finish(wrote, console.name_next(model, store or "STORE", domains)[1:])

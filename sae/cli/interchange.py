@@ -11,7 +11,8 @@ import typer
 
 from sae.cli import console
 from sae.cli.console import ConfigOption, JsonOption
-from sae.cli.options import RegistryOption, spread
+from sae.cli.options import spread
+from sae.clip.config import RegistryOption
 from sae.core.errors import FAILURES, OK, quote
 from sae.data.tokens import tokens_named
 

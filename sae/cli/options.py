@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from sae.core.errors import UserError
 from sae.training.settings.recipes import RECIPES, read_recipe
 
 
@@ -36,16 +34,6 @@ RecipeOption = Annotated[
         metavar="|".join(RECIPES),
         help="Train as another lab did: its settings, below those of --config and of flags. Each "
         "is a TOML file that can be copied and changed.",
-        show_default=False,
-    ),
-]
-RegistryOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--registry",
-        metavar="FILE",
-        help="A TOML file that tells where SAEs were trained, asked before the one that comes with "
-        "the program. Default: that of SAE_REGISTRY.",
         show_default=False,
     ),
 ]
@@ -95,11 +83,3 @@ def _options(config: type[Any]) -> Iterator[inspect.Parameter]:
             default=inspect.Parameter.empty if missing else field.default,
             annotation=hint,
         )
-
-
-def whole_numbers(flag: str, text: str) -> list[int]:
-    """ "8,16" -> [8, 16]; "" is none."""
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if all(word.isdecimal() for word in words):
-        return [int(word) for word in words]
-    raise UserError(f"{flag} {text!r} is not a list of whole numbers such as 8,16,32")

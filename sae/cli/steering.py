@@ -11,10 +11,11 @@ import typer
 
 from sae.cli import console
 from sae.cli.console import ConfigOption, DeviceOption, ImagesOption, JsonOption, LinksOption
-from sae.cli.options import spread, whole_numbers
+from sae.cli.options import spread
 from sae.core.errors import quote
 from sae.core.progress import bar
 from sae.data.classes.config import ClassConfig, ClassInfo
+from sae.evaluation.config import read_whole_numbers
 from sae.steering.config import SteerConfig
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def classify(
     require_match(sae.config, opened.info)
     target = out or classes_from.parent / f"{classes_from.name}-steered"
     require_steered(target)
-    ks, labels = whole_numbers("--k", k), opened.images["label"]
+    ks, labels = read_whole_numbers("--k", k), opened.images["label"]
     latents = read_class_latents(classes_from, sae.n_latents, sae_identity(sae), labels)
     with bar("steer") as progress:
         asked = (sae, opened, load_clip_of(opened, device), latents, how, ks, only or (), progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, cast
 
 import typer
@@ -69,3 +70,16 @@ class SourceConfig:
     def n_workers(self) -> int | None:
         """Decoding processes; None: as many as there are cores."""
         return None if self.workers < 0 else self.workers
+
+
+RegistryOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--registry",
+        metavar="FILE",
+        help="A TOML file that tells where SAEs were trained, asked before the one that comes with "
+        "the program. Default: that of SAE_REGISTRY.",
+        show_default=False,
+    ),
+]
+"""Which CLIP and layer a published SAE is of: a file of a user's own, as commands ask for it."""

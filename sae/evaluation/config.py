@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from sae.core.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
@@ -42,3 +44,16 @@ class EvalConfig:
         ),
     ] = False
     n_zeroshot: Annotated[int, typer.Option(help="Images per domain for that, at most.")] = 2000
+
+    @property
+    def ks(self) -> list[int]:
+        """`k` as numbers. Raises `UserError` where it is no list of these."""
+        return read_whole_numbers("--k", self.k)
+
+
+def read_whole_numbers(flag: str, text: str) -> list[int]:
+    """ "8,16" -> [8, 16]; "" is none. Raises `UserError`, with `flag` in it, for other text."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if all(word.isdecimal() for word in words):
+        return [int(word) for word in words]
+    raise UserError(f"{flag} {text!r} is not a list of whole numbers such as 8,16,32")

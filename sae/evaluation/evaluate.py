@@ -20,6 +20,7 @@ from sae.core.progress import Progress
 from sae.data.classes.names import class_names
 from sae.data.split import holdout_rows
 from sae.data.store import EmbeddingStore
+from sae.evaluation.config import EvalConfig
 from sae.evaluation.dictionary import Stability, coherence, stability
 from sae.evaluation.reconstruction import FitSums
 from sae.evaluation.report import EvalReport
@@ -40,26 +41,23 @@ def evaluate_run(
     store: EmbeddingStore,
     folder: Path | None,
     device: torch.device,
-    n_zeroshot: int = 2000,
-    progress: Progress | None = None,
-    *,
-    templates: int = 1,
-    own_templates: Sequence[str] = (),
-    ks: Sequence[int] = (),
+    asked: EvalConfig | None = None,
     against: SAE | None = None,
-    set_threshold: bool = False,
+    progress: Progress | None = None,
 ) -> EvalReport:
     """Evaluate on the held-out images and write `folder`/eval.json, where there is a folder.
 
-    Zero-shot classification takes up to `n_zeroshot` images of each domain; 0 leaves it out. It is
-    done with one template, if `templates` is 80 with CLIP's 80 as well, and with the mean of
-    `own_templates` where there are any; sketches also as "a sketch of a {}". `ks` are other numbers
-    of latents per token to try; `against` is another SAE to compare the latents with. With
-    `set_threshold` that of a BatchTopK is first set on half of the held-out images, and saved.
+    Zero-shot classification is done with one template, if `asked.templates` is 80 with CLIP's 80 as
+    well, and with the mean of one's own where there are any; sketches also as "a sketch of a {}".
+    `against`: the SAE that `asked.against` names, or another, to compare the latents with. With
+    `asked.calibrate` the threshold of a BatchTopK is first set on half of the held-out images, and
+    saved. Raises `UserError` for what does not fit together.
     """
-    texts = template_sets(store.domains, templates, own_templates)
+    asked = asked or EvalConfig()
+    texts = template_sets(store.domains, asked.templates, asked.template or [])
+    ks, n_zeroshot = asked.ks, asked.n_zeroshot * asked.zeroshot
     with closing(hold(folder / LOCK)) if folder else nullcontext():
-        if set_threshold:
+        if asked.calibrate:
             if not calibrate(model, store, device):
                 raise UserError(f"{store.path} has too few held-out images to calibrate on")
             if folder is not None:

@@ -10,7 +10,7 @@ import typer
 from interp.pipeline.best_of.settings import BestOfSettings
 from interp.pipeline.settings import ModelSettings
 from interp.pipeline.workflow.names import AUTO, ORDER
-from sae.cli.options import RegistryOption
+from sae.clip.config import RegistryOption
 from sae.core.errors import UserError
 from sae.core.files import did_you_mean
 from sae.training.config import learning_rate

@@ -263,25 +263,14 @@ def _told(settings: Settings) -> str:
 
 def _measure(settings: Settings, store: EmbeddingStore, progress: Any) -> EvalReport:
     """Evaluate the SAE as `sae eval` does."""
-    from sae.cli.options import whole_numbers
     from sae.clip.model import resolve_device
     from sae.evaluation.evaluate import evaluate_run
     from sae.interchange.load import load
 
-    asked, device = settings.evaluation, resolve_device(settings.device)
-    return evaluate_run(
-        load(settings.sae_dir),
-        store,
-        settings.sae_dir,
-        device,
-        asked.n_zeroshot * asked.zeroshot,
-        progress,
-        templates=asked.templates,
-        own_templates=asked.template or [],
-        ks=whole_numbers("k", asked.k),
-        against=load(asked.against) if asked.against else None,
-        set_threshold=asked.calibrate,
-    )
+    asked, folder = settings.evaluation, settings.sae_dir
+    against = load(asked.against) if asked.against else None
+    device = resolve_device(settings.device)
+    return evaluate_run(load(folder), store, folder, device, asked, against, progress)
 
 
 def read_figures(sae_dir: Path, store: EmbeddingStore) -> dict[str, float | int | None] | None:

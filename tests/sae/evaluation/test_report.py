@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from sae.data.store import EmbeddingStore
+from sae.evaluation.config import EvalConfig
 from sae.evaluation.dictionary import Coherence
 from sae.evaluation.evaluate import evaluate, evaluate_run, held_out_rows
 from sae.evaluation.reconstruction import Fit
@@ -110,7 +111,7 @@ def test_a_store_without_classes_needs_no_clip(
     model: SAE, store: EmbeddingStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sae.clip.store_images.load_clip", None)
-    assert evaluate_run(model, store, tmp_path, CPU, n_zeroshot=100).zeroshot == {}
+    assert evaluate_run(model, store, tmp_path, CPU, EvalConfig(n_zeroshot=100)).zeroshot == {}
 
 
 def test_a_run_reports_the_held_out_part_and_writes_it(
@@ -118,7 +119,12 @@ def test_a_run_reports_the_held_out_part_and_writes_it(
 ) -> None:
     seen: list[tuple[int, int]] = []
     report = evaluate_run(
-        model, store, tmp_path, CPU, n_zeroshot=0, progress=lambda *at: seen.append(at)
+        model,
+        store,
+        tmp_path,
+        CPU,
+        EvalConfig(zeroshot=False),
+        progress=lambda *at: seen.append(at),
     )
     rows = held_out_rows(model, store)
     assert report == evaluate(model, store, rows)

@@ -21,6 +21,7 @@ from sae.data.classes.names import class_name, class_names
 from sae.data.store import EmbeddingStore
 from sae.evaluation import evaluate
 from sae.evaluation import zeroshot as room
+from sae.evaluation.config import EvalConfig
 from sae.evaluation.report import EvalReport
 from sae.evaluation.zeroshot import (
     ZeroShot,
@@ -352,7 +353,8 @@ def test_the_report_of_a_run_holds_zero_shot_results(
     monkeypatch.setattr(evaluate, "held_out_rows", lambda model, store: np.arange(6))
     model = sae_to(None)
     cpu = torch.device("cpu")
-    flat = evaluate.evaluate_run(model, store, tmp_path, cpu, 100, templates=80).flat()
+    asked = EvalConfig(n_zeroshot=100, templates=80)
+    flat = evaluate.evaluate_run(model, store, tmp_path, cpu, asked).flat()
     assert flat["zeroshot_raw_top1"] == flat["zeroshot80_raw_top1"] == 0.8
     assert flat["photo/zeroshot_n_images"] == 2
     assert flat["sketch/zeroshot_sketch_raw_top1"] == flat["sketch/zeroshot_raw_top1"]
