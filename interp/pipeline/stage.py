@@ -207,7 +207,7 @@ class Stage(ABC, Generic[Item, Record, Summary]):
         shown = itertools.chain.from_iterable(map(self._shown, spread))
         if self._settings.is_local:
             shown = itertools.chain(shown, background_examples(self._run.evidence, self.domain))
-        with bar("look for the images") as progress:
+        with bar("look for the images", brief=True) as progress:
             check_images(self._run.evidence, shown, progress)
 
     def refusals(self) -> list[str]:

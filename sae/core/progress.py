@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 BAR, LABEL = 30, 22
 """Letters of a bar, and of the label where there is room: bars below each other then line up."""
+EVERY = 2.0
+"""Seconds between two lines where there is no terminal, at least."""
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
 
@@ -24,12 +26,16 @@ class Bar(Protocol):
 
 
 @contextmanager
-def bar(label: str, unit: str = "images") -> Iterator[Bar]:
-    """Show `label` with done/total, rate and ETA; `unit` is what is counted."""
-    yield from _rich_bar(label, unit) if sys.stderr.isatty() else _plain_lines(label, unit)
+def bar(label: str, unit: str = "images", *, brief: bool = False) -> Iterator[Bar]:
+    """Show `label` with done/total, rate and ETA; `unit` is what is counted.
+
+    `brief`: mostly over at once, and then nothing is left of it.
+    """
+    show = _rich_bar if sys.stderr.isatty() else _plain_lines
+    yield from show(label, unit, brief)
 
 
-def _rich_bar(label: str, unit: str) -> Iterator[Bar]:
+def _rich_bar(label: str, unit: str, brief: bool) -> Iterator[Bar]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -54,7 +60,7 @@ def _rich_bar(label: str, unit: str) -> Iterator[Bar]:
     }
     started = time.monotonic()
     with RichProgress(
-        *columns("label", "bar", "elapsed"), console=Console(stderr=True)
+        *columns("label", "bar", "elapsed"), console=Console(stderr=True), transient=brief
     ) as progress:
         task = progress.add_task(label, total=None, rate="")
 
@@ -105,17 +111,18 @@ def _is_name(word: str) -> bool:
     return word[0].isalpha() and "/" not in word
 
 
-def _plain_lines(label: str, unit: str) -> Iterator[Bar]:
-    started = time.monotonic()
+def _plain_lines(label: str, unit: str, brief: bool) -> Iterator[Bar]:
+    """A line a tenth of the work, if the last one is `EVERY` seconds ago; and one at the end."""
+    started = told = time.monotonic()
     shown = -1
 
     def update(done: int, total: int, text: str = "") -> None:
-        nonlocal shown
-        tenth = 10 * done // max(total, 1)
-        if tenth == shown:
+        nonlocal shown, told
+        tenth, now = 10 * done // max(total, 1), time.monotonic()
+        is_last = done >= total and not (brief and shown < 0)
+        if tenth == shown or (now < told + EVERY and not is_last):
             return
-        shown = tenth
-        seconds = time.monotonic() - started
+        shown, told, seconds = tenth, now, now - started
         line = f"{label}: {done}/{total} {unit}, {seconds:.1f} s" + (f", {text}" if text else "")
         print(line, file=sys.stderr, flush=True)
 

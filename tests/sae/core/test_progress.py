@@ -43,11 +43,52 @@ def test_what_is_cut_of_the_text_is_a_whole_figure() -> None:
     assert fit(30, "train", 20000, TEXT).text == ""
 
 
-def test_without_a_terminal_a_line_comes_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
-    with bar("train", "steps") as progress:
+class Clock:
+    """Each look at it takes a while."""
+
+    def __init__(self, step: float) -> None:
+        self.now, self._step = 0.0, step
+
+    def __call__(self) -> float:
+        self.now += self._step
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("step", "brief", "n_lines"),
+    [
+        (1.0, False, 11),  # 100 s: one a tenth, and the first
+        (0.1, False, 5),  # 10 s: one in 2 s, at the next tenth
+        (0.001, False, 1),  # over at once
+        (0.001, True, 0),
+        (1.0, True, 11),
+    ],
+)
+def test_without_a_terminal_a_line_comes_now_and_then(
+    step: float,
+    brief: bool,
+    n_lines: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sae.core.progress.time.monotonic", Clock(step))
+    with bar("train", "steps", brief=brief) as progress:
         for done in range(101):
             progress(done, 100, TEXT)
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 11
-    assert lines[-1].startswith("train: 100/100 steps")
-    assert lines[-1].endswith(TEXT)
+    assert len(lines) == n_lines
+    if lines:
+        assert lines[-1].startswith("train: 100/100 steps")
+        assert lines[-1].endswith(TEXT)
+
+
+def test_a_step_that_is_over_at_once_leaves_nothing_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown = Terminal()
+    monkeypatch.setattr("sys.stderr", shown)
+    monkeypatch.setenv("TERM", "xterm")
+    with bar("look", brief=True) as progress:
+        progress(58, 58)
+    left = shown.getvalue().rsplit("\x1b[2K", 1)[-1]  # what stands behind the last cleared line
+    assert "look" not in left
