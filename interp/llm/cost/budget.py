@@ -24,6 +24,9 @@ class Purse:
         """Worst case of requests whose outcome was lost: they may have been billed."""
         self.n_unknown = n_unknown
         """Answers for which nobody said what they cost."""
+        self._above = 0.0
+        """Most by which an answer has cost more than its worst case: then a price is wrong, and as
+        much more may be asked for each request that follows."""
         self._held: dict[int, float] = {}
         self._serial = count()
         self._waiting: deque[tuple[float, asyncio.Future[int]]] = deque()
@@ -31,7 +34,7 @@ class Purse:
     @property
     def reserved(self) -> float:
         """Worst case of all requests in flight."""
-        return math.fsum(self._held.values())
+        return math.fsum(self._held.values()) + self._above * len(self._held)
 
     @property
     def used(self) -> float:
@@ -61,16 +64,18 @@ class Purse:
         worst = self._held.pop(ticket)
         if math.isnan(billed):
             self.n_unknown += 1
-        self.spent += worst if math.isnan(billed) else billed
+            billed = worst + self._above
+        self._above = max(self._above, billed - worst)
+        self.spent += billed
         self._go_on()
 
     def lose(self, ticket: int) -> None:
         """A request has ended without a word: it may have been billed."""
-        self.risked += self._held.pop(ticket)
+        self.risked += self._held.pop(ticket) + self._above
         self._go_on()
 
     def _fits(self, worst: float) -> bool:
-        return self.cap is None or self.used + self.reserved + worst <= self.cap
+        return self.cap is None or self.used + self.reserved + worst + self._above <= self.cap
 
     def _hold(self, worst: float) -> int:
         ticket = next(self._serial)
@@ -95,7 +100,7 @@ class Purse:
         risked = f" (and ${self.risked:.4f} perhaps billed)" if self.risked else ""
         return UserError(
             f"--max-cost {self.cap:g} is reached: ${self.spent:.4f} spent{risked}, and the next "
-            f"request may cost ${worst:.4f}; raise --max-cost, then run the same command: "
-            "what was answered is not paid again",
+            f"request may cost ${worst + self._above:.4f}; raise --max-cost, then run the same "
+            "command: what was answered is not paid again",
             BUDGET,
         )

@@ -56,6 +56,24 @@ def test_what_may_have_been_billed_counts_against_the_cap():
     asyncio.run(main())
 
 
+def test_where_more_is_billed_than_the_worst_case_as_much_is_set_aside_from_then_on():
+    async def main():
+        purse = Purse(1.0)
+        tickets = [await purse.reserve(0.1) for _ in range(6)]
+        purse.settle(tickets[0], 0.15)
+        assert (purse.spent, purse.reserved) == (0.15, pytest.approx(0.75))
+        waiting = asyncio.create_task(purse.reserve(0.1))  # would fit at .1, and costs .15
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        for ticket in tickets[1:]:
+            purse.settle(ticket, 0.15)
+        with pytest.raises(UserError, match=r"the next request may cost \$0.1500"):
+            await waiting
+        assert purse.spent == pytest.approx(0.9)
+
+    asyncio.run(main())
+
+
 def test_an_answer_of_unknown_cost_counts_as_its_worst_case():
     async def main():
         purse = Purse(1.0)
