@@ -16,7 +16,7 @@ from interp.run.run import Run
 from sae.core.files import append_jsonl
 from tests.support.interp import synthetic_run as synthetic
 from tests.support.interp.browsers import Watched
-from tests.support.interp.galleries import FAILED, N_LATENTS, XSS, cards_of
+from tests.support.interp.galleries import FAILED, N_LATENTS, XSS, cards_of, small_run
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +171,21 @@ def test_a_download_holds_what_the_card_says(browser: Any, full_dir: Path, tmp_p
     held = json.loads((tmp_path / "card.json").read_text())
     assert held["id"] == 9
     assert held["explanation"]["label"] == "wheel number 9"
+
+
+def test_guesses_are_counted_beside_labels_where_there_are_any(
+    browser: Any, tmp_path: Path
+) -> None:
+    run_dir = small_run(tmp_path)
+
+    def headline() -> dict[str, str]:
+        build_gallery(Run(run_dir))
+        links = Watched(browser, run_dir, "#/").page.locator(".headline a").all()
+        return dict(reversed(link.inner_text().split("\n")) for link in links)
+
+    before = headline()
+    assert (before["labelled"], "unclear" in before) == ("2", False)
+    guess = synthetic.explanation(0, "circle", verdict="unclear")
+    append_jsonl(run_dir / "explanations.jsonl", [to_json(guess)])
+    after = headline()
+    assert (after["labelled"], after["unclear"]) == ("1", "1")
