@@ -18,6 +18,8 @@
   const verdicts = new Map(); // latent -> the verdict that counts
   const guesses = new Map(); // latent -> what was typed before its label showed
   const unsent = new Map(); // id of a verdict -> the verdict, and why it was not saved
+  const last = new Map(); // latent -> id of the verdict that was given last
+  let sending = Promise.resolve(); // until the verdict before is there: the last one given arrives last
   const undone = []; // [latent, the verdict before], last change last
 
   /** Called by the server's data/index.js, before G.index: the verdicts of now, kept in the run. */
@@ -167,16 +169,25 @@
   async function send(said) {
     put(said);
     apply(said.latent);
+    for (const [id, one] of unsent) if (one.said.latent === said.latent && one.why) unsent.delete(id); // it holds no more
     unsent.set(said.id, { said, why: "" });
+    last.set(said.latent, said.id);
     R.changed(said.latent);
     try {
-      if (R.kept() === "run") await post(said);
+      if (R.kept() === "run") await inTurn(() => post(said));
       else keep(said);
       unsent.delete(said.id);
     } catch (error) {
-      unsent.set(said.id, { said, why: error.message });
+      if (last.get(said.latent) === said.id) unsent.set(said.id, { said, why: error.message });
+      else unsent.delete(said.id);
     }
     R.changed(said.latent);
+  }
+
+  function inTurn(work) {
+    const turn = sending.then(work);
+    sending = turn.catch(() => {});
+    return turn;
   }
 
   /** Try once more to save what could not be saved. */

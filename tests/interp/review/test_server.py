@@ -420,3 +420,42 @@ def test_a_signal_ends_it_cleanly_with_a_summary(
     assert at.secret not in out + (run_dir / VERDICTS).read_text()
     assert "spoke" in (run_dir / "labels.csv").read_text("utf-8-sig")
     assert sorted(run_dir.glob("*.lock")) == []
+
+
+def test_the_verdict_that_was_given_last_counts_however_slow_the_one_before_is(
+    browser: Any, server: ReviewServer, run_dir: Path
+) -> None:
+    page = browser.new_page()
+    page.goto(server.address + "#/0")
+    page.wait_for_selector("h1")
+    held: list[Any] = []
+
+    def hold_first(route: Any) -> None:
+        if route.request.method != "POST" or held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/verdicts", hold_first)
+    page.keyboard.press("3")
+    page.keyboard.press("1")
+    page.wait_for_timeout(200)
+    held[0].continue_()
+    page.wait_for_selector(".review-told >> text=Saved in the run.")
+    assert [one.verdict for one in read_reviews(run_dir)] == ["wrong", "right"]
+
+
+def test_a_verdict_that_was_not_saved_is_not_sent_again_after_a_later_one(
+    browser: Any, server: ReviewServer, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = browser.new_page()
+    page.goto(server.address + "#/0")
+    page.wait_for_selector("h1")
+    monkeypatch.setattr("interp.review.server.MOST_BYTES", 1)
+    page.keyboard.press("3")
+    page.wait_for_selector(".review-lost >> text=1 verdict not saved")
+    monkeypatch.setattr("interp.review.server.MOST_BYTES", MOST_BYTES)
+    page.keyboard.press("1")
+    page.wait_for_selector(".review-told >> text=Saved in the run.")
+    assert page.locator(".again").count() == 0
+    assert [one.verdict for one in read_reviews(run_dir)] == ["right"]
