@@ -313,6 +313,12 @@ def test_two_tabs_keep_both_verdicts_and_see_each_others(
         tab.wait_for_selector(".review-told >> text=Saved in the run.")
     tabs[0].evaluate("window.dispatchEvent(new Event('focus'))")
     tabs[0].wait_for_selector("#review-tools >> text=2 of 2 reviewed")
+    tabs[1].keyboard.press("u")
+    while tabs[1].evaluate("G.review.unsent().length"):
+        tabs[1].wait_for_timeout(20)
+    tabs[0].evaluate("window.dispatchEvent(new Event('focus'))")
+    tabs[0].wait_for_selector("#review-tools >> text=1 of 2 reviewed")
+    tabs[1].keyboard.press("3")
     assert tabs[0].locator("[data-name=export]").count() == 0
     tabs[1].fill(".better", XSS[3])
     tabs[1].click(".note-box summary")
@@ -458,4 +464,32 @@ def test_a_verdict_that_was_not_saved_is_not_sent_again_after_a_later_one(
     page.keyboard.press("1")
     page.wait_for_selector(".review-told >> text=Saved in the run.")
     assert page.locator(".again").count() == 0
+    assert [one.verdict for one in read_reviews(run_dir)] == ["right"]
+
+
+def test_what_was_asked_before_a_verdict_does_not_take_it_back(
+    browser: Any, server: ReviewServer, run_dir: Path
+) -> None:
+    page = browser.new_page()
+    page.goto(server.address + "#/0")
+    page.wait_for_selector("h1")
+    held: list[Any] = []
+
+    def hold_answer(route: Any) -> None:
+        if route.request.method == "GET":
+            held.append((route, route.fetch()))  # of a time without a verdict
+        else:
+            route.continue_()
+
+    page.route("**/verdicts", hold_answer)
+    page.evaluate("window.dispatchEvent(new Event('focus'))")
+    while not held:
+        page.wait_for_timeout(20)
+    page.keyboard.press("1")
+    page.wait_for_timeout(200)
+    for route, answer in held:
+        route.fulfill(response=answer)
+    page.wait_for_timeout(200)
+    page.wait_for_selector(".review-told >> text=Saved in the run.")
+    assert page.get_attribute(".verdict.right", "aria-pressed") == "true"
     assert [one.verdict for one in read_reviews(run_dir)] == ["right"]

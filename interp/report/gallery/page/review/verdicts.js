@@ -19,7 +19,7 @@
   const guesses = new Map(); // latent -> what was typed before its label showed
   const unsent = new Map(); // id of a verdict -> the verdict, and why it was not saved
   const last = new Map(); // latent -> id of the verdict that was given last
-  let sending = Promise.resolve(); // until the verdict before is there: the last one given arrives last
+  let asked = Promise.resolve(); // until the server has answered: the verdict given last arrives last
   const undone = []; // [latent, the verdict before], last change last
 
   /** Called by the server's data/index.js, before G.index: the verdicts of now, kept in the run. */
@@ -185,8 +185,8 @@
   }
 
   function inTurn(work) {
-    const turn = sending.then(work);
-    sending = turn.catch(() => {});
+    const turn = asked.then(work);
+    asked = turn.catch(() => {});
     return turn;
   }
 
@@ -238,7 +238,7 @@
   }
 
   async function fetchAll() {
-    const answer = await fetch("verdicts").catch(() => null);
+    const answer = await inTurn(() => fetch("verdicts")).catch(() => null);
     if (!answer?.ok) return;
     const found = await answer.json();
     const there = new Set(found.map(({ latent }) => latent));
@@ -248,7 +248,8 @@
   function take(records) {
     const waiting = new Set(R.unsent().map(({ said }) => said.latent));
     for (const said of records) {
-      if (waiting.has(said.latent) || verdicts.get(said.latent)?.id === said.id) continue;
+      const known = verdicts.get(said.latent);
+      if (waiting.has(said.latent) || (known?.id === said.id && known.verdict === said.verdict)) continue;
       put(said);
       apply(said.latent);
       R.changed(said.latent);
