@@ -29,6 +29,14 @@ def test_every_room_is_in_both_tables_of_the_architecture() -> None:
     assert [room for room in rooms if f"| `{room.split('.')[1]}/` |" not in ARCHITECTURE] == []
 
 
+def test_the_stages_do_not_know_the_command_that_runs_them_all() -> None:
+    """`interp.pipeline.workflow` stands on the other files of its room, and none on it."""
+    above = "interp.pipeline.workflow"
+    stages = [m for m in MODULES if m.startswith("interp.pipeline") and not m.startswith(above)]
+    assert len(stages) > 20
+    assert [m for m in stages if any(one.startswith(above) for one in _imports()[m])] == []
+
+
 def test_no_files_import_each_other_in_a_circle() -> None:
     assert structure.circles(_imports()) == []
 

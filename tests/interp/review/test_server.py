@@ -337,12 +337,17 @@ def test_two_tabs_keep_both_verdicts_and_see_each_others(
     assert faults == []
 
 
-def test_what_the_server_does_not_take_is_kept_on_the_page_until_it_does(
-    browser: Any, server: ReviewServer, run_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def first_card(browser: Any, server: ReviewServer) -> Any:
     page = browser.new_page()
     page.goto(server.address + "#/0")
     page.wait_for_selector("h1")
+    return page
+
+
+def test_what_the_server_does_not_take_is_kept_on_the_page_until_it_does(
+    browser: Any, server: ReviewServer, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = first_card(browser, server)
     monkeypatch.setattr("interp.review.server.MOST_BYTES", 1)
     page.keyboard.press("1")
     page.wait_for_selector(".review-lost >> text=1 verdict not saved: more than 1 bytes")
@@ -431,9 +436,7 @@ def test_a_signal_ends_it_cleanly_with_a_summary(
 def test_the_verdict_that_was_given_last_counts_however_slow_the_one_before_is(
     browser: Any, server: ReviewServer, run_dir: Path
 ) -> None:
-    page = browser.new_page()
-    page.goto(server.address + "#/0")
-    page.wait_for_selector("h1")
+    page = first_card(browser, server)
     held: list[Any] = []
 
     def hold_first(route: Any) -> None:
@@ -454,9 +457,7 @@ def test_the_verdict_that_was_given_last_counts_however_slow_the_one_before_is(
 def test_a_verdict_that_was_not_saved_is_not_sent_again_after_a_later_one(
     browser: Any, server: ReviewServer, run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = browser.new_page()
-    page.goto(server.address + "#/0")
-    page.wait_for_selector("h1")
+    page = first_card(browser, server)
     monkeypatch.setattr("interp.review.server.MOST_BYTES", 1)
     page.keyboard.press("3")
     page.wait_for_selector(".review-lost >> text=1 verdict not saved")
@@ -470,9 +471,7 @@ def test_a_verdict_that_was_not_saved_is_not_sent_again_after_a_later_one(
 def test_what_was_asked_before_a_verdict_does_not_take_it_back(
     browser: Any, server: ReviewServer, run_dir: Path
 ) -> None:
-    page = browser.new_page()
-    page.goto(server.address + "#/0")
-    page.wait_for_selector("h1")
+    page = first_card(browser, server)
     held: list[Any] = []
 
     def hold_answer(route: Any) -> None:
