@@ -238,9 +238,11 @@
   }
 
   async function fetchAll() {
-    const answer = await inTurn(() => fetch("verdicts")).catch(() => null);
-    if (!answer?.ok) return;
-    const found = await answer.json();
+    const found = await inTurn(async () => {
+      const answer = await fetch("verdicts");
+      return answer.ok ? answer.json() : null;
+    }).catch(() => null);
+    if (!found) return;
     const there = new Set(found.map(({ latent }) => latent));
     take([...found, ...[...verdicts.values()].filter(({ latent }) => !there.has(latent)).map((said) => ({ ...said, verdict: "withdrawn" }))]);
   }
