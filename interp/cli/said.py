@@ -122,13 +122,17 @@ def say_apart(told: ToldApart, settings: ModelSettings) -> dict[str, float | int
     """What one round of telling equal labels apart came to, also as flat figures."""
     summary = told.summary
     before = f"; {summary.n_skipped} were before" if summary.n_skipped else ""
-    console.say(
-        f"{summary.n_labelled} latents with a shared label told apart by {settings.model}{before}"
-    )
-    console.say(
-        f"  {told.n_new} have a new label; labels shared by several latents: "
-        f"{told.n_shared_before} of {told.n_labels} before, {told.n_shared} now"
-    )
+    if told.n_shared_before or summary.n_asked:
+        console.say(
+            f"{summary.n_labelled} latents with a shared label told apart by {settings.model}"
+            f"{before}"
+        )
+        console.say(
+            f"  {told.n_new} have a new label; labels shared by several latents: "
+            f"{told.n_shared_before} of {told.n_labels} before, {told.n_shared} now"
+        )
+    else:
+        console.say(f"no label is shared by several latents, of {told.n_labels}")
     _say_failures(summary)
     if summary.n_unusable:
         console.say(f"  {summary.n_unusable} of {summary.n_asked} asked have no usable answer")

@@ -138,6 +138,25 @@ def test_each_latent_is_asked_once_what_sets_it_apart(
     assert len(apart(server)) == n
 
 
+def test_where_no_label_is_shared_that_is_said_and_nobody_is_asked(
+    server: Loopback, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def name_each(request: Request) -> tuple[int, Any] | None:
+        if answer(request) is None:
+            return None
+        said = explain_answer(request) | {"label": f"shape {request.digest.translate(LETTERS)}"}
+        return 200, chat_body(request, json.dumps(said))
+
+    server.refuse = name_each
+    assert explain(run, server) == OK
+    n = sum(e.label is not None for e in Run(run).results.newest_explanations().values())
+    n_chats = len(server.chats)
+    capsys.readouterr()
+    assert explain(run, server, "--disambiguate") == OK
+    assert f"no label is shared by several latents, of {n}" in capsys.readouterr().out
+    assert len(server.chats) == n_chats
+
+
 def test_a_round_that_was_stopped_goes_on_and_ends_as_one_that_was_not(
     server: Loopback, run: Path
 ) -> None:
