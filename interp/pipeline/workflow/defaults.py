@@ -32,9 +32,11 @@ def choose_training(
     """
     given = dict(said or {})
     k = given.get("k") or choose_k(n_images, d)
-    by_size = {"k": k, "n_latents": choose_n_latents(n_images, n_tokens, d, k)}
-    if "expansion" in given:
-        by_size["n_latents"] = 0
+    n_latents = choose_n_latents(n_images, n_tokens, d, k)
+    of_width = given.get("expansion", 0) * d
+    if "k" not in given and (asked := given.get("n_latents") or of_width):
+        k = max(1, min(k, asked // LEAST_SPARSITY))
+    by_size = {"k": k, "n_latents": 0 if of_width else n_latents}
     return TrainConfig(**{**by_size, **given})
 
 

@@ -46,6 +46,21 @@ def test_what_was_said_stays() -> None:
 
 
 @pytest.mark.parametrize(
+    ("d", "said", "k"),
+    [
+        (256, {"n_latents": 64}, 4),
+        (256, {"n_latents": 32}, 2),
+        (256, {"n_latents": 10}, 1),
+        (256, {"n_latents": 4_096}, 8),
+        (64, {"expansion": 1}, 4),
+        (256, {"n_latents": 64, "k": 8}, 8),
+    ],
+)
+def test_of_few_latents_fewer_are_kept_so_that_they_are_not_dense(d, said, k) -> None:
+    assert choose_training(8_000, 1, d, said).k == k
+
+
+@pytest.mark.parametrize(
     ("clip", "layer", "tokens"),
     [
         ("tiny", "projected", "cls"),
