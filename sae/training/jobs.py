@@ -30,7 +30,7 @@ from sae.training.engines.interface import Reduce
 from sae.training.feed import batches
 from sae.training.loop import NotFinite, Trainer, TrainRow, run
 from sae.training.lr_search import LrChoice, choose
-from sae.training.settings.schedule import resolve, tell_unfinished
+from sae.training.settings.schedule import resolve, tell_dense, tell_unfinished
 
 VOTE_STEPS = 16
 """Steps between two questions of several processes whether to stop."""
@@ -139,7 +139,8 @@ def lane_of(out: Path, config: TrainConfig, shared: Pass) -> Lane:
         choice = choice or choose(model, resolved, again, shared.reduce(), context.progress)
         resolved = replace(resolved, lr=choice.lr)
     trainer = Trainer(model, resolved, reduce=shared.reduce())
-    for what in tell_unfinished(resolved, trainer.n_steps) if group.is_first else ():
+    told = tell_unfinished(resolved, trainer.n_steps) + tell_dense(resolved, model.n_latents)
+    for what in told if group.is_first else ():
         warnings.warn(f"{out}: {what}", Notice, stacklevel=2)
     if found is not None:
         found.restore(trainer)

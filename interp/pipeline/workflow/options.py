@@ -83,7 +83,11 @@ class SizeSettings:
     ] = 0
     k: Annotated[
         int,
-        typer.Option(help="Latents kept per token; 0: likewise, and by the latents.", min=0, rich_help_panel=_SAE),
+        typer.Option(
+            help="Latents kept per token; 0: likewise, and by the latents.",
+            min=0,
+            rich_help_panel=_SAE,
+        ),
     ] = 0
     epochs: Annotated[
         int,

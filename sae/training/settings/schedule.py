@@ -16,6 +16,8 @@ MAX_AUTO_EPOCHS = 500
 MAX_DEAD_AFTER = 10_000_000
 AUTO_BATCHES = (1024, 512, 256)
 ENOUGH_STEPS = 600
+DENSE = 0.1
+"""Share of the tokens above which a latent is dense, as `interp collect --dense-above`."""
 
 
 def resolve(config: TrainConfig, n_train: int) -> TrainConfig:
@@ -80,6 +82,18 @@ def tell_unfinished(config: TrainConfig, n_steps: int) -> list[str]:
         found.append(f"k is still {k}, not {config.k}, at the last of {n_steps:,} steps")
         found[-1] += f" (k_warmup_steps {config.k_warmup_steps:,})"
     return found
+
+
+def tell_dense(config: TrainConfig, n_latents: int) -> list[str]:
+    """Whether latents will be active on too many tokens to mean one thing, in words."""
+    share = config.k / n_latents if config.has_k else 0.0
+    if share <= DENSE:
+        return []
+    return [
+        f"k {config.k} of {n_latents:,} latents: on average each is active on {share:.0%} of the "
+        f"tokens, and `interp` names none that is on more than {DENSE:.0%}; take a smaller --k or "
+        "more latents"
+    ]
 
 
 def _batch_size(n_tokens: int) -> int:

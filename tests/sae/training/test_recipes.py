@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -277,6 +278,17 @@ def test_a_training_too_short_for_its_warm_ups_says_so(
     words = [str(one.message) for one in said]
     assert any("lr still rises at the last of" in one for one in words)
     assert any("k is still 40, not 4, at the last of" in one for one in words)
+
+
+@pytest.mark.parametrize(("k", "is_told"), [(6, False), (7, True)])
+def test_an_sae_whose_latents_will_be_dense_says_so(
+    store: EmbeddingStore, tmp_path: Path, k: int, is_told: bool
+) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        train(store, tmp_path / "a", TrainConfig(n_latents=64, k=k, epochs=1))
+    told = [str(one.message) for one in said if issubclass(one.category, Notice)]
+    assert any(f"k {k} of 64 latents" in one and "a smaller --k" in one for one in told) == is_told
 
 
 def test_the_cls_token_weighs_more_where_the_store_has_all_tokens_alone(
