@@ -8,7 +8,9 @@ and no server, runs no command line, and its file trains or draws for no seconds
 from __future__ import annotations
 
 import gc
+import operator
 import os
+import random
 import signal
 import sys
 import tempfile
@@ -103,6 +105,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if not is_marked and not names & NOT_UNIT and not item.nodeid.startswith(LONG):
             item.add_marker(pytest.mark.unit)
     items.sort(key=lambda item: [not item.nodeid.startswith(file) for file in FIRST])
+
+
+def _seed() -> None:
+    """The same chance for a file or a test wherever it runs, and whatever ran before it there."""
+    random.seed(0)
+    for name, seed in (("numpy", "random.seed"), ("torch", "manual_seed")):
+        if name in sys.modules:  # a process that only deals out tests has neither
+            operator.attrgetter(seed)(sys.modules[name])(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> None:
+    _seed()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    _seed()
 
 
 @pytest.fixture(autouse=True)
