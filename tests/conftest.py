@@ -8,7 +8,6 @@ and no server, runs no command line, and its file trains or draws for no seconds
 from __future__ import annotations
 
 import gc
-import operator
 import os
 import random
 import signal
@@ -110,9 +109,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _seed() -> None:
     """The same chance for a file or a test wherever it runs, and whatever ran before it there."""
     random.seed(0)
-    for name, seed in (("numpy", "random.seed"), ("torch", "manual_seed")):
-        if name in sys.modules:  # a process that only deals out tests has neither
-            operator.attrgetter(seed)(sys.modules[name])(0)
+    if "numpy" in sys.modules:  # a process that only deals out tests has neither
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.hookimpl(tryfirst=True)

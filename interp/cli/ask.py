@@ -24,7 +24,7 @@ from interp.cli.said import (
     say_specific,
 )
 from interp.llm.types import OPENROUTER, is_transient, typed_url
-from interp.pipeline.best_of.settings import BestOfSettings
+from interp.pipeline.best_of.settings import BestOfSettings, require_apart
 from interp.pipeline.judging.settings import JudgingSettings
 from interp.pipeline.settings import JudgeSettings, ModelSettings, Work
 from interp.records.circular import is_circular
@@ -133,8 +133,7 @@ def _tell_apart(
     from interp.pipeline.best_of.disambiguate import DisambiguateStage
     from interp.report.labels import write_labels
 
-    if settings.is_linear:
-        raise UserError(f"--model {settings.model} tells no labels apart; {LOCAL} does")
+    require_apart(settings)
     stage = DisambiguateStage(run, settings, latents, work)
     if work.sends_nothing:
         return preview(run, [stage], work, json)

@@ -40,15 +40,18 @@ class Naming:
             self._first = ExplainStage(run, *asked)
 
     @cached_property
+    def n_unnamed(self) -> int:
+        """Latents that are still to be named. Which labels are equal is known once none is left."""
+        return len(self._first.pending)
+
+    @cached_property
     def n_pending(self) -> int:
         """Latents to be named; once all are, those to be told apart."""
-        if n_unnamed := len(self._first.pending):
-            return n_unnamed
-        return len(self._apart().pending) if self._settings.disambiguate else 0
+        return self.n_unnamed or (len(self._apart().pending) if self._settings.disambiguate else 0)
 
     def estimates(self) -> list[Estimate]:
-        """What paid models would be asked. Which labels are equal is known once all are there."""
-        if not self._first.pending:
+        """What paid models would be asked, before names are told apart or then."""
+        if not self.n_unnamed:
             is_paid = self._settings.disambiguate and not self._settings.explainer.is_local
             return [self._apart().estimate()] if is_paid else []
         if not self._settings.is_paid:

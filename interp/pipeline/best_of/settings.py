@@ -103,3 +103,9 @@ class NamingSettings:
         said = "name latents"
         said += f", the best of {self.best_of.best_of} names each" if self.is_choice else ""
         return said + (", tell equal names apart" if self.disambiguate else "")
+
+
+def require_apart(explainer: ModelSettings) -> None:
+    """Raise `UserError` where the explainer cannot tell latents with one label apart."""
+    if explainer.is_linear:
+        raise UserError(f"--model {explainer.model} tells no labels apart; {LOCAL} does")

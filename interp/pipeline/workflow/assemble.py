@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.evidence.config import CollectConfig
-from interp.pipeline.best_of.settings import BestOfSettings
-from interp.pipeline.settings import ModelSettings, Work
+from interp.pipeline.best_of.settings import require_apart
+from interp.pipeline.settings import Work
 from interp.pipeline.workflow.discard import is_thrown_away
 from interp.pipeline.workflow.names import AUTO, COLLECT, EMBED, EVAL, IMPORT, NONE
 from interp.pipeline.workflow.options import AskSettings, ImageSettings, SizeSettings, StepSettings
-from interp.pipeline.workflow.settings import IMPORTED, Said, Settings, make_models, make_training
-from interp.records.family import LOCAL
+from interp.pipeline.workflow.settings import (
+    IMPORTED,
+    Said,
+    Settings,
+    make_models,
+    make_training,
+    split_table,
+)
 from interp.records.nulls import BESIDE
 from interp.records.tasks import SCORING
 from sae.clip.config import SourceConfig
@@ -51,13 +57,13 @@ def make_settings(
     roots = parse_domains(domains)
     _require_sae(size.sae)
     _require_domains(steps.transfer, list(roots))
-    folder_names = {field.name for field in dataclasses.fields(FolderConfig)}
-    table = said.of(EMBED)
-    of_folders = {name: value for name, value in table.items() if name in folder_names}
-    of_source = {name: value for name, value in table.items() if name not in folder_names}
+    of_folders, of_source = split_table(said.of(EMBED), FolderConfig)
     given = dataclasses.asdict(folders)
     explainer, choice, judge, judging = make_models(asked, said)
-    _require_names(explainer, choice, steps.disambiguate)
+    if choice.best_of > 1:
+        choice.judge_for(explainer)
+    if steps.disambiguate:
+        require_apart(explainer)
     collect = {"select": choice.best_of > 1, **said.of(COLLECT)}
     if choice.best_of > 1 and not collect["select"]:
         raise UserError(
@@ -152,14 +158,6 @@ def _require_sae(sae: str) -> None:
 
     if sae and hub_place(sae) is None:
         require_sae(Path(sae))
-
-
-def _require_names(explainer: ModelSettings, best_of: BestOfSettings, disambiguate: bool) -> None:
-    """Raise `UserError` where what is asked takes names, and the explainer gives none."""
-    if best_of.best_of > 1:
-        best_of.judge_for(explainer)
-    if disambiguate and explainer.is_linear:
-        raise UserError(f"--model {explainer.model} tells no labels apart; {LOCAL} does")
 
 
 def _require_domains(transfer: str, known: list[str]) -> None:

@@ -235,41 +235,36 @@ def foresee(settings: Settings, ahead: Ahead | None, keeps_results: bool, step: 
     labels_by = "" if step == EXPLAIN else settings.explainer.model
     run = ForeseenRun(settings.out, labels_by, ahead, keeps_results)
     live = run.evidence.live()
-    n_pending, estimates = _FORESEEN[step](settings, run, live, ahead)
+    n_pending, estimates, is_partial = _FORESEEN[step](settings, run, live, ahead)
     if not estimates:
         return None
     whole = add_up(estimates)
     if ahead is not None and ahead.n_latents > len(live):
         whole = _scale(whole, ahead.n_latents / len(live))
         n_pending = ahead.n_latents
-    tells_apart = settings.disambiguate and not settings.explainer.is_local
-    is_partial = step == EXPLAIN and tells_apart and not _is_named(run, live)
     return Cost(whole, n_pending, ahead is not None, is_partial)
-
-
-def _is_named(run: Run, live: Sequence[int]) -> bool:
-    return set(live) <= set(run.results.newest_explanations())
 
 
 def _explain(
     settings: Settings, run: Run, live: list[int], ahead: Ahead | None
-) -> tuple[int, list[Estimate]]:
+) -> tuple[int, list[Estimate], bool]:
     named = settings.naming if ahead is None else _seeing(settings.naming, settings.source.clip)
     naming = Naming(run, named, live)
-    return naming.n_pending, naming.estimates()
+    tells_apart = settings.disambiguate and not settings.explainer.is_local
+    return naming.n_pending, naming.estimates(), tells_apart and naming.n_unnamed > 0
 
 
 def _score(
     settings: Settings, run: Run, live: list[int], ahead: Ahead | None
-) -> tuple[int, list[Estimate]]:
+) -> tuple[int, list[Estimate], bool]:
     plan = Judging(run, settings.judge, settings.judging, "", settings.work)
     n_pending = len(plan.detect.pending) if plan.detect else 0
-    return n_pending, _paid(plan.stages)
+    return n_pending, _paid(plan.stages), False
 
 
 def _transfer(
     settings: Settings, run: Run, live: list[int], ahead: Ahead | None
-) -> tuple[int, list[Estimate]]:
+) -> tuple[int, list[Estimate], bool]:
     if ahead is None:
         domains = choose_domains(run, settings.pair)
     else:
@@ -277,7 +272,7 @@ def _transfer(
         domains = Domains(a, b, ahead.images[a], ahead.images[b])
     asked = (settings.explainer, settings.judge, domains, live, settings.work)
     stage = TransferStage(run, *asked)
-    return len(stage.pending), stage.estimates()
+    return len(stage.pending), stage.estimates(), False
 
 
 def _seeing(naming: NamingSettings, clip: str) -> NamingSettings:

@@ -133,16 +133,16 @@ def make_models(
     asked: AskSettings, said: Said
 ) -> tuple[ModelSettings, BestOfSettings, JudgeSettings, JudgingSettings]:
     """The explainer, how many labels it makes, the judge, and what the judge is asked to do."""
-    choosing, given = _split(dataclasses.asdict(asked), BestOfSettings)
+    choosing, given = split_table(dataclasses.asdict(asked), BestOfSettings)
     judge = asked.judge or (LOCAL if asked.model == LINEAR else asked.model)
     own = {name: given.pop(name) for name in _OF_JUDGE}
-    of_choice, of_explainer = _split(said.of(EXPLAIN), BestOfSettings)
+    of_choice, of_explainer = split_table(said.of(EXPLAIN), BestOfSettings)
     explainer = said._replace(tables={EXPLAIN: of_explainer}).build(ModelSettings, EXPLAIN, given)
     choice = said._replace(tables={EXPLAIN: of_choice}).build(BestOfSettings, EXPLAIN, choosing)
     graded = {"clip": own["judge_clip"], "model": judge}
     if judge != asked.model:
         graded["price"] = own["judge_price"]
-    of_tasks, of_judge = _split(said.of(SCORE), JudgingSettings)
+    of_tasks, of_judge = split_table(said.of(SCORE), JudgingSettings)
     typed = set(said.typed) - set(_OF_JUDGE.values())
     typed |= {field for option, field in _OF_JUDGE.items() if option in said.typed}
     judging = said._replace(tables={SCORE: of_judge}, typed=typed)
@@ -154,7 +154,7 @@ def make_models(
     )
 
 
-def _split(table: Mapping[str, Any], cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
+def split_table(table: Mapping[str, Any], cls: type) -> tuple[dict[str, Any], dict[str, Any]]:
     """What is said of the fields of `cls`, and the rest."""
     names = {one.name for one in dataclasses.fields(cls)}
     own = {name: value for name, value in table.items() if name in names}

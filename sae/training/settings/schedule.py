@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
+from sae.evaluation.reconstruction import DENSE_RATE
 from sae.training.config import TrainConfig
 
 AUTO_EPOCHS = 10
@@ -16,8 +17,6 @@ MAX_AUTO_EPOCHS = 500
 MAX_DEAD_AFTER = 10_000_000
 AUTO_BATCHES = (1024, 512, 256)
 ENOUGH_STEPS = 600
-DENSE = 0.1
-"""Share of the tokens above which a latent is dense, as `interp collect --dense-above`."""
 
 
 def resolve(config: TrainConfig, n_train: int) -> TrainConfig:
@@ -87,12 +86,12 @@ def tell_unfinished(config: TrainConfig, n_steps: int) -> list[str]:
 def tell_dense(config: TrainConfig, n_latents: int) -> list[str]:
     """Whether latents will be active on too many tokens to mean one thing, in words."""
     share = config.k / n_latents if config.has_k else 0.0
-    if share <= DENSE:
+    if share <= DENSE_RATE:
         return []
     return [
         f"k {config.k} of {n_latents:,} latents: on average each is active on {share:.0%} of the "
-        f"tokens, and `interp` names none that is on more than {DENSE:.0%}; take a smaller --k or "
-        "more latents"
+        f"tokens, and `interp` names none that is on more than {DENSE_RATE:.0%}; take a smaller "
+        "--k or more latents"
     ]
 
 

@@ -121,6 +121,13 @@ def test_names_that_are_there_are_told_apart_for_what_the_estimate_says(paid, mi
     assert sum("second_label" in " ".join(chat.texts) for chat in asked) == made["apart/1/n_asked"]
 
 
+def test_names_that_are_to_be_chosen_anew_are_told_apart_on_top(paid, mine, capsys):
+    assert run((*paid, *BEST), mine, "--from", "collect") == OK
+    capsys.readouterr()
+    assert figures((*paid, "--best-of", 3, APART), mine, "--estimate")["explain/n_requests"] > 0
+    assert "telling equal names apart comes on top" in capsys.readouterr().out
+
+
 def test_from_explain_names_anew_and_keeps_what_was_paid(paid, mine, server):
     assert run((*paid, APART), mine, "--from", "explain") == OK
     n, labels = len(server.chats), (mine / "labels.csv").read_bytes()
