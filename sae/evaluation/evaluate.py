@@ -36,6 +36,15 @@ REPORT = "eval.json"
 TOKENS_AT_ONCE = 2048
 
 
+class NothingHeldOut(UserError):
+    """A store has no image to evaluate on; `what` says so without the remedy."""
+
+    def __init__(self, store: EmbeddingStore, holdout: float) -> None:
+        told = f"holdout {holdout}, {store.info.n_images} images"
+        self.what = f"no image of {store.path} is held out ({told})"
+        super().__init__(f"{self.what}; train with a larger --holdout or embed more images")
+
+
 def evaluate_run(
     model: SAE,
     store: EmbeddingStore,
@@ -105,14 +114,11 @@ def _clip_of(store: EmbeddingStore, device: torch.device) -> Clip | None:
 
 
 def held_out_rows(model: SAE, store: EmbeddingStore) -> NDArray[np.int64]:
-    """Rows of the images that training left out. Raises `UserError` when there are none."""
+    """Rows of the images that training left out. Raises `NothingHeldOut` when there are none."""
     c = model.config
     rows = np.flatnonzero(holdout_rows(store.images, c.holdout, c.calibration))
     if len(rows) == 0:
-        raise UserError(
-            f"no image of {store.path} is held out (holdout {c.holdout}, "
-            f"{store.info.n_images} images); train with a larger --holdout or embed more images"
-        )
+        raise NothingHeldOut(store, c.holdout)
     return rows
 
 

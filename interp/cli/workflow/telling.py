@@ -89,6 +89,8 @@ class Telling:
     @_tell.register
     def _(self, done: Evaluated) -> None:
         self.figures |= done.figures
+        if done.missing:
+            console.complain(done.missing)
         if done.report is None:
             return
         console.print_table(*done.report.table())

@@ -43,7 +43,9 @@ class Imported:
 class Evaluated:
     figures: dict[str, float | int | None]
     report: EvalReport | None
-    """None where eval.json was there."""
+    """None where eval.json was there, or no image is held out."""
+    missing: str = ""
+    """Why there are no figures."""
 
 
 @dataclass(frozen=True)

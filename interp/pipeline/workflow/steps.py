@@ -54,6 +54,7 @@ from sae.core.progress import bar
 if TYPE_CHECKING:
     from sae.data.sources.folders import ImageFile
     from sae.data.store import EmbeddingStore
+    from sae.evaluation.evaluate import NothingHeldOut
     from sae.evaluation.report import EvalReport
 
 
@@ -163,14 +164,18 @@ class _Walk:
         return Imported(model.n_latents, notes)
 
     def evaluate(self, label: str) -> Evaluated:
+        from sae.evaluation.evaluate import NothingHeldOut
         from sae.evaluation.report import plot_report
 
         store, settings, asked = self._store, self._settings, self._settings.evaluation
         figures = read_figures(settings.sae_dir, store)
         report = None
         if figures is None:
-            with bar(label) as progress:
-                report = _measure(settings, store, progress)
+            try:
+                with bar(label) as progress:
+                    report = _measure(settings, store, progress)
+            except NothingHeldOut as error:
+                return _go_on(settings, error)
             figures = report.flat()
             if asked.plots:
                 plot_report(report, settings.sae_dir)
@@ -271,6 +276,21 @@ def _measure(settings: Settings, store: EmbeddingStore, progress: Any) -> EvalRe
     against = load(asked.against) if asked.against else None
     device = resolve_device(settings.device)
     return evaluate_run(load(folder), store, folder, device, asked, against, progress)
+
+
+def _go_on(settings: Settings, error: NothingHeldOut) -> Evaluated:
+    """What is said in the place of figures. Raises `UserError` for an SAE from elsewhere: only the
+    figures tell whether it is one of these embeddings.
+    """
+    what = f"{error.what}: how well the SAE rebuilds new images is not measured"
+    if settings.sae and not settings.allow_misfit:
+        raise UserError(
+            f"{what}, nor whether it is one of these embeddings; take more images and another "
+            "--out. Nothing was asked; --allow-misfit goes on",
+            FAILURES,
+        )
+    remedy = "" if settings.sae else ", or holdout = 0.3 in [run.train] of --config FILE"
+    return Evaluated({}, None, f"{what}; it would be with more images{remedy}")
 
 
 def read_figures(sae_dir: Path, store: EmbeddingStore) -> dict[str, float | int | None] | None:

@@ -11,6 +11,7 @@ import pytest
 from interp.report.labels import read_labels
 from interp.run.run import Run
 from sae.core.errors import FAILURES, INTERRUPTED, OK, USAGE
+from tests.interp.pipeline.workflow.conftest import SETTINGS
 from tests.support.commands import interp
 from tests.support.interp.killing import run_for
 from tests.support.interp.mixed_images import CUT, DOMAINS, write_mixed_images
@@ -146,3 +147,24 @@ def test_mixed_images_of_three_domains_with_a_file_cut_short_end_in_a_gallery(
     labels = read_labels(out / "labels.csv")
     assert {f"share_{name}" for name in DOMAINS} <= set(labels.columns)
     assert "images of sketch, photo and scan" in said
+
+
+@pytest.fixture(scope="session")
+def none_held_out(walk, tmp_path_factory) -> tuple[object, ...]:
+    """Words of `interp run` on images of which training leaves none out."""
+    file = tmp_path_factory.mktemp("settings") / "run.toml"
+    file.write_text(SETTINGS + "[run.train]\nholdout = 0.0\n", encoding="utf-8")
+    return ("--domain", f"sketch={walk.world / 'sketch'}", "--config", file)
+
+
+def test_where_no_image_is_held_out_the_run_goes_on_without_the_figures_of_its_sae(
+    none_held_out, tmp_path, capsys
+) -> None:
+    out = tmp_path / "run"
+    for _ in range(2):  # the same command again finds the SAE as it is
+        assert interp("run", *none_held_out, *LOCAL, "--out", out) == OK
+        error = capsys.readouterr().err
+        assert "is held out (holdout 0.0, 153 images): how well the SAE rebuilds new" in error
+        assert "or holdout = 0.3 in [run.train] of --config FILE" in error
+    assert len(read_labels(out / "labels.csv")) == 8
+    assert not (out / "sae-trained" / "eval.json").exists()

@@ -163,6 +163,22 @@ def test_an_sae_that_does_not_fit_ends_before_anything_is_asked(
     shutil.rmtree(out)
 
 
+def test_where_no_image_is_held_out_nothing_tells_whether_another_sae_fits(
+    words, walk, tmp_path, capsys
+) -> None:
+    theirs, out = SAE.load(walk.sae), tmp_path / "run"
+    theirs.config = replace(theirs.config, holdout=0.0)
+    theirs.save(tmp_path / "theirs")
+    asked = (*words, *LOCAL, "--sae", tmp_path / "theirs", "--out", out)
+    assert interp("run", *asked) == FAILURES
+    error = capsys.readouterr().err
+    assert "(holdout 0.0, 300 images): how well the SAE rebuilds new images is not meas" in error
+    assert "Nothing was asked; --allow-misfit goes on" in error
+    assert not (out / "collect").exists()
+    assert interp("run", *asked, "--allow-misfit") == OK
+    assert len(read_labels(out)) == 16
+
+
 def test_what_is_no_sae_is_refused_before_any_work(words, walk, tmp_path, capsys) -> None:
     out = tmp_path / "run"
     for place, error in (
