@@ -74,7 +74,7 @@ def say_explained(summary: ExplainSummary, settings: ModelSettings) -> None:
     if summary.failures.get("too_few_images", 0) > summary.n_labelled:
         console.say(
             "  most latents fire on too few images: train fewer latents (--n-latents), add images, "
-            "or take the dense latents too (--dense)"
+            "or take the dense latents too (`interp explain --dense`)"
         )
     if summary.n_unusable:
         console.say(f"  {summary.n_unusable} of {summary.n_asked} asked have no usable answer")

@@ -30,7 +30,7 @@ from interp.evidence.config import (
 )
 from interp.evidence.groups.find import find_groups
 from interp.evidence.groups.groups import Groups
-from interp.evidence.groups.named import Named, read_named
+from interp.evidence.groups.named import Named, read_named, require_groups
 from interp.evidence.stream.activations import (
     EncodedStore,
     Encoder,
@@ -95,7 +95,8 @@ def collect(
     """
     config, ranks = config or CollectConfig(), ranks or Ranks()
     require_match(model.config, store.info)
-    n_tokens = _tokens_counted(store, config.pool)
+    config.require_tokens(store.info.tokens, str(store.path))
+    n_tokens = 1 if config.pool == "cls" else store.info.tokens_per_image
     named = _read_named(store, groups, config)
     expected = {
         **asdict(config),
@@ -201,24 +202,12 @@ def _count(status: list[Status], picks: Picks) -> dict[str, Any]:
 
 def _read_named(store: EmbeddingStore, file: Path | None, config: CollectConfig) -> Named:
     """The groups that the user has named. Raises `UserError` where they are not to count."""
+    if file is not None:
+        require_groups(file, config.no_groups)
     if not config.no_groups:
         return read_named(store, file)
-    if file is not None:
-        raise UserError(f"--groups {file} and --no-groups exclude each other; leave one out")
     nothing = np.zeros(0, np.int64)
     return Named(nothing, nothing, "")
-
-
-def _tokens_counted(store: EmbeddingStore, pool: str) -> int:
-    """Tokens of an image that the pooling looks at. Raises `UserError` for cls without CLS."""
-    if pool != "cls":
-        return store.info.tokens_per_image
-    if store.info.tokens == "patch":
-        raise UserError(
-            f"--pool cls: {store.path} holds patches alone; choose max, mean or sum, "
-            f"or embed with CLS: `sae embed --tokens all`"
-        )
-    return 1
 
 
 def _read_finished(folder: Path, expected: dict[str, object]) -> CollectInfo | None:

@@ -64,6 +64,14 @@ class CollectConfig:
     ] = False
     """The third side `select` of `records.split.split_of`."""
 
+    def require_tokens(self, tokens: str, of: str) -> None:
+        """Raise `UserError` where the CLS token is to count and `of`, the store, has none."""
+        if self.pool == "cls" and tokens == "patch":
+            raise UserError(
+                f"--pool cls: {of} holds patches alone; choose max, mean or sum, "
+                "or embed with CLS: `sae embed --tokens all`"
+            )
+
     @property
     def sides(self) -> tuple[Side, ...]:
         """Of which evidence is kept."""

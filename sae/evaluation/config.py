@@ -43,7 +43,14 @@ class EvalConfig:
             "it; the other half is evaluated.",
         ),
     ] = False
-    n_zeroshot: Annotated[int, typer.Option(help="Images per domain for that, at most.")] = 2000
+    n_zeroshot: Annotated[int, typer.Option(help="Images per domain for that, at most.", min=1)] = (
+        2000
+    )
+
+    def __post_init__(self) -> None:
+        _ = self.ks
+        if self.templates not in (1, 80):
+            raise UserError(f"--templates is {self.templates}; it must be 1 or 80")
 
     @property
     def ks(self) -> list[int]:

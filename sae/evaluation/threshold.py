@@ -26,10 +26,7 @@ def calibrate(model: SAE, store: EmbeddingStore, device: torch.device) -> int:
     number of images; 0, and nothing is changed, where one of the halves would be empty. Raises
     `UserError` for another rule than BatchTopK.
     """
-    if model.config.activation != "batch_topk":
-        raise UserError(
-            f"--calibrate is for a BatchTopK; this SAE has the rule {model.config.activation!r}"
-        )
+    require_batch_topk(model.config.activation)
     middle = model.config.holdout / 2
     rows = np.flatnonzero(holdout_rows(store.images, middle))
     if not len(rows) or not holdout_rows(store.images, model.config.holdout, middle).any():
@@ -38,6 +35,12 @@ def calibrate(model: SAE, store: EmbeddingStore, device: torch.device) -> int:
         model.threshold.copy_(_threshold(model.to(device).eval(), store, rows))
     model.config = replace(model.config, calibration=middle)
     return len(rows)
+
+
+def require_batch_topk(activation: str) -> None:
+    """Raise `UserError` for another rule: its threshold is no mean over held-out images."""
+    if activation != "batch_topk":
+        raise UserError(f"--calibrate is for a BatchTopK; this SAE has the rule {activation!r}")
 
 
 def find_threshold(model: SAE, parts: list[Tensor]) -> Tensor:

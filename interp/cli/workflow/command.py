@@ -50,18 +50,21 @@ def run(
     from interp.cli.workflow.telling import Telling
     from interp.pipeline.workflow.assemble import make_settings
     from interp.pipeline.workflow.discard import discard, find_discarded
-    from interp.pipeline.workflow.early import require_models
+    from interp.pipeline.workflow.early import require_models, require_settings
     from interp.pipeline.workflow.plan import Planner
     from interp.pipeline.workflow.steps import run_steps
+    from interp.pipeline.workflow.wording import in_words_of_run
     from interp.run.run import Run
 
     domains = [*(images.domain or []), *(more or [])]
     said = _read_said(context, config)
     parts = (images, folders, size, asked, steps, said)
-    settings = make_settings(out, domains, *parts, fetch=not steps.estimate)
-    Run.is_begun(out)
-    planner = Planner(settings, steps.from_step)
-    plan = planner.plan()
+    with in_words_of_run():
+        settings = make_settings(out, domains, *parts, fetch=not steps.estimate)
+        require_settings(settings)
+        Run.is_begun(out)
+        planner = Planner(settings, steps.from_step)
+        plan = planner.plan()
     _say_plan(plan, settings)
     misfit = _say_origin(settings)
     if misfit and not steps.estimate:
@@ -76,7 +79,8 @@ def run(
         console.say("nothing was sent or written; without --estimate the run begins")
         console.write_figures(json, plan.flat())
         return OK
-    require_models(settings, plan)
+    with in_words_of_run():
+        require_models(settings, plan)
     discard(out, steps.from_step)
     telling = Telling(settings.work)
     made = run_steps(settings, telling.tell, planner.files)

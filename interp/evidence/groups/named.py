@@ -52,6 +52,14 @@ def read_named(store: EmbeddingStore, file: Path | None) -> Named:
     return Named(a, b, sha256_hex(" ".join(words).encode()) if said else "")
 
 
+def require_groups(file: Path, no_groups: bool) -> None:
+    """Raise `UserError` where a `--groups` file cannot be read, or is not to count."""
+    if no_groups:
+        raise UserError(f"--groups {file} and --no-groups exclude each other; leave one out")
+    for _ in _lines(file):
+        pass
+
+
 def _read(store: EmbeddingStore, file: Path) -> list[tuple[str, int]]:
     """(group, row) of each line that names a group and an image that was embedded."""
     whole, bare = _places(store)

@@ -148,10 +148,7 @@ class Judging:
             if self.canaries and later:  # their last time is at the very end
                 bare = {n: None for n in bare if n not in self.canaries.latents}
         if judging.second_judge:
-            if judging.second_judge == own.model:
-                raise UserError(f"--second-judge {own.model} is the judge itself; name another")
-            other = dataclasses.replace(own, model=judging.second_judge, price=judging.second_price)
-            asked.append((other, checks.second(judging.second_share)))
+            asked.append((judging.second_for(own), checks.second(judging.second_share)))
         return [
             TaskStage(self._run, settings, kind, tests if kind.needs_label else bare, work, sample)
             for settings, kind in asked

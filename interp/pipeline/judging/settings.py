@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
+from interp.pipeline.settings import ModelSettings
 from interp.records.nulls import FOIL_SHARE
 from interp.records.tasks import DETECT, TASKS
 from sae.core.errors import UserError
@@ -79,6 +81,18 @@ class JudgingSettings:
             help="As --price, of the second judge.", show_default=False, rich_help_panel=_CHECKS
         ),
     ] = ""
+
+    def __post_init__(self) -> None:
+        _ = self.kinds
+
+    def second_for(self, judge: ModelSettings) -> ModelSettings:
+        """The second judge's settings: the judge's, but its own model and price.
+
+        Raises `UserError` where it is the judge itself.
+        """
+        if self.second_judge == judge.model:
+            raise UserError(f"--second-judge {judge.model} is the judge itself; name another")
+        return dataclasses.replace(judge, model=self.second_judge, price=self.second_price)
 
     @property
     def kinds(self) -> tuple[str, ...]:

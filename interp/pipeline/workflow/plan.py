@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from interp.evidence.config import FOLDER, INFO
 from interp.llm.cost.estimate import Estimate
 from interp.pipeline.best_of.naming import Naming
-from interp.pipeline.workflow.defaults import choose_training
 from interp.pipeline.workflow.discard import is_thrown_away
 from interp.pipeline.workflow.forecast import Ahead, Cost, foresee
 from interp.pipeline.workflow.names import (
@@ -39,6 +38,7 @@ from sae.planning.sizes import weigh_sae
 from sae.training.checkpoint import n_copies
 from sae.training.config import AUTO_LR, TrainConfig
 from sae.training.jobs import sae_shape
+from sae.training.settings.size import choose_training
 
 if TYPE_CHECKING:
     from sae.data.store_format import StoreInfo

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_type_hints
 
 from interp.evidence.config import CollectConfig
 from interp.pipeline.best_of.settings import BestOfSettings, NamingSettings
@@ -26,6 +26,7 @@ from interp.pipeline.workflow.names import (
 from interp.pipeline.workflow.options import AskSettings, SizeSettings
 from interp.records.family import LINEAR, LOCAL
 from sae.clip.config import SourceConfig
+from sae.core.errors import UserError
 from sae.core.files import build_strictly
 from sae.data.sources.folders import FolderConfig
 from sae.evaluation.config import EvalConfig
@@ -54,9 +55,17 @@ class Said(NamedTuple):
         return dict(self.tables.get(step, {}))
 
     def build(self, cls: type[Config], step: str, given: Mapping[str, Any]) -> Config:
-        """The settings of a step: its table over `given`, and what was typed over both."""
+        """The settings of a step: its table over `given`, and what was typed over both.
+
+        Raises `UserError` for an unknown key, a wrong type, and a number that no option takes.
+        """
         table = {k: v for k, v in self.of(step).items() if k not in self.typed or k not in given}
-        return build_strictly(cls, {**given, **table}, f"{self.file}: [run.{step}]")
+        place = f"{self.file}: [run.{step}]"
+        made = build_strictly(cls, {**given, **table}, place)
+        hints = get_type_hints(cls, include_extras=True)
+        for name in table:
+            _require_in_range(table[name], hints[name], f"{place} has {name!r}")
+        return made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +136,15 @@ class Settings:
         left_out |= set() if edits else {CAUSAL}
         left_out |= set() if self.pair else {TRANSFER}
         return [name for name in ORDER if name not in left_out]
+
+
+def _require_in_range(value: Any, hint: Any, place: str) -> None:
+    """Raise `UserError` for a number that the option, which annotates its type, does not take."""
+    for option in getattr(hint, "__metadata__", ()):
+        if option.min is not None and value < option.min:
+            raise UserError(f"{place} {value!r}: it must be at least {option.min:g}")
+        if option.max is not None and value > option.max:
+            raise UserError(f"{place} {value!r}: it must be at most {option.max:g}")
 
 
 def make_models(

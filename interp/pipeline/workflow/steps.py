@@ -16,7 +16,6 @@ from interp.pipeline.judging.plan import Judging
 from interp.pipeline.judging.specificity import measure_specificity
 from interp.pipeline.score import ScoreStage
 from interp.pipeline.transfer import TransferStage, choose_domains
-from interp.pipeline.workflow.defaults import choose_training
 from interp.pipeline.workflow.names import (
     CARDS,
     CAUSAL,
@@ -43,6 +42,7 @@ from interp.pipeline.workflow.outcomes import (
     Trained,
 )
 from interp.pipeline.workflow.settings import Settings
+from interp.pipeline.workflow.wording import in_words_of_run, say_for_run
 from interp.report.gallery import build_gallery
 from interp.report.labels import write_labels
 from interp.report.transfer_figure import draw_transfer
@@ -50,6 +50,7 @@ from interp.run.latents import choose_latents
 from interp.run.run import Run
 from sae.core.errors import FAILURES, UserError
 from sae.core.progress import bar
+from sae.training.settings.size import choose_training
 
 if TYPE_CHECKING:
     from sae.data.sources.folders import ImageFile
@@ -78,21 +79,9 @@ def run_steps(
     for number, step in enumerate(settings.steps, first):
         if before and step in before:
             before[step](walk.run)
-        try:
+        with in_words_of_run(step, settings.store):
             tell(_STEPS[step](walk, f"{number}/{n_steps} {step}"))
-        except UserError as error:
-            raise _in_words_of_run(error, settings, step) from None
     return walk.run
-
-
-def _in_words_of_run(error: UserError, settings: Settings, step: str) -> UserError:
-    """With the remedy of `interp run` in the place of those of a single command."""
-    said, again = str(error), f"--from {step}"
-    store = f"choose another --out, or delete {settings.store}"
-    for theirs in ("add --overwrite", "or --overwrite", "(with --overwrite)", store):
-        said = said.replace(theirs, theirs.replace("--overwrite", again).replace(store, again))
-    said = said.replace("add --no-zeroshot", "say zeroshot = false in [run.eval] of --config FILE")
-    return UserError(said, error.exit_code)
 
 
 class _Walk:
@@ -289,8 +278,8 @@ def _go_on(settings: Settings, error: NothingHeldOut) -> Evaluated:
             "--out. Nothing was asked; --allow-misfit goes on",
             FAILURES,
         )
-    remedy = "" if settings.sae else ", or holdout = 0.3 in [run.train] of --config FILE"
-    return Evaluated({}, None, f"{what}; it would be with more images{remedy}")
+    remedy = "" if settings.sae else " or a larger --holdout"
+    return Evaluated({}, None, say_for_run(f"{what}; it would be with more images{remedy}"))
 
 
 def read_figures(sae_dir: Path, store: EmbeddingStore) -> dict[str, float | int | None] | None:

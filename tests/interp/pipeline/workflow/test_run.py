@@ -165,6 +165,6 @@ def test_where_no_image_is_held_out_the_run_goes_on_without_the_figures_of_its_s
         assert interp("run", *none_held_out, *LOCAL, "--out", out) == OK
         error = capsys.readouterr().err
         assert "is held out (holdout 0.0, 153 images): how well the SAE rebuilds new" in error
-        assert "or holdout = 0.3 in [run.train] of --config FILE" in error
+        assert "or a larger [run.train] holdout ([run.train]: a table of --config FILE)" in error
     assert len(read_labels(out / "labels.csv")) == 8
     assert not (out / "sae-trained" / "eval.json").exists()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from interp.pipeline.workflow.defaults import choose_training
 from sae.clip.ahead import Shape, shape_ahead
 from sae.clip.config import SourceConfig
 from sae.clip.model import load_clip
 from sae.clip.vectors import name_store, vectors_of
 from sae.training.config import TrainConfig
+from sae.training.settings.size import choose_training
 
 
 @pytest.mark.parametrize(
