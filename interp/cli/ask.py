@@ -29,6 +29,7 @@ from interp.pipeline.judging.settings import JudgingSettings
 from interp.pipeline.settings import JudgeSettings, ModelSettings, Work
 from interp.records.circular import is_circular
 from interp.records.family import LOCAL
+from interp.records.types import TOO_FEW
 from sae.cli import console
 from sae.cli.console import ConfigOption, JsonOption
 from sae.cli.options import spread
@@ -117,8 +118,13 @@ def explain(
 
 
 def _next(run: Run, settings: ModelSettings, summary: ExplainSummary) -> str:
-    """The command that follows: scoring, or explaining again where there is no label."""
-    has_labels = any(e.label for e in run.results.newest_explanations().values())
+    """The command that follows: scoring, or explaining again where there is no label; or cards,
+    where no latent is on enough images, which asking again does not change.
+    """
+    explained = run.results.newest_explanations().values()
+    has_labels = any(e.label for e in explained)
+    if explained and all(e.failure == TOO_FEW for e in explained):
+        return f"interp cards --run {quote(run.path)}"
     again = "" if all(is_transient(kind) for kind in summary.failures) else " --retry-failed"
     stage_next, more = ("score", "") if has_labels else ("explain", again)
     if settings.is_linear and has_labels:

@@ -260,3 +260,18 @@ def _write_photos(folder: Path, n: int) -> None:
 
 def _environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def test_where_no_latent_is_on_enough_images_cards_are_next(walk, tmp_path, capsys) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for path in sorted((walk.world / "photo").rglob("*.png"))[:6]:
+        shutil.copy(path, photos)
+    store, run = tmp_path / "store", tmp_path / "run"
+    assert sae("embed", "--domain", f"photo={photos}", "--out", store, "--workers", 0) == 0
+    assert interp("collect", walk.sae, store, "--run", run, "--dense-above", 1) == 0
+    for _ in range(2):  # asked again it is the same
+        capsys.readouterr()
+        assert interp("explain", "--model", "local", "--run", run) == 0
+        said = capsys.readouterr().out
+        assert said.endswith(f"next:     interp cards --run {run}\n")
