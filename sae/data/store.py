@@ -109,15 +109,16 @@ class EmbeddingStore:
 
         if "images" in vars(self) or not self._has_list:
             return self.images.loc[rows]
-        found, start = list[pd.DataFrame](), 0
+        found, start, grouped = list[pd.DataFrame](), 0, False
         for part in read_frames(self._list, IMAGE_COLUMNS, REMEDY, {"group": ""}):
             here = rows[slice(*np.searchsorted(rows, [start, start + len(part)]))]
             found.append(part.iloc[here - start].set_axis(here))
+            grouped |= bool(part["group"].any())
             start += len(part)
         self._require_all(start)
         frame = pd.concat(found) if found else self.images
         require_inside(frame["path"], self._list)
-        return frame
+        return frame if grouped else frame.drop(columns="group", errors="ignore")
 
     def forget_images(self) -> None:
         """Free the memory of the list of images; it is read again when it is asked for."""

@@ -191,7 +191,7 @@ def test_lines_of_images_are_read_part_by_part_and_not_kept(store: EmbeddingStor
         patch.setattr("sae.data.table.PART_ROWS", 64)
         store.forget_images()
         found = store.take_images(rows)
-    pd.testing.assert_frame_equal(found[list(wanted)], wanted)
+    pd.testing.assert_frame_equal(found, wanted)
     assert "images" not in vars(store)
     pd.testing.assert_frame_equal(store.images.loc[rows], wanted)
     pd.testing.assert_frame_equal(store.take_images(rows), wanted)
