@@ -13,6 +13,7 @@ from interp.llm.ledger.report import overall
 from interp.llm.server.preflight import ASKED
 from interp.report.labels import read_labels
 from sae.core.errors import BUDGET, OK, USAGE
+from tests.interp.pipeline.workflow.conftest import SETTINGS
 from tests.support.commands import interp
 from tests.support.servers.loopback_answers import COST
 
@@ -85,6 +86,17 @@ def test_a_model_that_is_not_there_ends_before_any_work(paid, server, tmp_path, 
     out = tmp_path / "run"
     assert interp("run", *paid, "--out", out) == USAGE
     assert "did you mean 'x/yy'" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_second_judge_that_is_not_there_ends_before_any_work(
+    paid, server, tmp_path, capsys
+) -> None:
+    server.models = ("x/y", "x/zz")
+    file, out = tmp_path / "second.toml", tmp_path / "run"
+    file.write_text(SETTINGS + '[run.score]\nsecond_judge = "x/z"\n', encoding="utf-8")
+    assert interp("run", *paid, "--config", file, "--out", out) == USAGE
+    assert "did you mean 'x/zz'" in capsys.readouterr().err
     assert not out.exists()
 
 

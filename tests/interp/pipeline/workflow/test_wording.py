@@ -72,6 +72,10 @@ def test_notices_and_errors_inside_are_said_so_and_those_outside_are_not() -> No
         ('[run.score]\nkind = "nope"', "does not fit: kind 'nope' is not known; one of detect"),
         ('[run.score]\nsecond_judge = "local"', r"second_judge local is the judge itself"),
         ('[run.collect]\ngroups = "nowhere.csv"', "groups nowhere.csv: there is no such file"),
+        (
+            '[run.embed]\nlayer = "2"\ntokens = "patch"\n[run.collect]\npool = "cls"',
+            r"\[run.collect\] pool cls: .* holds patches alone",
+        ),
         ('[run.explain]\nvocabulary = "nope"', r"\[run.explain\] vocabulary nope is no file"),
     ],
 )
