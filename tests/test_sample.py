@@ -15,7 +15,7 @@ from interp.report.labels import read_labels
 from sae.interchange.hub.scrub import cut_places, require_no_key
 from sae.interchange.hub.stranger import is_data_of_gallery, make_harmless
 from tests.interp.report.conftest import browser, chromium
-from tests.support.interp.browsers import LOADED, Watched
+from tests.support.interp.browsers import LOADED, MAP, Watched
 from tests.support.paths import ROOT
 
 __all__ = ["browser", "chromium"]
@@ -73,7 +73,7 @@ def test_it_opens_with_every_latent_and_all_images(browser: Any) -> None:
     assert page.locator("dialog.viewer").is_visible()
     page.keyboard.press("Escape")
     page.keyboard.press("p")
-    page.wait_for_selector("canvas.points")
+    page.wait_for_selector(MAP)
     page.keyboard.press("o")
     page.wait_for_selector(".start")
     assert shown.faults == []

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 TIMEOUT = 8.0  # seconds
+MAP = "canvas.points[aria-label^='Map']"
+"""The map of latents; the overview has a canvas of points too."""
 
 
 class Watched:

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from interp.report.gallery import build_gallery
 from interp.run.run import Run
-from tests.support.interp.browsers import Watched
+from tests.support.interp.browsers import MAP, Watched
 from tests.support.interp.reviewing import many
 
 
@@ -56,7 +56,7 @@ def test_all_of_a_review_is_done_without_a_mouse(browser: Any, mapped: Path) -> 
     key.press("u")
     page.wait_for_selector("#review-tools >> text=3 of 11 reviewed")
     key.press("p")
-    page.wait_for_selector("canvas.points")
+    page.wait_for_selector(MAP)
     for _ in range(40):
         key.press("Tab")
         if page.evaluate("document.activeElement.classList.contains('points')"):

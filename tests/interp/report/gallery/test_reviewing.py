@@ -23,7 +23,7 @@ from interp.run.truth_file import LabelTruth, write_truth
 from interp.run.verdicts import WORDS, Review, append_reviews, read_reviews
 from sae.core.files import append_jsonl
 from tests.support.interp import synthetic_run as synthetic
-from tests.support.interp.browsers import Watched
+from tests.support.interp.browsers import MAP, Watched
 from tests.support.interp.galleries import XSS, small_run
 from tests.support.interp.reviewing import many, verdict_on
 
@@ -218,8 +218,8 @@ def test_blind_mode_has_no_label_description_or_score_in_the_document_before_the
             hidden = page.evaluate(whole)
             assert [word for word in known if word in hidden] == [], place
         page.evaluate("location.hash = '#/map'")
-        page.wait_for_selector("canvas.points")
-        page.focus("canvas.points")
+        page.wait_for_selector(MAP)
+        page.focus(MAP)
         for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp") * 2:
             page.keyboard.press(key)  # from latent to latent, whose names the map would tell
             assert page.locator(".tip").inner_text()
@@ -346,7 +346,7 @@ def test_the_map_takes_the_colours_of_verdicts(browser: Any, tmp_path: Path) -> 
     shown = Watched(browser, run, "#/?sort=id")
     page = shown.page
     page.keyboard.press("p")
-    page.wait_for_selector("canvas.points")
+    page.wait_for_selector(MAP)
     page.select_option("#colouring", "verdict")
     assert page.inner_text(".map-key").split() == [*WORDS, "not", "reviewed"]
     colours = page.evaluate(COLOURS)

@@ -15,7 +15,7 @@ from interp.report.gallery import build_gallery
 from interp.run.run import Run
 from sae.core.files import append_jsonl
 from tests.support.interp import synthetic_run as synthetic
-from tests.support.interp.browsers import Watched
+from tests.support.interp.browsers import MAP, Watched
 from tests.support.interp.galleries import FAILED, N_LATENTS, XSS, cards_of, small_run
 
 
@@ -114,11 +114,11 @@ def test_the_map_is_walked_by_keys(browser: Any, full_dir: Path) -> None:
     shown = Watched(browser, full_dir)
     page = shown.page
     page.keyboard.press("p")
-    page.wait_for_selector("canvas.points")
+    page.wait_for_selector(MAP)
     drawn = """() => { const c = document.querySelector('canvas.points');
       return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some((v) => v > 0); }"""
     shown.until(drawn)
-    page.focus("canvas.points")
+    page.focus(MAP)
     page.keyboard.press("ArrowRight")
     before = page.inner_text(".tip")
     page.keyboard.press("ArrowDown")
@@ -126,7 +126,7 @@ def test_the_map_is_walked_by_keys(browser: Any, full_dir: Path) -> None:
     assert page.inner_text(".tip") != before
     for colouring in ("share", "cluster"):
         page.select_option("#colouring", colouring)
-    page.focus("canvas.points")
+    page.focus(MAP)
     page.keyboard.press("ArrowUp")
     latent = page.inner_text(".tip-facts").split()[0].removeprefix("#")
     page.keyboard.press("Enter")
